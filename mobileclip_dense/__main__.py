@@ -1,0 +1,85 @@
+"""`mobileclip-dense COMMAND ...`: from a command's name to its settings and its function."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import tyro
+
+from mobileclip_dense.command import run_command
+from mobileclip_dense.config import FinetuneConfig, PretrainConfig, ScenesConfig
+
+Settings = TypeVar("Settings")
+
+
+def _scenes(arguments: list[str], prog: str) -> None:
+    from mobileclip_dense.data.layouts import write_scenes
+
+    write_scenes(tyro.cli(ScenesConfig, prog=prog, args=arguments))
+
+
+def _pretrain(arguments: list[str], prog: str) -> None:
+    from mobileclip_dense.recipes.pretraining import RECIPES
+
+    config: PretrainConfig = _from_recipe(RECIPES, arguments, prog)
+    from mobileclip_dense.pretrain.loop import pretrain
+
+    pretrain(config)
+
+
+def _finetune(arguments: list[str], prog: str) -> None:
+    from mobileclip_dense.recipes.finetuning import RECIPES
+
+    config: FinetuneConfig = _from_recipe(RECIPES, arguments, prog)
+    from mobileclip_dense.dense.train import finetune
+
+    finetune(config)
+
+
+def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
+    choices = {name: (inspect.cleandoc(recipe.__doc__ or ""), recipe()) for name, recipe in recipes.items()}
+    return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments)
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
+    "scenes": (_scenes, "generate captioned, labelled scenes in the formats of the real data sets"),
+    "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
+    "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
+}
+
+_USAGE = """usage: mobileclip-dense COMMAND [-h] ...
+
+Strong dense vision for phones: CLIP-pretrained mobile encoders, from captioned images to a verified phone model.
+
+commands:
+{commands}
+
+After training, from a checkout of the project:
+  python -m export.to_onnx RUN         ONNX, fp32 or int8, checked against PyTorch
+  python -m export.to_coreml RUN       Core ML .mlpackage, fp16
+  python -m export.verify ARTIFACT     check an artifact's files and its numbers
+  python -m benchmarks.latency ARTIFACT...    latency in ONNX Runtime
+  python -m benchmarks.report          one page with curves, pictures and tables
+  python -m apps.segment ARTIFACT IMAGE...    draw classes on photographs
+  python -m apps.depth ARTIFACT IMAGE...      draw depth of photographs
+
+`mobileclip-dense COMMAND --help` explains the flags of a command."""
+
+
+def main() -> None:
+    """Entry point of the `mobileclip-dense` script."""
+    arguments = sys.argv[1:]
+    usage = _USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()))
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        raise SystemExit(0 if arguments else 2)
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"error: command: found {name!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(2)
+    run_command(lambda: COMMANDS[name][0](arguments[1:], f"mobileclip-dense {name}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Every setting of the library's commands, its default and its meaning: the single home of each."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobileclip_dense.data.captions import CaptionQuality
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Generate captioned, labelled scenes in the formats of DataCompDR, ADE20K, NYUv2 and COCO."""
+
+    out: Path
+    """Folder to create."""
+    num_images: int = 2000
+    """Number of scenes; every eighth is held out for validation."""
+    size_px: int = 128
+    """Height and width, in pixels."""
+    caption_quality: CaptionQuality = "reinforced"
+    """alt: file names, slogans, half-wrong words; clean: one short true sentence; reinforced: alt text and five
+    detailed true sentences."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    force: bool = False
+    """Replace the folder if it exists."""
+
+    def __post_init__(self) -> None:
+        _require(self, "num_images", self.num_images >= 8, "at least 8 (one in eight is for validation)")
+        _require(self, "size_px", 32 <= self.size_px <= 2048, "between 32 and 2048")
+        _require(self, "seed", self.seed >= 0, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretrain an image encoder with its text tower, CLIP's way, on captioned images in webdataset shards."""
+
+    data: Path
+    """Folder with train/*.tar and val/*.tar (jpg, txt or syn.json), as `scenes` writes under shards/."""
+    out: Path
+    """Run folder; the same command resumes it if it was interrupted."""
+    encoder: str = "nano"
+    """nano, mci0, mci1 or mci2."""
+    image_size_px: int = 256
+    """Training crop, pixels."""
+    batch_size: int = 1024
+    """Image-caption pairs per step and process."""
+    steps: int = 30_000
+    """Optimizer steps."""
+    learning_rate: float = 1e-3
+    """Peak learning rate, reached after the warm-up, then cosine to zero."""
+    weight_decay: float = 0.2
+    """AdamW weight decay on matrices and kernels (not on biases, norms or the temperature)."""
+    beta2: float = 0.95
+    """AdamW second-moment decay."""
+    warmup_steps: int = 1000
+    """Steps of linear warm-up."""
+    clip_grad_norm: float = 1.0
+    """Largest gradient norm."""
+    crop_scale_min: float = 0.4
+    """Smallest share of the image that a training crop covers, 0..1."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the forward and backward pass."""
+    devices: int = 1
+    """Processes on this machine; under torchrun, its number of processes per node."""
+    num_nodes: int = 1
+    """Machines, under torchrun."""
+    num_workers: int = 1
+    """Data-loading processes per training process."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Seeds weights, shuffling and crops."""
+    force: bool = False
+    """Start over if the run folder exists."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "devices", "num_nodes", "checkpoint_every"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        _require(self, "num_workers", self.num_workers >= 0, "at least 0")
+        _require(self, "image_size_px", self.image_size_px >= 32, "at least 32")
+        _require(self, "crop_scale_min", 0 < self.crop_scale_min <= 1, "in (0, 1]")
+
+
+Task = Literal["segment", "depth"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Fine-tune an encoder with a dense head through mmsegmentation."""
+
+    data: Path
+    """segment: images/ and annotations/ with training/ and validation/; depth: the same with train/ and test/."""
+    out: Path
+    """Run folder; the same command resumes it if it was interrupted."""
+    task: Task = "segment"
+    """segment: class per pixel; depth: metres per pixel."""
+    encoder: str = "nano"
+    """nano, mci0, mci1, mci2 or swin_l."""
+    init: Path | None = None
+    """Weights to start from: a run folder, or a checkpoint of open_clip, timm or Apple; None: from scratch."""
+    crop_size_px: tuple[int, int] = (512, 512)
+    """Training crop, height and width in pixels, multiples of 32."""
+    batch_size: int = 16
+    """Images per step and process."""
+    max_iters: int = 40_000
+    """Optimizer steps."""
+    learning_rate: float = 2e-4
+    """Peak learning rate, reached after the warm-up, then polynomial (power 0.9) to zero."""
+    weight_decay: float = 0.05
+    """AdamW weight decay."""
+    warmup_iters: int = 500
+    """Steps of linear warm-up."""
+    drop_path_rate: float = 0.1
+    """Stochastic depth of the encoder, 0..1."""
+    neck_channels: int = 256
+    """Channels of the feature pyramid network."""
+    head_channels: int = 128
+    """Channels of the prediction head."""
+    max_train_images: int | None = None
+    """Use only the first so many training images; None: all."""
+    class_names: Path | None = None
+    """Text file with one class name per line, for folders that bring none; None: read or derived from the folder."""
+    max_depth_m: float = 10.0
+    """Depth: readings beyond are ignored and predictions stay below, metres."""
+    depth_units_per_m: float = 1000.0
+    """Depth: values of the PNG per metre (1000: millimetres)."""
+    num_workers: int = 2
+    """Data-loading processes."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Seeds head weights, order and augmentation."""
+    force: bool = False
+    """Start over if the run folder exists."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_iters", "checkpoint_every"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        sides_fit = all(side >= 32 and side % 32 == 0 for side in self.crop_size_px)
+        _require(self, "crop_size_px", sides_fit, "two positive multiples of 32")
+        _require(self, "max_depth_m", self.max_depth_m > 0, "above 0")
+        _require(self, "depth_units_per_m", self.depth_units_per_m > 0, "above 0")
+
+
+Config = PretrainConfig | FinetuneConfig
+
+
+def _require(config: Any, field: str, holds: bool, expected: str) -> None:
+    if not holds:
+        flag = "--" + field.replace("_", "-")
+        raise ValueError(f"{flag}: found {getattr(config, field)}, expected {expected}")
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """All fields, paths as absolute strings, `command` naming the kind of config."""
+    values = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(config).items()
+        if name != "force"
+    }
+    return {"command": "pretrain" if isinstance(config, PretrainConfig) else "finetune", **values}
+
+
+def config_from_json(values: dict[str, Any], source: Path) -> Config:
+    """The inverse of `config_to_json`.
+
+    Raises:
+        ValueError: fields are missing, unknown or out of range; the message names `source`.
+    """
+    kinds: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+    kind = kinds.get(values.get("command", ""))
+    if kind is None:
+        raise ValueError(f"{source}: command: found {values.get('command')!r}, expected one of {', '.join(kinds)}")
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    given = {name: value for name, value in values.items() if name != "command"}
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"{source}: unknown fields {', '.join(unknown)}; was it written by another version?")
+    paths = {"data", "out", "init", "class_names"}
+    for name, value in given.items():
+        if name in paths and value is not None:
+            given[name] = Path(value)
+        elif isinstance(value, list):
+            given[name] = tuple(value)
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {error}") from None

@@ -1,0 +1,58 @@
+"""What happens to an image before a model sees it: one definition for training, export and the demos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """(pixel / 255 - mean) / std, per RGB channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def load_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image as uint8 [H,W,3] RGB, EXIF orientation applied.
+
+    Raises:
+        ValueError: the file is no image, is truncated, or is not 8-bit RGB (the message names the file, the mode
+            found and what to do). Grayscale, alpha, palette and 16-bit images are refused and not converted in
+            silence: a model trained on one kind gives quietly wrong results on another.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: image: no such file")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode != "RGB":
+                raise ValueError(
+                    f"{path}: image mode: found {image.mode!r}, expected 'RGB' with 8 bits per channel; "
+                    f"convert it first, e.g. `convert {path.name} -depth 8 -type TrueColor rgb-{path.stem}.png`"
+                )
+            return np.asarray(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: image: not an image file; expected one of {', '.join(IMAGE_SUFFIXES)}") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: image: cannot be decoded ({error}); the file is truncated or damaged") from None
+
+
+def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
+    """Bilinear, antialiased resize of uint8 [H,W,3] to uint8 [height_px,width_px,3]."""
+    if image.shape[:2] == (height_px, width_px):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BILINEAR))
+
+
+def normalize(image: npt.NDArray[np.uint8], normalization: Normalization) -> npt.NDArray[np.float32]:
+    """uint8 [H,W,3] RGB -> float32 [1,3,H,W]: what the first instructions of every exported graph do."""
+    unit = image.astype(np.float32) / 255
+    scaled = (unit - np.float32(normalization.mean)) / np.float32(normalization.std)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)

@@ -1,0 +1,47 @@
+"""Lets mmsegmentation 1.2 and mmengine 0.10 run beside a torch for which there is no compiled mmcv."""
+
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+
+class _MissingExtension(ModuleType):
+    """Stands for `mmcv._ext`: imports go through, a call says what is missing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*_args: Any, **_kwargs: Any) -> None:
+            raise NotImplementedError(
+                f"mmcv._ext.{name}: this operator needs the compiled mmcv; install mmcv>=2.0,<2.2 built for your torch"
+            )
+
+        return missing
+
+
+def install() -> None:
+    """Put the placeholder where no compiled mmcv is, and let mmengine's own checkpoints be read with weights_only."""
+    if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
+        placeholder = _MissingExtension("mmcv._ext")
+        placeholder.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # no loader: mmengine sees that it is not compiled
+        sys.modules["mmcv._ext"] = placeholder
+    # What mmengine 0.10.7 stores in a checkpoint beside tensors: its message hub, whose log buffers hold NumPy arrays.
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            np.dtypes.Float64DType,
+            np.dtypes.Int64DType,
+            (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+            np._core.multiarray._reconstruct,
+            np._core.multiarray.scalar,
+        ]
+    )

@@ -1,0 +1,85 @@
+"""The dense models as mmsegmentation config dictionaries, and the way back from a run folder to a model."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import ConfigDict
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS
+
+import mobileclip_dense.dense  # noqa: F401  registers the parts
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
+from mobileclip_dense.run import Run, load_run
+
+
+def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
+    """Encoder, FPN and head (SemanticFPN, Kirillov 2019) for segmentation or depth.
+
+    Raises:
+        ValueError: unknown encoder.
+    """
+    channels = Encoder(config.encoder).channels
+    head: dict[str, Any] = dict(
+        in_channels=[config.neck_channels] * 4,
+        in_index=[0, 1, 2, 3],
+        feature_strides=list(STRIDES),
+        channels=config.head_channels,
+        dropout_ratio=0.1,
+        norm_cfg=dict(type="BN", requires_grad=True),
+        align_corners=False,
+    )
+    if config.task == "segment":
+        loss: dict[str, Any] = dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0)
+        head.update(type="FPNHead", num_classes=num_classes, ignore_index=IGNORE_INDEX, loss_decode=loss)
+    else:
+        head.update(type="FPNDepthHead", max_depth=config.max_depth_m, loss_decode=dict(type="SiLogLoss"))
+    return ConfigDict(
+        type="EncoderDecoder" if config.task == "segment" else "DepthEstimator",
+        data_preprocessor=preprocessor_config(config),
+        backbone=dict(
+            type="PyramidEncoder",
+            name=config.encoder,
+            weights=None if config.init is None else str(config.init),
+            drop_path_rate=config.drop_path_rate,
+        ),
+        neck=dict(type="FPN", in_channels=list(channels), out_channels=config.neck_channels, num_outs=4),
+        decode_head=head,
+        train_cfg=dict(),
+        test_cfg=dict(mode="whole"),
+    )
+
+
+def preprocessor_config(config: FinetuneConfig) -> dict[str, Any]:
+    """mmseg's normalization on pixels in 0..255, from the encoder's on pixels in 0..1."""
+    normalization = ENCODERS[config.encoder].normalization
+    return dict(
+        type="SegDataPreProcessor",
+        mean=[255 * value for value in normalization.mean],
+        std=[255 * value for value in normalization.std],
+        bgr_to_rgb=True,  # mmcv reads images with OpenCV
+        pad_val=0,
+        seg_pad_val=IGNORE_INDEX,
+        size=config.crop_size_px,
+        test_cfg=dict(size_divisor=STRIDES[-1]),
+    )
+
+
+def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
+    """The trained model of a fine-tuning run, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_run`; or the run is a pretraining run; or its weights do not fit.
+    """
+    run = load_run(folder)
+    if not isinstance(run.config, FinetuneConfig):
+        raise ValueError(f"{folder}: run: found a pretraining run, expected one of `mobileclip-dense finetune`")
+    settings = model_config(run.config, len(run.record["class_names"]))
+    settings["backbone"]["weights"] = None
+    model = MODELS.build(settings)
+    missing, leftover = model.load_state_dict(run.weights, strict=False)
+    if missing or leftover:
+        raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
+                         f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}")  # fmt: skip
+    return model.eval(), run, run.config

@@ -1,0 +1,51 @@
+"""Zero-shot retrieval on held-out pairs: does a caption find its image, and an image its caption?"""
+
+import torch
+import webdataset as wds
+from open_clip.model import CustomTextCLIP
+from torchvision.transforms import v2
+
+from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.data.shards import decode_sample
+from mobileclip_dense.models.clip import Tokenizer
+
+
+def recall_at(similarity: torch.Tensor, k: int) -> float:
+    """Share of rows [N,N] whose own column is among the k largest, in percent."""
+    own = similarity.diag()[:, None]
+    rank = (similarity > own).sum(dim=1)
+    return float((rank < k).float().mean() * 100)
+
+
+@torch.inference_mode()
+def measure_retrieval(
+    model: CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, shards: list[str], *, image_size_px: int,
+    device: torch.device, batch_size: int = 256,
+) -> dict[str, float]:  # fmt: skip
+    """Recall@1 and @5 both ways over all pairs of `shards`, in percent, with each image's first caption."""
+    model.eval()
+    transform = v2.Compose(
+        [
+            v2.Resize(image_size_px),
+            v2.CenterCrop(image_size_px),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(normalization.mean, normalization.std),
+        ]
+    )
+    image_features, text_features = [], []
+    pairs = [decode_sample(sample) for sample in wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())]
+    for start in range(0, len(pairs), batch_size):
+        batch = pairs[start : start + batch_size]
+        images = torch.stack([transform(image) for image, _ in batch]).to(device)
+        texts = tokenizer([captions[0] for _, captions in batch]).to(device)
+        image_features.append(model.encode_image(images, normalize=True))
+        text_features.append(model.encode_text(texts, normalize=True))
+    similarity = torch.cat(image_features).float() @ torch.cat(text_features).float().T
+    return {
+        "num_pairs": len(pairs),
+        "image_to_text_recall_at_1": recall_at(similarity, 1),
+        "image_to_text_recall_at_5": recall_at(similarity, 5),
+        "text_to_image_recall_at_1": recall_at(similarity.T, 1),
+        "text_to_image_recall_at_5": recall_at(similarity.T, 5),
+    }

@@ -1,0 +1,178 @@
+"""The run folder: `config.json`, `metrics.jsonl`, `checkpoints/` while training; `weights.safetensors`, `run.json` at the end.
+
+A run is complete when `run.json` is there. An incomplete one is resumed by the command that began it.
+"""
+
+import dataclasses
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from mobileclip_dense.config import Config, config_from_json, config_to_json
+from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, write_json
+
+_VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy")
+
+
+def open_run(config: Config) -> None:
+    """Create `config.out`, or find in it an interrupted run of the same config.
+
+    Raises:
+        FileExistsError: the run is complete, or was begun with other settings, and --force was not given.
+    """
+    folder = config.out
+    record = json.loads(json.dumps(config_to_json(config)))  # tuples become lists, as in the file
+    if config.force:
+        shutil.rmtree(folder, ignore_errors=True)
+    if (folder / "run.json").exists():
+        raise FileExistsError(f"{folder}: this run is complete; choose another --out, or pass --force to replace it")
+    if (folder / "config.json").exists():
+        begun = read_json(folder / "config.json")
+        changed = [name for name in record if name != "out" and begun.get(name) != record[name]]
+        if changed:
+            was = ", ".join(f"{name}: {begun.get(name)} -> {record[name]}" for name in changed)
+            raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or pass --force")
+        print(f"{folder}: resuming")
+    elif folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: exists and is no run; choose another --out")
+    write_json(folder / "config.json", record)
+
+
+def append_metrics(folder: Path, **values: float) -> None:
+    """Add a line to metrics.jsonl."""
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """All lines of metrics.jsonl; none if there is no such file."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def drop_metrics_after(folder: Path, step: int) -> None:
+    """Forget what was logged past the checkpoint from which a run resumes."""
+    kept = [line for line in read_metrics(folder) if line["step"] <= step]
+    with staged_file(folder / "metrics.jsonl") as staging:
+        staging.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state (tensors and plain values) aside and rename.
+
+    Raises:
+        OSError: the disk is full; the previous checkpoint is untouched.
+    """
+    with staged_file(path) as staging:
+        try:
+            torch.save(state, staging)
+        except RuntimeError as error:  # torch reports a failed write as RuntimeError
+            raise OSError(f"{path}: checkpoint: could not be written ({error}); is the disk full?") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; tensors and plain values only."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def finish_run(
+    config: Config, weights: dict[str, torch.Tensor], metrics: dict[str, float], *, started: float, device: str,
+    details: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write weights.safetensors and, last, run.json.
+
+    Args:
+        weights: the model's state dict. metrics: final figures. started: `time.time()` at the beginning.
+        details: what only the command knows (classes, number of images).
+    """
+    folder = config.out
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with staged_file(folder / "weights.safetensors") as staging:
+        staging.write_bytes(save(contiguous))
+    parent = getattr(config, "init", None)
+    write_json(
+        folder / "run.json",
+        {
+            "command": shlex.join(sys.argv),
+            "git_revision": _git_revision(),
+            "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
+            "parent": None if parent is None else _parent_record(parent),
+            "seed": config.seed,
+            "device": device,
+            "wall_time_s": round(time.time() - started, 1),
+            "weights_sha256": sha256_of(folder / "weights.safetensors"),
+            "num_parameters": int(sum(t.numel() for t in weights.values() if t.is_floating_point())),
+            "metrics": metrics,
+            **details,
+        },
+    )
+
+
+def _parent_record(source: Path) -> dict[str, str]:
+    weights = source / "weights.safetensors" if source.is_dir() else source
+    return {"path": str(source.absolute()), "weights_sha256": sha256_of(weights)}
+
+
+def _git_revision() -> str | None:
+    """Revision of the source tree this package runs from, None when it is installed from a wheel."""
+    here = Path(__file__).parent
+    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A complete run.
+
+    Attributes:
+        folder: where it is. config: what it was trained with. record: the contents of run.json.
+        weights: the state dict.
+    """
+
+    folder: Path
+    config: Config
+    record: dict[str, Any]
+    weights: dict[str, torch.Tensor] = dataclasses.field(repr=False)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a complete run and check its weights against the recorded hash.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file of it is missing. ValueError: the run is not complete, or its
+            weights are damaged.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: run: no such folder")
+    config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"{folder}: run.json is missing: the run is not complete; repeat its command to resume it")
+    record = read_json(folder / "run.json")
+    path = folder / "weights.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the run is damaged, train it again")
+    found, expected = sha256_of(path), record["weights_sha256"]
+    if found != expected:
+        raise ValueError(f"{path}: sha256: found {found[:12]}…, expected {expected[:12]}…; the file was altered")
+    return Run(folder=folder, config=config, record=record, weights=read_safetensors(path))
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Raises ValueError if the file is not safetensors or is cut short."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
