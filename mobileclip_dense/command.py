@@ -10,7 +10,7 @@ import tyro
 Settings = TypeVar("Settings")
 
 
-def run_command(action: Callable[[], None]) -> None:
+def run_command(action: Callable[[], object]) -> None:
     """Run `action`; a user's mistake ends in one line on stderr and exit status 1, not in a traceback.
 
     ValueError and OSError are taken as the user's (see the contract of every public function here); set
@@ -28,6 +28,6 @@ def run_command(action: Callable[[], None]) -> None:
         raise SystemExit(130) from None
 
 
-def run_with_settings(settings: type[Settings], action: Callable[[Settings], None], prog: str) -> None:
+def run_with_settings(settings: type[Settings], action: Callable[[Settings], object], prog: str) -> None:
     """Parse the command line into `settings`, a dataclass whose field docstrings become the help, and run `action`."""
     run_command(lambda: action(tyro.cli(settings, prog=prog)))

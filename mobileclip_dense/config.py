@@ -79,6 +79,7 @@ class PretrainConfig:
         for name in ("batch_size", "steps", "devices", "num_nodes", "checkpoint_every"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "num_workers", self.num_workers >= 0, "at least 0")
+        _require(self, "warmup_steps", 0 <= self.warmup_steps <= self.steps, "at least 0, at most --steps")
         _require(self, "image_size_px", self.image_size_px >= 32, "at least 32")
         _require(self, "crop_scale_min", 0 < self.crop_scale_min <= 1, "in (0, 1]")
 
@@ -102,6 +103,10 @@ class FinetuneConfig:
     """Weights to start from: a run folder, or a checkpoint of open_clip, timm or Apple; None: from scratch."""
     crop_size_px: tuple[int, int] = (512, 512)
     """Training crop, height and width in pixels, multiples of 32."""
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    """Segmentation: the short side is resized to the crop's, times a random factor from this range."""
+    colour_jitter: bool = True
+    """Random brightness, contrast, saturation and hue; off where colour tells the classes apart."""
     batch_size: int = 16
     """Images per step and process."""
     max_iters: int = 40_000
@@ -138,6 +143,7 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_iters", "checkpoint_every"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
+        _require(self, "warmup_iters", 0 <= self.warmup_iters < self.max_iters, "at least 0, less than --max-iters")
         sides_fit = all(side >= 32 and side % 32 == 0 for side in self.crop_size_px)
         _require(self, "crop_size_px", sides_fit, "two positive multiples of 32")
         _require(self, "max_depth_m", self.max_depth_m > 0, "above 0")

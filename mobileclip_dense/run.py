@@ -1,6 +1,8 @@
-"""The run folder: `config.json`, `metrics.jsonl`, `checkpoints/` while training; `weights.safetensors`, `run.json` at the end.
+"""The run folder.
 
-A run is complete when `run.json` is there. An incomplete one is resumed by the command that began it.
+config.json, metrics.jsonl and checkpoints/ while training; weights.safetensors and run.json at the end.
+
+A run is complete when run.json is there. An incomplete one is resumed by the command that began it.
 """
 
 import dataclasses

@@ -45,7 +45,7 @@ def staged_file(path: Path) -> Iterator[Path]:
     staging = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
         yield staging
-        os.replace(staging, path)
+        staging.replace(path)
     except BaseException:
         staging.unlink(missing_ok=True)
         raise

@@ -54,5 +54,5 @@ def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) ->
 def normalize(image: npt.NDArray[np.uint8], normalization: Normalization) -> npt.NDArray[np.float32]:
     """uint8 [H,W,3] RGB -> float32 [1,3,H,W]: what the first instructions of every exported graph do."""
     unit = image.astype(np.float32) / 255
-    scaled = (unit - np.float32(normalization.mean)) / np.float32(normalization.std)
+    scaled = (unit - np.asarray(normalization.mean, np.float32)) / np.asarray(normalization.std, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)

@@ -59,7 +59,9 @@ def list_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     pairs = [(path, annotations / f"{path.stem}.png") for path in found]
     for image, annotation in pairs:
         if not annotation.is_file():
-            raise FileNotFoundError(f"{annotation}: annotation of {image.name}: no such file; add it or remove the image")
+            raise FileNotFoundError(
+                f"{annotation}: annotation of {image.name}: no such file; add it or remove the image"
+            )
     return pairs
 
 
@@ -107,8 +109,11 @@ def check_folder(config: FinetuneConfig) -> LabelledFolder:
     train = train[: config.max_train_images]
     suffixes = {image.suffix for image, _ in train + val}
     if len(suffixes) > 1:
-        raise ValueError(f"{config.data / 'images'}: found both {' and '.join(sorted(suffixes))}; convert to one of them")
-    names, reduce_zero_label = (), False
+        raise ValueError(
+            f"{config.data / 'images'}: found both {' and '.join(sorted(suffixes))}; convert to one of them"
+        )
+    names: tuple[str, ...] = ()
+    reduce_zero_label = False
     if config.task == "segment":
         names, reduce_zero_label = _declared_classes(config)
         largest = _scan(train + val, lambda image, label: _check_classes(image, label, names, reduce_zero_label))
@@ -149,8 +154,10 @@ def _check_classes(image_path: Path, label_path: Path, names: tuple[str, ...], r
     largest = int(known.max(initial=0))
     if names and largest >= len(names):
         offset = int(reduce_zero_label)
-        raise ValueError(f"{label_path}: labels: found {largest + offset}, expected at most {len(names) - 1 + offset} "
-                         f"for {len(names)} classes ({IGNORE_INDEX}: ignored); correct the mask or --class-names")  # fmt: skip
+        expected = f"at most {len(names) - 1 + offset} for {len(names)} classes ({IGNORE_INDEX}: ignored)"
+        raise ValueError(
+            f"{label_path}: labels: found {largest + offset}, expected {expected}; correct the mask or --class-names"
+        )
     return largest
 
 
@@ -158,8 +165,11 @@ def _check_depth(image_path: Path, label_path: Path, config: FinetuneConfig) -> 
     image, depth = load_image(image_path), read_depth_m(label_path, config.depth_units_per_m)
     _check_same_size(image_path, image.shape, label_path, depth.shape)
     if not ((depth > 0) & (depth <= config.max_depth_m)).any():
-        raise ValueError(f"{label_path}: depth: found {depth.min():g} to {depth.max():g} m, expected readings between 0 "
-                         f"and {config.max_depth_m:g} m; check --depth-units-per-m and --max-depth-m")  # fmt: skip
+        expected = f"readings between 0 and {config.max_depth_m:g} m"
+        raise ValueError(
+            f"{label_path}: depth: found {depth.min():g} to {depth.max():g} m, expected {expected}; "
+            "check --depth-units-per-m and --max-depth-m"
+        )
     if any(side < crop for side, crop in zip(depth.shape, config.crop_size_px, strict=True)):
         raise ValueError(f"{image_path}: size: found {depth.shape[0]}x{depth.shape[1]}, expected at least "
                          f"--crop-size-px {config.crop_size_px[0]} {config.crop_size_px[1]}; lower it")  # fmt: skip

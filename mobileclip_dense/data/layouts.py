@@ -1,9 +1,9 @@
 """Generated scenes written in the formats of the real data sets.
 
-    DIR/shards/{train,val}/00000.tar   img2dataset: KEY.jpg, KEY.txt, KEY.json; DataCompDR's KEY.syn.json if reinforced
-    DIR/ade/{images,annotations}/{training,validation}, objectInfo150.csv   ADE20K (0 = other, 1.. = classes)
-    DIR/nyu/{images,annotations}/{train,test}   NYU Depth v2 as mmsegmentation reads it (16-bit PNG, millimetres)
-    DIR/coco/{train2017,val2017}, annotations/instances_{train,val}2017.json   COCO boxes and run-length masks
+DIR/shards/{train,val}/00000.tar   img2dataset: KEY.jpg, KEY.txt, KEY.json; DataCompDR's KEY.syn.json if reinforced
+DIR/ade/{images,annotations}/{training,validation}, objectInfo150.csv   ADE20K (0 = other, 1.. = classes)
+DIR/nyu/{images,annotations}/{train,test}   NYU Depth v2 as mmsegmentation reads it (16-bit PNG, millimetres)
+DIR/coco/{train2017,val2017}, annotations/instances_{train,val}2017.json   COCO boxes and run-length masks
 """
 
 import io
@@ -155,7 +155,9 @@ class _ShardWriter:
     def add(self, example: Example, size_px: int) -> None:
         if self.num_samples % IMAGES_PER_SHARD == 0:
             self.close()
-            self.tar = tarfile.open(self.folder / f"{self.num_samples // IMAGES_PER_SHARD:05d}.tar", "w")
+            self.tar = tarfile.open(  # noqa: SIM115  closed by close()
+                self.folder / f"{self.num_samples // IMAGES_PER_SHARD:05d}.tar", "w"
+            )
         self.num_samples += 1
         key = f"{example.index:09d}"
         digest = sha256(example.jpeg).hexdigest()

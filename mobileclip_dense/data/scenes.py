@@ -26,7 +26,11 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "pink": (0.94, 0.52, 0.68),
     "white": (0.93, 0.93, 0.91),
     "black": (0.10, 0.10, 0.11),
+    "brown": (0.45, 0.26, 0.12),
 }
+# As in the world, things come in typical colours, most of the time.
+TYPICAL_COLOUR = dict(zip(KINDS, COLOURS, strict=True))
+_TYPICAL_SHARE = 0.7
 MATERIALS = ("matte", "glossy", "striped", "checkered")
 FLOORS: dict[str, tuple[float, float, float]] = {
     "wooden": (0.55, 0.36, 0.20),
@@ -40,7 +44,7 @@ WALLS: dict[str, tuple[float, float, float]] = {
     "panelled": (0.46, 0.40, 0.34),
 }
 _SKY, _FLOOR, _WALL = -1, -2, -3  # beside the indices of objects
-_SKY_LOW, _SKY_HIGH = np.float32([0.82, 0.88, 0.95]), np.float32([0.36, 0.56, 0.86])
+_SKY_LOW, _SKY_HIGH = np.array([0.82, 0.88, 0.95], np.float32), np.array([0.36, 0.56, 0.86], np.float32)
 _SUN_AMBIENT = np.float32(0.38)
 _MIN_VISIBLE_FRACTION = 0.0015  # of the image: below this an object is not annotated and not spoken of
 
@@ -94,16 +98,16 @@ class Rendered:
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene: 2 to 6 solids that do not stand in each other, no two of the same kind and colour."""
+    """Draw a scene: 1 to 4 solids that do not stand in each other, no two of the same kind and colour."""
     outdoors = rng.random() < 0.4
-    wall_distance_m = float(rng.uniform(5.0, 8.5))
+    wall_distance_m = float(rng.uniform(4.5, 8.0))
     sun = np.array([rng.uniform(-0.8, 0.8), 1.0, rng.uniform(-0.9, 0.2)], np.float32)
     objects: list[SceneObject] = []
-    wanted = int(rng.integers(2, 7))
+    wanted = int(rng.integers(1, 5))
     for _ in range(40):
         if len(objects) == wanted:
             break
-        candidate = _sample_object(rng, min(wall_distance_m - 1.0, 6.5))
+        candidate = _sample_object(rng, min(wall_distance_m - 1.2, 5.5))
         if all(_clear_of(candidate, other) for other in objects):
             objects.append(candidate)
     floors = ("grass", "concrete", "tiled") if outdoors else ("wooden", "tiled", "concrete")
@@ -122,13 +126,14 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 def _sample_object(rng: np.random.Generator, far_m: float) -> SceneObject:
     kind = str(rng.choice(KINDS))
     size_index = int(rng.integers(3))
-    half_m = np.float32((0.26, 0.38, 0.54)[size_index] * rng.uniform(0.92, 1.08))
-    z = float(rng.uniform(2.2, far_m))
+    half_m = np.float32((0.40, 0.55, 0.74)[size_index] * rng.uniform(0.92, 1.08))
+    z = float(rng.uniform(2.0, far_m))
     x = float(rng.uniform(-0.48, 0.48) * z)
     scale = np.array([half_m, half_m * SOLIDS[kind].height, half_m], np.float32)
+    colour = TYPICAL_COLOUR[kind] if rng.random() < _TYPICAL_SHARE else str(rng.choice(list(COLOURS)))
     return SceneObject(
         kind=kind,
-        colour=str(rng.choice(list(COLOURS))),
+        colour=colour,
         material=str(rng.choice(MATERIALS)),
         size=("small", "medium", "large")[size_index],
         placed=Placed(
@@ -156,9 +161,9 @@ def render(scene: Scene, size_px: int) -> Rendered:
     colour[sky] = _SKY_LOW + (_SKY_HIGH - _SKY_LOW) * np.clip(directions[sky, 1:2] * 2.5, 0, 1)
     gloss = np.zeros(len(points), np.float32)
     floor, wall = hit == _FLOOR, hit == _WALL
-    normals[floor], colour[floor] = np.float32([0, 1, 0]), _floor_colour(scene.floor, points[floor])
+    normals[floor], colour[floor] = np.array([0, 1, 0], np.float32), _floor_colour(scene.floor, points[floor])
     if scene.wall is not None:
-        normals[wall], colour[wall] = np.float32([0, 0, -1]), _wall_colour(scene.wall, points[wall])
+        normals[wall], colour[wall] = np.array([0, 0, -1], np.float32), _wall_colour(scene.wall, points[wall])
     for index, item in enumerate(scene.objects):
         chosen = hit == index
         normals[chosen], local = normals_at(item.placed, points[chosen])
@@ -185,18 +190,13 @@ def _camera_rays(scene: Scene, size_px: int) -> tuple[FloatArray, FloatArray, Fl
     right, down = np.meshgrid(grid, grid)
     cos, sin = np.float32(np.cos(scene.camera_pitch_rad)), np.float32(np.sin(scene.camera_pitch_rad))
     forward, up = np.array([0, -sin, cos], np.float32), np.array([0, cos, sin], np.float32)
-    directions = (
-        forward * np.float32(scene.focal)
-        + right.reshape(-1, 1) * np.float32([1, 0, 0])
-        - down.reshape(-1, 1) * up
-    )
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.array([[0, scene.camera_height_m, 0]], np.float32), directions, forward
+    sideways = np.array([1, 0, 0], np.float32)
+    directions = forward * np.float32(scene.focal) + right.reshape(-1, 1) * sideways - down.reshape(-1, 1) * up
+    unit = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
+    return np.array([[0, scene.camera_height_m, 0]], np.float32), unit, forward
 
 
-def _first_hits(
-    scene: Scene, origin: FloatArray, directions: FloatArray
-) -> tuple[FloatArray, npt.NDArray[np.int8]]:
+def _first_hits(scene: Scene, origin: FloatArray, directions: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int8]]:
     """Distance [P] and what was hit [P]: an object's index, or _SKY, _FLOOR, _WALL."""
     slope = directions[:, 1]
     with np.errstate(divide="ignore"):
@@ -233,7 +233,7 @@ def _shade(
 
 
 def _floor_colour(floor: str, points: FloatArray) -> FloatArray:
-    base = np.float32(FLOORS[floor])
+    base = np.asarray(FLOORS[floor], np.float32)
     x, z = points[:, 0], points[:, 2]
     if floor == "wooden":
         pattern = 0.85 + 0.15 * np.sin(np.floor(x * 4) * 12.9) + 0.05 * np.sin(z * 9 + np.floor(x * 4) * 3)
@@ -246,7 +246,7 @@ def _floor_colour(floor: str, points: FloatArray) -> FloatArray:
 
 
 def _wall_colour(wall: str, points: FloatArray) -> FloatArray:
-    base = np.float32(WALLS[wall])
+    base = np.asarray(WALLS[wall], np.float32)
     x, y = points[:, 0], points[:, 1]
     if wall == "brick":
         row = np.floor(y * 4)
@@ -260,10 +260,10 @@ def _wall_colour(wall: str, points: FloatArray) -> FloatArray:
 
 
 def _object_colour(item: SceneObject, local: FloatArray) -> FloatArray:
-    base = np.float32(COLOURS[item.colour])
+    base = np.asarray(COLOURS[item.colour], np.float32)
     if item.material in ("matte", "glossy"):
         return np.broadcast_to(base, local.shape)
-    contrast = base * np.float32(0.35) if base.sum() > 0.9 else base + np.float32(0.55)
+    contrast = base * np.float32(0.6)
     bands = np.floor(local[:, 1] * 3)
     if item.material == "checkered":
         bands = bands + np.floor(np.arctan2(local[:, 2], local[:, 0]) * (4 / np.pi))

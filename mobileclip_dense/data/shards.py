@@ -88,7 +88,9 @@ class CaptionedImages(IterableDataset[Pair]):
 
     def __iter__(self) -> Iterator[Pair]:
         info = get_worker_info()
-        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        num_workers = 1 if info is None else info.num_workers
+        # The loader asks worker 0 first: it takes the part of the worker whose turn it is.
+        worker = 0 if info is None else (info.id + self.first_batch) % num_workers
         done = max(0, -(-(self.first_batch - worker) // num_workers)) * self.batch_size
         samples = islice(enumerate(self._raw_samples(worker, num_workers)), done, None)
         return (self._prepare(sample, index, worker) for index, sample in samples)

@@ -5,6 +5,7 @@ yaw rotation, a scale per axis and a translation. One routine intersects rays wi
 intersection of convex bodies with a line is a single interval: enter at the last entry, leave at the first exit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +31,7 @@ class Solid:
     height: float = 1.0
 
 
-def _planes(rows: list[tuple[float, float, float, float]]) -> FloatArray:
+def _planes(rows: Sequence[tuple[float, float, float, float]]) -> FloatArray:
     planes = np.array(rows, np.float32)
     return planes / np.linalg.norm(planes[:, :3], axis=1, keepdims=True)
 
@@ -48,12 +49,16 @@ SOLIDS: dict[str, Solid] = {
     "barrel": Solid(quadric=(1, 0.5, 1, 0, -1), planes=_planes(_CAPS), height=1.3),
     "cylinder": Solid(quadric=(1, 0, 1, 0, -1), planes=_planes(_CAPS), height=1.4),
     "cone": Solid(quadric=(1, -0.25, 1, 0.5, -0.25), planes=_planes(_CAPS), height=1.3),
-    "cube": Solid(planes=_planes([(1, 0, 0, 0.8), (-1, 0, 0, 0.8), (0, 0, 1, 0.8), (0, 0, -1, 0.8), *_CAPS]), height=0.8),
+    "cube": Solid(
+        planes=_planes([(1, 0, 0, 0.8), (-1, 0, 0, 0.8), (0, 0, 1, 0.8), (0, 0, -1, 0.8), *_CAPS]), height=0.8
+    ),
     "pyramid": Solid(
         planes=_planes([(2, 1, 0, 1), (-2, 1, 0, 1), (0, 1, 2, 1), (0, 1, -2, 1), (0, -1, 0, 1)]), height=1.1
     ),
     "prism": Solid(planes=_column(3), height=1.1),
-    "wedge": Solid(planes=_planes([(1, 1, 0, 0), (-1, 0, 0, 1), (0, 0, 1, 0.7), (0, 0, -1, 0.7), (0, -1, 0, 1)]), height=0.7),
+    "wedge": Solid(
+        planes=_planes([(1, 1, 0, 0), (-1, 0, 0, 1), (0, 0, 1, 0.7), (0, 0, -1, 0.7), (0, -1, 0, 1)]), height=0.7
+    ),
     "diamond": Solid(planes=_planes([(x, y, z, 1) for x in (1, -1) for y in (1, -1) for z in (1, -1)]), height=1.4),
     "pillar": Solid(planes=_column(6), height=2.2),
 }

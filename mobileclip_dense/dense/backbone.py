@@ -11,7 +11,7 @@ from mobileclip_dense.models.weights import load_encoder_weights
 
 
 @MODELS.register_module()
-class PyramidEncoder(BaseModule):  # type: ignore[misc]
+class PyramidEncoder(BaseModule):
     """`dict(type="PyramidEncoder", name="mci2", weights="runs/clip", drop_path_rate=0.1)`.
 
     Args:

@@ -1,6 +1,6 @@
-"""Depth in mmsegmentation: a pyramid head that predicts metres, and a data set for any folder layout of NYUv2's kind."""
+"""Depth in mmsegmentation: a pyramid head that predicts metres, and a data set for folders of NYUv2's kind."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmseg.datasets import NYUDataset
@@ -11,7 +11,7 @@ from mmseg.structures import SegDataSample
 
 
 @MODELS.register_module()
-class FPNDepthHead(FPNHead):  # type: ignore[misc]
+class FPNDepthHead(FPNHead):
     """SemanticFPN's head with one output: max_depth x sigmoid, in metres, at the stride of the first map.
 
     Args:
@@ -36,10 +36,10 @@ class FPNDepthHead(FPNHead):  # type: ignore[misc]
 
 
 @DATASETS.register_module()
-class DepthFolder(NYUDataset):  # type: ignore[misc]
+class DepthFolder(NYUDataset):
     """mmseg's NYUDataset for any file names (it wants to find the room's name in them)."""
 
-    METAINFO: dict[str, Any] = {}
+    METAINFO: ClassVar[dict[str, Any]] = {}
 
     def _get_category_id_from_filename(self, image_fname: str) -> int:
         return -1

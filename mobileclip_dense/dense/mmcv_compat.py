@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from numpy._core import multiarray
 
 
 class _MissingExtension(ModuleType):
@@ -40,8 +41,7 @@ def install() -> None:
             np.dtype,
             np.dtypes.Float64DType,
             np.dtypes.Int64DType,
-            (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-            np._core.multiarray._reconstruct,
-            np._core.multiarray.scalar,
+            multiarray._reconstruct,
+            multiarray.scalar,
         ]
     )

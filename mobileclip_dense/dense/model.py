@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
 
-import mobileclip_dense.dense  # noqa: F401  registers the parts
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
@@ -31,7 +31,7 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
         align_corners=False,
     )
     if config.task == "segment":
-        loss: dict[str, Any] = dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0)
+        loss: dict[str, Any] = dict(type="CrossEntropyLoss", avg_non_ignore=True)
         head.update(type="FPNHead", num_classes=num_classes, ignore_index=IGNORE_INDEX, loss_decode=loss)
     else:
         head.update(type="FPNDepthHead", max_depth=config.max_depth_m, loss_decode=dict(type="SiLogLoss"))
@@ -77,6 +77,7 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
         raise ValueError(f"{folder}: run: found a pretraining run, expected one of `mobileclip-dense finetune`")
     settings = model_config(run.config, len(run.record["class_names"]))
     settings["backbone"]["weights"] = None
+    register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
     model = MODELS.build(settings)
     missing, leftover = model.load_state_dict(run.weights, strict=False)
     if missing or leftover:

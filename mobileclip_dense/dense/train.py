@@ -23,7 +23,8 @@ def finetune(config: FinetuneConfig) -> None:
     """Train, or go on training, the run `config.out`, and evaluate it on the held-out images.
 
     Raises:
-        FileNotFoundError, ValueError: the data, the weights or the settings cannot be used. FileExistsError: `open_run`.
+        FileNotFoundError, ValueError: the data, the weights or the settings cannot be used.
+        FileExistsError: see `open_run`.
     """
     started = time.time()
     if config.init is not None:
@@ -47,12 +48,14 @@ def finetune(config: FinetuneConfig) -> None:
     device = str(next(runner.model.parameters()).device)
     finish_run(config, state, metrics, started=started, device=device, details=details)
     if config.task == "segment":
-        print(f"{config.out}: mIoU {metrics['mIoU']:.2f} %, pixel accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images")
+        print(
+            f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
+        )
     else:
         print(f"{config.out}: RMSE {metrics['rmse']:.3f} m, AbsRel {metrics['abs_rel']:.3f} on {folder.num_val} images")
 
 
-class RunLog(Hook):  # type: ignore[misc]
+class RunLog(Hook):
     """Progress bar and metrics.jsonl."""
 
     def __init__(self, config: FinetuneConfig):
@@ -60,7 +63,9 @@ class RunLog(Hook):  # type: ignore[misc]
 
     def before_train(self, runner: Runner) -> None:
         drop_metrics_after(self.config.out, runner.iter)
-        self.bar = tqdm(total=self.config.max_iters, initial=runner.iter, unit="iter", desc=f"finetune {self.config.task}")
+        self.bar = tqdm(
+            total=self.config.max_iters, initial=runner.iter, unit="iter", desc=f"finetune {self.config.task}"
+        )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -83,7 +88,7 @@ class RunLog(Hook):  # type: ignore[misc]
 def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, Any]:
     """Everything mmengine's Runner wants to know."""
     loaders = [_loader(config, folder, training) for training in (True, False)]
-    evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+    evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
     if config.task == "depth":
         evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
     return dict(
@@ -107,9 +112,7 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         ],
         default_hooks=dict(
             logger=None,
-            checkpoint=dict(
-                type="CheckpointHook", by_epoch=False, interval=config.checkpoint_every, max_keep_ckpts=1
-            ),
+            checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=config.checkpoint_every, max_keep_ckpts=1),
         ),
         custom_hooks=[RunLog(config)],
         default_scope="mmseg",
@@ -163,14 +166,14 @@ def _short_side(config: FinetuneConfig) -> tuple[int, int]:
 
 def _train_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
     # Depth is not rescaled: a larger picture of the same scene would be a nearer scene.
-    rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=(0.5, 2.0), keep_ratio=True)]
+    rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range, keep_ratio=True)]
     return [
         dict(type="LoadImageFromFile"),
         _annotation(config),
         *(rescale if config.task == "segment" else []),
         dict(type="RandomCrop", crop_size=config.crop_size_px, cat_max_ratio=0.75 if config.task == "segment" else 1.0),
         dict(type="RandomFlip", prob=0.5),
-        dict(type="PhotoMetricDistortion"),
+        *([dict(type="PhotoMetricDistortion")] if config.colour_jitter else []),
         dict(type="PackSegInputs"),
     ]
 

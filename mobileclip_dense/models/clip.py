@@ -7,7 +7,8 @@ import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
 
-from mobileclip_dense.models.encoders import ENCODERS, Normalization
+from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.models.encoders import ENCODERS
 
 # With this, `open_clip.create_model("MobileCLIP-nano")` works wherever this module was imported.
 open_clip.add_model_config(Path(__file__).with_name("open_clip_configs"))

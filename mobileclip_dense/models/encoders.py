@@ -62,7 +62,7 @@ def fastvit_mci_nano(pretrained: bool = False, **kwargs: Any) -> FastVit:
         kwargs.pop(metadata, None)
     arguments: dict[str, Any] = dict(
         layers=(1, 2, 3, 1),
-        embed_dims=(24, 48, 96, 192),
+        embed_dims=(16, 32, 96, 192),
         mlp_ratios=(3, 3, 3, 3),
         se_downsamples=(False, False, True, True),
         pos_embs=(None, None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7))),

@@ -61,7 +61,9 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
         state = torch.load(source, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{source}: weights: expected safetensors or a torch file with tensors only ({reason})") from None
+        raise ValueError(
+            f"{source}: weights: expected safetensors or a torch file with tensors only ({reason})"
+        ) from None
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

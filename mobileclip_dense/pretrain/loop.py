@@ -41,9 +41,7 @@ def pretrain(config: PretrainConfig) -> None:
     if config.image_size_px % 32:
         raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of 32")
     strategy = "ddp" if config.devices * config.num_nodes > 1 else "auto"
-    fabric = Fabric(
-        devices=config.devices, num_nodes=config.num_nodes, precision=config.precision, strategy=strategy
-    )
+    fabric = Fabric(devices=config.devices, num_nodes=config.num_nodes, precision=config.precision, strategy=strategy)
     fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
     clip, tokenizer, normalization = build_clip(config.encoder, config.image_size_px)

@@ -34,7 +34,9 @@ def measure_retrieval(
         ]
     )
     image_features, text_features = [], []
-    pairs = [decode_sample(sample) for sample in wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())]
+    pairs = [
+        decode_sample(sample) for sample in wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())
+    ]
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         images = torch.stack([transform(image) for image, _ in batch]).to(device)

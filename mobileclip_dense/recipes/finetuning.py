@@ -28,9 +28,20 @@ def nano_segment() -> FinetuneConfig:
     Cost: about half a minute on 2 CPU cores. Expected: what `make demo` reports.
     """
     return _recipe(
-        encoder="nano", crop_size_px=(128, 128), batch_size=8, max_iters=100, warmup_iters=10, learning_rate=2e-3,
-        drop_path_rate=0.0, neck_channels=48, head_channels=32, max_train_images=200, num_workers=0,
-    )  # fmt: skip
+        encoder="nano",
+        crop_size_px=(96, 96),
+        scale_range=(0.75, 1.5),
+        colour_jitter=False,
+        batch_size=16,
+        max_iters=90,
+        warmup_iters=9,
+        learning_rate=4e-3,
+        drop_path_rate=0.0,
+        neck_channels=48,
+        head_channels=32,
+        max_train_images=200,
+        num_workers=0,
+    )
 
 
 def nano_depth() -> FinetuneConfig:

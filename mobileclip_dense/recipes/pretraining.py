@@ -15,7 +15,7 @@ def nano_scenes() -> PretrainConfig:
     Cost: about 1.5 minutes on 2 CPU cores. Expected: what `make demo` reports (benchmarks/results).
     """
     return PretrainConfig(
-        data=tyro.MISSING, out=tyro.MISSING, encoder="nano", image_size_px=64, batch_size=64, steps=260,
+        data=tyro.MISSING, out=tyro.MISSING, encoder="nano", image_size_px=64, batch_size=64, steps=300,
         learning_rate=2e-3, warmup_steps=30, checkpoint_every=100,
     )  # fmt: skip
 
@@ -23,7 +23,7 @@ def nano_scenes() -> PretrainConfig:
 def mci2_datacomp() -> PretrainConfig:
     """MCi2 with the settings published for DataComp-12M (batch 8192 over 8 processes, 30k steps).
 
-    torchrun --nproc-per-node 8 -m mobileclip_dense pretrain mci2-datacomp --devices 8 --data SHARDS --out runs/clip-mci2
+    torchrun --nproc-per-node 8 -m mobileclip_dense pretrain mci2-datacomp --devices 8 --data SHARDS --out RUN
 
     Cost and figure: not measured by us; MobileCLIP-S2 after DataCompDR-1B is published at 74.4 % IN-1k zero-shot.
     """

@@ -1,0 +1,173 @@
+"""What the folders of runs, artifacts and results say, and what follows from it. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact
+from mobileclip_dense.contract.files import read_json
+
+# The figure by which runs of a task are compared: key in run.json, name, unit, whether larger is better.
+HEADLINE = {"segment": ("mIoU", "mIoU", "%", True), "depth": ("rmse", "RMSE", "m", False)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """A complete run as its files tell it: config.json, run.json, and the lines of metrics.jsonl."""
+
+    folder: Path
+    config: dict[str, Any]
+    record: dict[str, Any]
+    curve: list[dict[str, float]]
+
+    @property
+    def task(self) -> str:
+        """segment, depth or pretrain."""
+        return str(self.config.get("task", "pretrain"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything found. `results` maps an artifact's hash to its latency file's contents."""
+
+    runs: list[RunFiles]
+    artifacts: list[tuple[Path, Artifact]]
+    results: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A pretrained start against a fresh one, over seeds. `gain` is positive where pretraining helps."""
+
+    task: str
+    pretrained: list[float]
+    scratch: list[float]
+    gain: float
+    noise: float
+
+    @property
+    def supported(self) -> bool:
+        """The gain of the means exceeds the widest spread between seeds."""
+        return self.gain > self.noise
+
+    def sentence(self) -> str:
+        """The verdict in words, with its figures."""
+        _, name, unit, _ = HEADLINE[self.task]
+        values = [", ".join(f"{v:.3g}" for v in arm) for arm in (self.pretrained, self.scratch)]
+        noise = f"spread between seeds {self.noise:.3g} {unit}"
+        if len(self.pretrained) < 2 or len(self.scratch) < 2:
+            outcome = "only one seed: not testable"
+        elif self.supported:
+            outcome = f"pretraining helps by {self.gain:.3g} {unit}, more than the {noise}"
+        else:
+            outcome = f"pretraining did NOT help by more than seed noise (gain {self.gain:.3g} {unit}, {noise})"
+        return f"{self.task}: {name} {values[0]} {unit} pretrained, {values[1]} {unit} from scratch: {outcome}."
+
+
+def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
+    """Read all three folders; runs that are not complete are left out, and named.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty. ValueError: an artifact is damaged, or a file is not JSON.
+    """
+    found_runs = []
+    for folder in _entries(runs, "run folders"):
+        if (folder / "run.json").is_file():
+            found_runs.append(_read_run(folder))
+        elif folder.is_dir():
+            print(f"{folder}: left out, the run is not complete")
+    found_artifacts = [(folder, load_artifact(folder)) for folder in _entries(artifacts, "artifact folders")]
+    contents = [read_json(path) for path in _entries(results, "result files") if path.suffix == ".json"]
+    return Evidence(
+        runs=found_runs,
+        artifacts=found_artifacts,
+        results={value["artifact_sha256"]: value for value in contents},
+    )
+
+
+def _entries(folder: Path, what: str) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected {what}")
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if not entries:
+        raise FileNotFoundError(f"{folder}: found nothing, expected {what}")
+    return entries
+
+
+def _read_run(folder: Path) -> RunFiles:
+    path = folder / "metrics.jsonl"
+    curve = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return RunFiles(
+        folder=folder, config=read_json(folder / "config.json"), record=read_json(folder / "run.json"), curve=curve
+    )
+
+
+def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
+    """For each task, runs that differ in nothing but their start and seed."""
+    verdicts = []
+    for task, (key, _, _, larger_is_better) in HEADLINE.items():
+        groups: dict[str, dict[bool, list[float]]] = {}
+        for run in runs:
+            if run.task == task:
+                settings = {k: v for k, v in run.config.items() if k not in ("out", "seed", "init")}
+                arms = groups.setdefault(json.dumps(settings, sort_keys=True), {True: [], False: []})
+                arms[run.config["init"] is not None].append(float(run.record["metrics"][key]))
+        for arms in groups.values():
+            pretrained, scratch = arms[True], arms[False]
+            if pretrained and scratch:
+                difference = sum(pretrained) / len(pretrained) - sum(scratch) / len(scratch)
+                verdicts.append(
+                    Verdict(
+                        task=task,
+                        pretrained=pretrained,
+                        scratch=scratch,
+                        gain=difference if larger_is_better else -difference,
+                        noise=max(max(arm) - min(arm) for arm in (pretrained, scratch)),
+                    )
+                )
+    return verdicts
+
+
+def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one per artifact: size, distance to PyTorch, accuracy, latency and memory where measured."""
+    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "p50 / p90 ms, 1 thread",
+              "2 threads", "peak MB"]  # fmt: skip
+    rows = []
+    for folder, artifact in evidence.artifacts:
+        size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
+        result = evidence.results.get(artifact_sha256(folder))
+        latencies = result["latency_ms_by_threads"] if result else {}
+        rows.append(
+            [
+                artifact.name,
+                f"{artifact.num_parameters / 1e6:.2f} M",
+                f"{size / 1e6:.2f}",
+                _distance(artifact),
+                _accuracy(artifact, evidence.runs),
+                *(f"{latencies[n]['p50']:.2f} / {latencies[n]['p90']:.2f}" if n in latencies else "-" for n in "12"),
+                f"{result['peak_memory_mb']:.0f}" if result else "-",
+            ]
+        )
+    return header, rows
+
+
+def _distance(artifact: Artifact) -> str:
+    if artifact.runtime == "coreml":
+        return "program checked, numbers need a Mac"
+    if artifact.precision == "int8":
+        agreement = artifact.parity.get("class_map_agreement_percent")
+        return "" if agreement is None else f"{agreement:.1f} % same class"
+    return f"{artifact.parity['onnx_fp32_relative_error']:.0e}"
+
+
+def _accuracy(artifact: Artifact, runs: list[RunFiles]) -> str:
+    """Of the exported model where the export measured it, else of the run it came from."""
+    key, name, unit, _ = HEADLINE[artifact.task]
+    measured = artifact.parity.get("int8_miou_percent" if artifact.task == "segment" else "int8_rmse_m")
+    if measured is not None:
+        return f"{name} {measured:.3g} {unit}"
+    for run in runs:
+        if run.record["weights_sha256"] == artifact.parent["weights_sha256"] and artifact.precision == "fp32":
+            return f"{name} {run.record['metrics'][key]:.3g} {unit}"
+    return "-"

@@ -1,0 +1,153 @@
+"""The HTML of the report: everything inline, so that the one file can be sent around."""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from benchmarks.accuracy import predict_at
+from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict, table_rows
+from benchmarks.runtimes import OnnxModel
+from mobileclip_dense.contract.palette import colour_depth, overlay_classes
+from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.data.folders import SPLITS, list_pairs, read_class_labels, read_depth_m
+
+_NUM_EXAMPLES = 6
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; } td, th { border-bottom: 1px solid var(--line);
+padding: .35rem .6rem; text-align: right; vertical-align: top; } td:first-child, th:first-child { text-align: left; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 1rem; }
+figure { margin: 0; } img { width: 100%; height: auto; } .pictures img { image-rendering: pixelated; }
+figcaption { font-size: .85rem; opacity: .8; } .curves img { background: #fff; }
+.yes { border-left: 4px solid #2a8; padding-left: .7rem; } .no { border-left: 4px solid #d73; padding-left: .7rem; }
+"""
+
+
+def render_page(evidence: Evidence, verdicts: list[Verdict]) -> str:
+    """The whole page."""
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>mobileclip-dense report</title>",
+        f"<style>{_STYLE}</style><h1>mobileclip-dense</h1>",
+        "<p>From captioned images to a verified phone model. Every figure on this page was measured by the runs and "
+        "exports it names; nothing is quoted.</p>",
+        _verdict_section(verdicts),
+        "<h2>Exported models</h2>",
+        _table(*table_rows(evidence)),
+        "<h2>Training</h2>",
+        _curves(evidence.runs),
+        _table(*_run_rows(evidence.runs)),
+        *_picture_sections(evidence),
+    ]
+    return "\n".join(parts) + "</html>\n"
+
+
+def _verdict_section(verdicts: list[Verdict]) -> str:
+    if not verdicts:
+        return "<p>No runs from scratch to compare the pretrained ones with.</p>"
+    lines = [f"<p class='{'yes' if v.supported else 'no'}'>{html.escape(v.sentence())}</p>" for v in verdicts]
+    return "<h2>Does CLIP pretraining help here?</h2>" + "".join(lines)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for run in runs:
+        if run.task == "pretrain":
+            metrics = run.record["metrics"]
+            recalls = [f"{metrics[f'{way}_recall_at_1']:.1f} %" for way in ("image_to_text", "text_to_image")]
+            figure = f"recall@1 {' / '.join(recalls)} of {metrics['num_pairs']:.0f}"
+        else:
+            key, name, unit, _ = HEADLINE[run.task]
+            figure = f"{name} {run.record['metrics'][key]:.3g} {unit}"
+        start = (run.record.get("parent") or {}).get("path", "scratch").rsplit("/", 1)[-1]
+        rows.append([run.folder.name, run.task, run.config["encoder"], start, str(run.config["seed"]), figure,
+                     f"{run.record['wall_time_s']:.0f} s"])  # fmt: skip
+    return ["run", "task", "encoder", "start", "seed", "held-out figure", "time"], rows
+
+
+def _curves(runs: list[RunFiles]) -> str:
+    tasks = [task for task in ("pretrain", *HEADLINE) if any(run.task == task for run in runs)]
+    figure = Figure(figsize=(4.2 * len(tasks), 3.2), layout="constrained")
+    for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
+        labelled = set()
+        for run in (run for run in runs if run.task == task):
+            pretrained = run.config.get("init") is not None
+            label = "CLIP loss" if task == "pretrain" else "pretrained" if pretrained else "from scratch"
+            colour = "#1f6fb4" if pretrained or task == "pretrain" else "#d8722c"
+            steps, losses = [line["step"] for line in run.curve], [line["loss"] for line in run.curve]
+            axes.plot(steps, losses, color=colour, linewidth=1.3, label=None if label in labelled else label)
+            labelled.add(label)
+        axes.set(title=task, xlabel="step", ylabel="training loss", ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return f"<figure class='curves'><img alt='training curves' src='{_data_url(buffer.getvalue())}'></figure>"
+
+
+def _picture_sections(evidence: Evidence) -> list[str]:
+    """For each fp32 ONNX artifact: held-out images of its parent run, ground truth and prediction side by side."""
+    sections = []
+    for folder, artifact in evidence.artifacts:
+        parents = [run for run in evidence.runs if run.record["weights_sha256"] == artifact.parent["weights_sha256"]]
+        if artifact.runtime != "onnx" or artifact.precision != "fp32" or not parents:
+            continue
+        model = OnnxModel(folder / artifact.model_file)
+        draw = _segmentation_strip if artifact.task == "segment" else _depth_strip
+        pictures = "".join(
+            f"<figure><img alt='{html.escape(name)}' src='{_png(strip)}'></figure>"
+            for name, strip in draw(model, parents[0], artifact.input_size_px, list(artifact.palette))
+        )
+        sections.append(f"<h2>{html.escape(artifact.name)}</h2><p>Held-out images: picture, ground truth, prediction "
+                        f"of the exported model.</p><div class='pictures'>{pictures}</div>")  # fmt: skip
+    return sections
+
+
+def _segmentation_strip(
+    model: OnnxModel, run: RunFiles, size_px: tuple[int, int], palette: list[tuple[int, int, int]]
+) -> list[tuple[str, npt.NDArray[np.uint8]]]:
+    strips = []
+    for image_path, label_path in list_pairs(Path(run.config["data"]), SPLITS["segment"][1])[:_NUM_EXAMPLES]:
+        image, truth = load_image(image_path), read_class_labels(label_path, run.record["reduce_zero_label"])
+        found = predict_at(model, "class_map", image, size_px).astype(np.int64)
+        panels = [image, overlay_classes(image, truth, palette), overlay_classes(image, found, palette)]
+        strips.append((image_path.name, np.concatenate(panels, axis=1)))
+    return strips
+
+
+def _depth_strip(
+    model: OnnxModel, run: RunFiles, size_px: tuple[int, int], _palette: list[tuple[int, int, int]]
+) -> list[tuple[str, npt.NDArray[np.uint8]]]:
+    strips = []
+    for image_path, label_path in list_pairs(Path(run.config["data"]), SPLITS["depth"][1])[:_NUM_EXAMPLES]:
+        image, truth = load_image(image_path), read_depth_m(label_path, run.config["depth_units_per_m"])
+        found = predict_at(model, "depth_m", image, size_px).astype(np.float32)
+        near, far = float(truth[truth > 0].min()), float(run.config["max_depth_m"])
+        panels = [image, colour_depth(truth, near, far), colour_depth(found, near, far)]
+        strips.append((image_path.name, np.concatenate(panels, axis=1)))
+    return strips
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return _data_url(buffer.getvalue())
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,63 @@
+"""`python -m benchmarks.report`: one page with curves, pictures and tables about runs and artifacts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.evidence import Evidence, Verdict, compare_with_scratch, read_evidence, table_rows
+from benchmarks.page import render_page
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.files import refuse_existing, staged_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write one self-contained HTML page about everything that was trained, exported and measured."""
+
+    runs: Path = Path("runs")
+    """Folder of run folders."""
+    artifacts: Path = Path("artifacts")
+    """Folder of artifact folders."""
+    results: Path = Path("results")
+    """Folder of latency result files."""
+    out: Path = Path("report.html")
+    """The page to write."""
+    force: bool = False
+    """Replace the page if it exists."""
+
+
+def report(config: ReportConfig) -> None:
+    """Write the page and print its table.
+
+    Raises:
+        FileNotFoundError: a folder is missing or holds nothing. ValueError: an artifact is damaged.
+        FileExistsError: the page exists and --force was not given.
+    """
+    refuse_existing(config.out, config.force)
+    evidence = read_evidence(config.runs, config.artifacts, config.results)
+    verdicts = compare_with_scratch(evidence.runs)
+    page = render_page(evidence, verdicts)
+    with staged_file(config.out) as staging:
+        staging.write_text(page, encoding="utf-8")
+    print_tables(evidence, verdicts)
+    print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, open it in a browser")
+
+
+def print_tables(evidence: Evidence, verdicts: list[Verdict]) -> None:
+    """The page's tables, for the terminal."""
+    header, rows = table_rows(evidence)
+    table = Table(title="exported models")
+    for name in header:
+        table.add_column(name, justify="left" if name == "artifact" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=max(120, Console().width))
+    console.print(table)
+    for verdict in verdicts:
+        console.print(verdict.sentence(), highlight=False)
+
+
+if __name__ == "__main__":
+    run_with_settings(ReportConfig, report, "python -m benchmarks.report")

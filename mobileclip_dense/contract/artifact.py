@@ -1,0 +1,154 @@
+"""The artifact folder: a deployed model that explains itself.
+
+artifacts/<encoder>-<task>-<data>-<H>x<W>-<precision>.<runtime>/
+    model.onnx or model.mlpackage/    the model, preprocessing included
+    artifact.json                     what it is, what it wants, what it gives, how far it is from PyTorch
+    golden.npz                        inputs and PyTorch's outputs, for checking it anywhere
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobileclip_dense.contract.files import read_json, sha256_of, write_json
+
+SCHEMA_VERSION = 1
+_MODEL_FILES = {"onnx": "model.onnx", "coreml": "model.mlpackage"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """An input or output: its name in the model, shape, NumPy dtype, and what its values mean."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """The contents of artifact.json.
+
+    Attributes:
+        name: the folder's name. runtime: onnx or coreml. precision: fp32, fp16 or int8. task: segment or depth.
+        input: what the model takes. outputs: what it gives.
+        preprocessing: what the caller still has to do, in words.
+        class_names, palette: by class index, empty for depth. max_depth_m: upper end of the range, None for segment.
+        num_parameters: after fusion. parity: measured distance to PyTorch, and accuracy figures where they were taken.
+        parent: name and weights hash of the run. versions: of the libraries that made it. licence: SPDX or a phrase.
+        files: sha256 and size of every other file, by path inside the folder.
+    """
+
+    name: str
+    runtime: str
+    precision: str
+    task: str
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: str
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    max_depth_m: float | None
+    num_parameters: int
+    parity: dict[str, float]
+    parent: dict[str, str]
+    versions: dict[str, str]
+    licence: str
+    files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def model_file(self) -> str:
+        """Path of the model inside the folder."""
+        return _MODEL_FILES[self.runtime]
+
+    @property
+    def input_size_px(self) -> tuple[int, int]:
+        """Height and width of the image that the model takes."""
+        return self.input.shape[1], self.input.shape[2]
+
+    def summary(self) -> dict[str, str]:
+        """What travels inside the model file itself: short strings for ONNX and Core ML metadata."""
+        return {
+            "mobileclip_dense.name": self.name,
+            "mobileclip_dense.task": self.task,
+            "mobileclip_dense.precision": self.precision,
+            "mobileclip_dense.preprocessing": self.preprocessing,
+            "mobileclip_dense.class_names": json.dumps(self.class_names, ensure_ascii=False),
+            "mobileclip_dense.parent": json.dumps(self.parent),
+            "mobileclip_dense.versions": json.dumps(self.versions),
+        }
+
+
+def save_artifact(artifact: Artifact, folder: Path) -> None:
+    """Hash what is in `folder` (model and golden.npz, already written) and write artifact.json."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "artifact.json")
+    files = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in paths
+    }
+    write_json(folder / "artifact.json", dataclasses.asdict(dataclasses.replace(artifact, files=files)))
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Read artifact.json and check every file of the folder against it.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing (named).
+        ValueError: artifact.json is not valid, or a file was altered (named).
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: artifact: no such folder")
+    source = folder / "artifact.json"
+    artifact = _parse(read_json(source), source)
+    for name, expected in artifact.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: listed in artifact.json but missing; export the artifact again")
+        found = sha256_of(path)
+        if found != expected["sha256"]:
+            raise ValueError(f"{path}: sha256: found {found[:12]}…, expected {expected['sha256'][:12]}…; the file was "
+                             f"altered, export the artifact again")  # fmt: skip
+    for name in (artifact.model_file, "golden.npz"):
+        if not any(listed == name or listed.startswith(f"{name}/") for listed in artifact.files):
+            raise ValueError(f"{source}: files: {name} is not listed; export the artifact again")
+    return artifact
+
+
+def _parse(values: dict[str, Any], source: Path) -> Artifact:
+    version = values.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{source}: schema_version: found {version}, expected {SCHEMA_VERSION}; export it again")
+    names = {field.name for field in dataclasses.fields(Artifact)}
+    if wrong := sorted(names ^ set(values)):
+        raise ValueError(f"{source}: fields missing or unknown: {', '.join(wrong)}; export the artifact again")
+    try:
+        tensors = [
+            TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in (values["input"], *values["outputs"])
+        ]
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
+        artifact = Artifact(
+            **{**values, "input": tensors[0], "outputs": tuple(tensors[1:]), "palette": palette,
+               "class_names": tuple(values["class_names"])}
+        )  # fmt: skip
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{source}: a field is not as expected ({error}); export the artifact again") from None
+    if artifact.runtime not in _MODEL_FILES:
+        raise ValueError(f"{source}: runtime: found {artifact.runtime!r}, expected one of {', '.join(_MODEL_FILES)}")
+    return artifact
+
+
+def artifact_sha256(folder: Path) -> str:
+    """The artifact's identity: the hash of artifact.json, which holds the hashes of all its files."""
+    return sha256_of(folder / "artifact.json")
+
+
+def load_golden(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of golden.npz: `input`, and every output by its name, each with a leading batch of examples."""
+    with np.load(folder / "golden.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}

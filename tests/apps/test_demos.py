@@ -1,0 +1,150 @@
+"""The demos, the benchmark and the report through the real command line; what they do with damaged artifacts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from apps.demo import steps
+from benchmarks.evidence import RunFiles, compare_with_scratch
+from benchmarks.latency import LatencyConfig, measure_latency
+from benchmarks.runtimes import load_onnx_artifact
+from export.verify import VerifyConfig, verify
+from mobileclip_dense.contract.artifact import load_artifact
+from mobileclip_dense.contract.palette import overlay_classes
+from mobileclip_dense.contract.preprocess import load_image
+from tests.conftest import Line, run_module
+
+pytestmark = pytest.mark.xdist_group("line")
+
+
+def test_segment_draws_what_the_model_says(line: Line, tmp_path: Path) -> None:
+    folder = line.artifact("segment", "fp32.onnx")
+    done = run_module("apps.segment", folder, line.photo, "--out", tmp_path)
+    drawn = np.asarray(Image.open(tmp_path / "00000007-segment.png"))
+    artifact, model = load_onnx_artifact(folder)
+    image = load_image(line.photo)
+    expected = overlay_classes(image, model(image[None])["class_map"][0], list(artifact.palette))
+    np.testing.assert_array_equal(drawn[:64], expected)
+    assert drawn.shape[0] > 64  # the legend
+    assert "00000007-segment.png" in done.stdout
+
+
+def test_depth_keeps_the_resolution_of_the_photograph(line: Line, tmp_path: Path) -> None:
+    Image.open(line.photo).resize((150, 90)).save(tmp_path / "wide.png")
+    run_module("apps.depth", line.artifact("depth", "fp32.onnx"), tmp_path / "wide.png", "--out", tmp_path / "out")
+    width, height = Image.open(tmp_path / "out" / "wide-depth.png").size
+    assert width == 300  # photograph and depth side by side
+    assert height > 90  # and the scale below
+
+
+def test_a_bad_photograph_is_named_and_the_others_are_drawn(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no image")
+    done = run_module("apps.segment", line.artifact("segment", "fp32.onnx"), tmp_path / "bad.jpg", line.photo, "--out",
+                      tmp_path / "out", check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "bad.jpg: image: not an image file" in done.stderr
+    assert (tmp_path / "out" / "00000007-segment.png").exists()
+    assert "Traceback" not in done.stderr
+
+
+def test_an_artifact_for_another_task_or_runtime_is_refused(line: Line, tmp_path: Path) -> None:
+    for kind, message in (("fp32.onnx", "task: found depth, expected segment"), ("fp16.coreml", "found coreml")):
+        done = run_module("apps.segment", line.artifact("depth", kind), line.photo, "--out", tmp_path, check=False)
+        assert done.returncode == 1
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["fp32.onnx", "fp16.coreml"])
+def test_deleting_or_altering_any_file_makes_every_consumer_refuse_by_name(
+    line: Line, tmp_path: Path, kind: str
+) -> None:
+    original = line.artifact("segment", kind)
+    names = [path.relative_to(original) for path in original.rglob("*") if path.is_file()]
+    assert len(names) >= 3
+    for name in names:
+        copy = tmp_path / "copy"
+        shutil.copytree(original, copy)
+        (copy / name).unlink()
+        consumers = [lambda: load_artifact(copy), lambda: verify(VerifyConfig(artifact=copy))]
+        if kind == "fp32.onnx":
+            consumers += [
+                lambda: load_onnx_artifact(copy),
+                lambda: measure_latency(LatencyConfig(artifacts=(copy,), out=tmp_path / "results")),
+            ]
+        for consumer in consumers:
+            with pytest.raises(FileNotFoundError, match=name.name.replace(".", r"\.")):
+                consumer()
+        for module in ("apps.segment", "apps.depth") if kind == "fp32.onnx" else ():
+            done = run_module(module, copy, line.photo, "--out", tmp_path / "out", check=False)
+            assert done.returncode == 1
+            assert name.name in done.stderr
+        shutil.copy(original / name, copy / name)
+        with (copy / name).open("ab") as file:
+            file.write(b" ")
+        if name.name != "artifact.json":
+            with pytest.raises(ValueError, match=rf"{name.name}.*altered"):
+                load_artifact(copy)
+        shutil.rmtree(copy)
+
+
+def test_latency_writes_a_result_that_names_its_artifact(line: Line, tmp_path: Path) -> None:
+    folders = [line.artifact("segment", kind) for kind in ("fp32.onnx", "int8.onnx")]
+    run_module("benchmarks.latency", *folders, "--threads", 1, 2, "--runs", 5, "--out", tmp_path)
+    results = [json.loads(path.read_text()) for path in sorted(tmp_path.iterdir())]
+    assert [result["artifact"] for result in results] == [folder.name for folder in folders]
+    for result in results:
+        for latencies in result["latency_ms_by_threads"].values():
+            assert 0 < latencies["p50"] <= latencies["p90"] <= latencies["p99"]
+            assert latencies["num_runs"] == 5
+        assert result["peak_memory_mb"] > 0
+        assert result["versions"]["onnxruntime"]
+    again = run_module("benchmarks.latency", *folders, "--out", tmp_path, check=False)
+    assert again.returncode == 1
+    assert "pass --force" in again.stderr
+
+
+def test_the_report_is_one_page_with_every_artifact(line: Line, tmp_path: Path) -> None:
+    artifacts = line.root / "artifacts"
+    run_module("benchmarks.latency", line.artifact("depth", "fp32.onnx"), "--runs", 3, "--out", tmp_path / "results")
+    done = run_module("benchmarks.report", "--runs", line.root / "runs", "--artifacts", artifacts, "--results",
+                      tmp_path / "results", "--out", tmp_path / "report.html")  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    for folder in artifacts.iterdir():
+        assert folder.name in page
+        assert folder.name in done.stdout.replace("\n", "")
+    assert page.count("data:image/png;base64,") >= 1 + 2 * 6  # curves, and six examples of each task
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def run_files(seed: int, start: str | None, miou: float) -> RunFiles:
+    config = {"task": "segment", "seed": seed, "init": start, "out": f"{seed}{start}", "encoder": "nano"}
+    return RunFiles(folder=Path("x"), config=config, record={"metrics": {"mIoU": miou}}, curve=[])
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "supported"), [((30.0, 31.0), True), ((26.0, 27.5), False), ((20.0, 21.0), False)]
+)
+def test_the_verdict_needs_more_than_seed_noise(pretrained: tuple[float, float], supported: bool) -> None:
+    runs = [run_files(seed, "clip", value) for seed, value in enumerate(pretrained)]
+    runs += [run_files(seed, None, value) for seed, value in enumerate((25.0, 27.0))]
+    (verdict,) = compare_with_scratch(runs)
+    assert verdict.supported == supported
+    assert ("did NOT help" in verdict.sentence()) != supported
+
+
+def test_one_seed_proves_nothing() -> None:
+    (verdict,) = compare_with_scratch([run_files(0, "clip", 30.0), run_files(0, None, 20.0)])
+    assert "not testable" in verdict.sentence()
+
+
+def test_the_demo_orders_its_steps_as_they_depend_on_each_other(tmp_path: Path) -> None:
+    plan = steps(tmp_path)
+    seen: set[str] = set()
+    for step in plan:
+        assert seen.issuperset(step.after), step.name
+        seen.add(step.name)
+    assert len(seen) == len(plan)

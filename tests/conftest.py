@@ -1,0 +1,87 @@
+"""The whole line at its smallest, run once through the real command line and shared by the tests."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.to_coreml import ToCoreMLConfig, to_coreml
+from export.to_onnx import ToOnnxConfig, to_onnx
+
+REPOSITORY = Path(__file__).parent.parent
+SMALL_PRETRAIN = ("--image-size-px", "32", "--batch-size", "8", "--steps", "4", "--checkpoint-every", "2",
+                  "--warmup-steps", "1", "--num-workers", "0")  # fmt: skip
+SMALL_FINETUNE = ("--crop-size-px", "64", "64", "--batch-size", "2", "--max-iters", "4", "--warmup-iters", "1",
+                  "--checkpoint-every", "2")  # fmt: skip
+
+
+def run_module(*arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ARGUMENTS` as a user would type it, from the repository."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@dataclass(frozen=True)
+class Line:
+    """Folders of one run through the line."""
+
+    root: Path
+
+    @property
+    def scenes(self) -> Path:
+        return self.root / "scenes"
+
+    @property
+    def clip(self) -> Path:
+        return self.root / "runs" / "clip"
+
+    def run(self, task: str) -> Path:
+        return self.root / "runs" / task
+
+    def artifact(self, task: str, kind: str) -> Path:
+        return self.root / "artifacts" / f"nano-{task}-{'ade' if task == 'segment' else 'nyu'}-64x64-{kind}"
+
+    @property
+    def photo(self) -> Path:
+        return self.scenes / "ade" / "images" / "validation" / "00000007.jpg"
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """Scenes, a pretraining run, two fine-tuning runs and six artifacts. Tests must not change them."""
+    line = Line(tmp_path_factory.mktemp("line"))
+    run_module("mobileclip_dense", "scenes", "--out", line.scenes, "--num-images", 48, "--size-px", 64)
+    data = ("--data", line.scenes / "shards")
+    run_module("mobileclip_dense", "pretrain", "nano-scenes", *data, "--out", line.clip, *SMALL_PRETRAIN)
+    for task, labels in (("segment", "ade"), ("depth", "nyu")):
+        run_module("mobileclip_dense", "finetune", f"nano-{task}", "--data", line.scenes / labels, "--out",
+                   line.run(task), "--init", line.clip, *SMALL_FINETUNE)  # fmt: skip
+        out = line.root / "artifacts"
+        to_onnx(ToOnnxConfig(run=line.run(task), out=out, precision="fp32"))
+        to_onnx(ToOnnxConfig(run=line.run(task), out=out, precision="int8"))
+        to_coreml(ToCoreMLConfig(run=line.run(task), out=out))
+    return line
+
+
+def write_labelled_folder(root: Path, *, num_train: int = 4, num_val: int = 2, size_px: int = 64) -> Path:
+    """A segmentation folder of a user's own: random pictures, labels 0..2 and 255, no class names."""
+    rng = np.random.default_rng(0)
+    for split, count in (("training", num_train), ("validation", num_val)):
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(count):
+            image = rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+            labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), (size_px, size_px))
+            Image.fromarray(image).save(root / "images" / split / f"{index}.jpg")
+            Image.fromarray(labels).save(root / "annotations" / split / f"{index}.png")
+    return root

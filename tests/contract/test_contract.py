@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobileclip_dense.contract.files import staged_file, staged_folder
+from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
+from mobileclip_dense.contract.palette import class_palette, colour_depth, overlay_classes
+from mobileclip_dense.contract.preprocess import Normalization, load_image, normalize, resize_image
+
+
+def test_miou_on_a_case_worked_out_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 1], [2, 2, 255, 1]], np.uint8)
+    found = np.array([[0, 0, 1, 1], [0, 1, 1, 1], [2, 2, 0, 0], [2, 0, 0, 1]], np.uint8)
+    score = SegmentationScore(num_classes=4)
+    score.add(found, truth)
+    # class 0: 3 of 4+2, class 1: 5 of 6+1, class 2: 3 of 4, class 3 nowhere and left out
+    np.testing.assert_allclose(score.iou()[:3], [3 / 6, 5 / 7, 3 / 4])
+    assert np.isnan(score.iou()[3])
+    assert score.miou_percent() == pytest.approx((3 / 6 + 5 / 7 + 3 / 4) / 3 * 100)
+
+
+def test_depth_errors_on_a_case_worked_out_by_hand() -> None:
+    truth = np.array([[2.0, 4.0], [0.0, 12.0]])
+    errors = depth_errors(np.array([[1.0, 4.4], [3.0, 3.0]]), truth, 10.0)
+    assert errors["rmse_m"] == pytest.approx(((1 + 0.16) / 2) ** 0.5)
+    assert errors["abs_rel"] == pytest.approx((0.5 + 0.1) / 2)
+    assert errors["d1"] == 0.5
+
+
+def test_depth_without_readings_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no pixel with a reading"):
+        depth_errors(np.ones((2, 2)), np.zeros((2, 2)), 10.0)
+
+
+def test_preprocessing_is_what_torchvision_computes() -> None:
+    import torch
+    from torchvision.transforms import v2
+
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    normalization = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    reference = v2.Compose(
+        [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(normalization.mean, normalization.std)]
+    )
+    found = normalize(resize_image(image, 32, 48), normalization)
+    expected = reference(v2.functional.resize(Image.fromarray(image), [32, 48]))
+    np.testing.assert_allclose(found[0], expected.numpy(), atol=1e-6)
+
+
+def test_exif_orientation_is_applied(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
+    assert load_image(tmp_path / "turned.jpg").shape == (30, 20, 3)
+
+
+def test_palette_colours_are_distinct_and_do_not_depend_on_their_number() -> None:
+    assert len(set(class_palette(150))) == 150
+    assert class_palette(150)[:14] == class_palette(14)
+
+
+def test_an_overlay_leaves_ignored_pixels_alone() -> None:
+    image = np.full((2, 2, 3), 100, np.uint8)
+    drawn = overlay_classes(image, np.array([[0, 255], [1, 255]]), class_palette(2))
+    assert (drawn[:, 1] == 100).all()
+    assert (drawn[:, 0] != 100).any()
+
+
+def test_depth_colours_run_from_red_to_blue_and_black_is_no_reading() -> None:
+    near, far, none = colour_depth(np.array([[1.0, 10.0, 0.0]]), 1.0, 10.0)[0]
+    assert near[0] > near[2]
+    assert far[2] > far[0]
+    assert not none.any()
+
+
+def test_an_interrupted_writer_leaves_nothing(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("good")
+    with pytest.raises(RuntimeError), staged_file(tmp_path / "file") as staging:
+        staging.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), staged_folder(tmp_path / "folder") as staging:
+        (staging / "part").write_text("half")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "good"

@@ -1,0 +1,167 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+from mmseg.evaluation import DepthMetric, IoUMetric
+
+import mobileclip_dense.dense  # noqa: F401
+from mobileclip_dense.config import config_from_json
+from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
+from mobileclip_dense.dense.model import load_dense_run, model_config
+from mobileclip_dense.models.reparam import fuse_model, unfused_modules
+from mobileclip_dense.recipes.finetuning import RECIPES
+from mobileclip_dense.run import load_run, read_metrics
+from tests.conftest import REPOSITORY, SMALL_FINETUNE, Line, run_module, write_labelled_folder
+from tests.models.test_reparam import randomize, relative_error
+
+
+@pytest.mark.xdist_group("line")
+def test_fine_tuning_starts_from_the_pretrained_tower(line: Line, tmp_path: Path) -> None:
+    out = tmp_path / "still"
+    run_module("mobileclip_dense", "finetune", "nano-segment", "--data", line.scenes / "ade", "--out", out, "--init",
+               line.clip, *SMALL_FINETUNE, "--max-iters", "2", "--learning-rate", "0")  # fmt: skip
+    name = "stages.2.blocks.0.mlp.fc1.weight"
+    tuned, clip = load_run(out).weights, load_run(line.clip).weights
+    assert torch.equal(tuned[f"backbone.encoder.trunk.{name}"], clip[f"visual.trunk.{name}"])
+    record = json.loads((out / "run.json").read_text())
+    assert record["parent"]["weights_sha256"] == json.loads((line.clip / "run.json").read_text())["weights_sha256"]
+
+
+@pytest.mark.xdist_group("line")
+@pytest.mark.parametrize("task", ["segment", "depth"])
+def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, task: str) -> None:
+    out = tmp_path / "killed"
+    data = line.scenes / ("ade" if task == "segment" else "nyu")
+    command = ["mobileclip_dense", "finetune", f"nano-{task}", "--data", data, "--out", out, *SMALL_FINETUNE,
+               "--max-iters", "30", "--checkpoint-every", "3"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)], cwd=REPOSITORY, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last_checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "run.json").exists()
+    assert "resuming" in run_module(*command).stdout
+    assert [entry["step"] for entry in read_metrics(out)] == [10, 20, 30]
+
+
+@pytest.mark.xdist_group("line")
+@pytest.mark.parametrize("task", ["segment", "depth"])
+def test_a_whole_dense_model_fuses_exactly(line: Line, task: str) -> None:
+    model, _, _ = load_dense_run(line.run(task))
+    for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        trained = randomize(model).to(dtype)
+        fused = fuse_model(trained)
+        image = torch.rand(1, 3, 64, 64, dtype=dtype)
+        with torch.no_grad():
+            assert relative_error(fused(image), trained(image)) <= bound
+        assert not unfused_modules(fused)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds(name: str) -> None:
+    recipe = RECIPES[name]()
+    with torch.device("meta"):
+        settings = model_config(recipe, 150)
+    assert settings["backbone"]["name"] == recipe.encoder
+    head = settings["decode_head"]
+    assert head["type"] == ("FPNHead" if recipe.task == "segment" else "FPNDepthHead")
+
+
+def test_mci2_with_semantic_fpn_has_the_known_size() -> None:
+    from mmseg.registry import MODELS
+    from mmseg.utils import register_all_modules
+
+    register_all_modules()
+    model = MODELS.build(model_config(RECIPES["mci2-segment"](), 150))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(39.2, abs=0.1)
+
+
+def test_a_users_own_folder_without_class_names_trains(tmp_path: Path) -> None:
+    data = write_labelled_folder(tmp_path / "own")
+    run_module("mobileclip_dense", "finetune", "nano-segment", "--data", data, "--out", tmp_path / "run",
+               *SMALL_FINETUNE, "--max-iters", "2")  # fmt: skip
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["class_names"] == ["class 0", "class 1", "class 2"]
+    assert not record["reduce_zero_label"]
+
+
+def test_a_stock_mmseg_config_uses_the_backbone(tmp_path: Path) -> None:
+    """A user of mmsegmentation adds one import to a config of their own and runs mmengine's Runner."""
+    data = write_labelled_folder(tmp_path / "own")
+    (tmp_path / "config.py").write_text(f"""
+custom_imports = dict(imports=["mobileclip_dense.dense"], allow_failed_imports=False)
+default_scope = "mmseg"
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(type="SegDataPreProcessor", mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True,
+                           size=(64, 64)),
+    backbone=dict(type="PyramidEncoder", name="nano"),
+    decode_head=dict(type="SegformerHead", in_channels=[16, 32, 96, 192], in_index=[0, 1, 2, 3], channels=16,
+                     num_classes=3, norm_cfg=dict(type="BN"),
+                     loss_decode=dict(type="CrossEntropyLoss")),
+    train_cfg=dict(), test_cfg=dict(mode="whole"))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type="InfiniteSampler"),
+    dataset=dict(type="BaseSegDataset", data_root={str(data)!r}, metainfo=dict(classes=("a", "b", "c")),
+                 data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
+                 pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]))
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=2)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3))
+log_level = "ERROR"
+""")
+    config = mmengine.Config.fromfile(tmp_path / "config.py")
+    config.work_dir = str(tmp_path / "work")
+    runner = Runner.from_cfg(config)
+    before = next(runner.model.backbone.parameters()).clone()
+    runner.train()
+    assert not torch.equal(before, next(runner.model.backbone.parameters()))
+
+
+def test_our_miou_is_mmsegs() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, (3, 20, 30)).astype(np.uint8)
+    found = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, 5, truth.shape)).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.1] = 255
+    score = SegmentationScore(num_classes=5)
+    metric = IoUMetric()
+    metric.dataset_meta = {"classes": tuple("abcde")}
+    for a, b in zip(found, truth, strict=True):
+        score.add(a, b)
+        sample = {
+            "pred_sem_seg": {"data": torch.from_numpy(a)[None]},
+            "gt_sem_seg": {"data": torch.from_numpy(b)[None]},
+        }
+        metric.process({}, [sample])
+    assert score.miou_percent() == pytest.approx(metric.evaluate(3)["mIoU"], abs=0.006)  # mmseg rounds to 2 digits
+
+
+def test_our_depth_errors_are_mmsegs() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.5, 12, (20, 30)).astype(np.float32)
+    truth[:3] = 0
+    found = (truth * rng.uniform(0.7, 1.4, truth.shape) + 0.1).astype(np.float32)
+    metric = DepthMetric(max_depth_eval=10.0)
+    metric.process({}, [{"pred_depth_map": {"data": torch.from_numpy(found)},
+                         "gt_depth_map": {"data": torch.from_numpy(truth)}}])  # fmt: skip
+    expected = metric.evaluate(1)
+    ours = depth_errors(found, truth, 10.0)
+    for name, theirs in (("rmse_m", "rmse"), ("abs_rel", "abs_rel"), ("d1", "d1")):
+        assert ours[name] == pytest.approx(expected[theirs], rel=1e-5)
+
+
+def test_a_config_of_another_version_is_refused_by_field() -> None:
+    with pytest.raises(ValueError, match="unknown fields colour"):
+        config_from_json({"command": "finetune", "data": "x", "out": "y", "colour": 3}, Path("config.json"))

@@ -1,0 +1,99 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobileclip_dense.recipes import finetuning, pretraining
+from tests.conftest import REPOSITORY, Line, run_module
+
+COMMANDS = {
+    "mobileclip_dense scenes": ["--caption-quality", "pixels"],
+    "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "webdataset"],
+    "mobileclip_dense finetune nano-segment": ["--init", "--crop-size-px", "metres"],
+    "export.to_onnx": ["--precision", "multiples of 32"],
+    "export.to_coreml": ["--size-px"],
+    "export.verify": ["ARTIFACT"],
+    "benchmarks.latency": ["--threads"],
+    "benchmarks.report": ["--runs"],
+    "apps.segment": ["--out"],
+    "apps.depth": ["--out"],
+    "apps.demo": ["--out"],
+}
+
+
+def test_help_lists_every_command_with_a_line_each() -> None:
+    text = run_module("mobileclip_dense", "--help").stdout
+    for name in ("scenes", "pretrain", "finetune"):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
+        assert len(line.split()) > 4
+    for name in COMMANDS:
+        if not name.startswith("mobileclip_dense") and name != "apps.demo":
+            assert f"python -m {name}" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_flags(command: str) -> None:
+    text = run_module(*command.split(), "--help").stdout
+    for word in COMMANDS[command]:
+        assert word.lower() in " ".join(text.split()).lower()
+    assert "default" in text or "required" in text.lower() or "ARTIFACT" in text
+
+
+def test_the_lists_of_recipes_are_complete() -> None:
+    for name, recipes in (("pretrain", pretraining.RECIPES), ("finetune", finetuning.RECIPES)):
+        text = run_module("mobileclip_dense", name, "--help").stdout
+        assert all(recipe in text for recipe in recipes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "command: found 'nonsense', expected one of scenes, pretrain, finetune"),
+        (["finetune", "mci9-segment"], "mci2-segment"),
+        (["finetune", "nano-segment", "--data", "x", "--out", "y", "--learning-rat", "1"], "--learning-rat"),
+        (["pretrain", "nano-scenes", "--data", "x"], "--out"),
+        (["scenes", "--out", "x", "--num-images", "some"], "some"),
+        (["pretrain", "nano-scenes", "--data", "nowhere", "--out", "y"], "nowhere/train: shards: found no *.tar"),
+        (["finetune", "nano-depth", "--data", "nowhere", "--out", "y"], "nowhere/images/train: no such folder"),
+        (["finetune", "nano-depth", "--data", "x", "--out", "y", "--init", "nowhere"], "nowhere: weights: no such"),
+        (["finetune", "nano-depth", "--data", "x", "--out", "y", "--crop-size-px", "60", "64"], "multiples of 32"),
+    ],
+)
+def test_a_mistake_is_answered_in_words(arguments: list[str], message: str) -> None:
+    done = run_module("mobileclip_dense", *arguments, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert not (REPOSITORY / "y").exists()
+
+
+def with_full_disk(limit_bytes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command whose files cannot grow beyond a limit: the write fails as on a full disk."""
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
+    )  # fmt: skip
+
+
+def test_a_full_disk_leaves_no_half_written_scenes(tmp_path: Path) -> None:
+    done = with_full_disk(50_000, "mobileclip_dense", "scenes", "--out", tmp_path / "scenes", "--num-images", "32")
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.xdist_group("line")
+def test_a_full_disk_leaves_no_half_written_artifact_or_checkpoint(line: Line, tmp_path: Path) -> None:
+    done = with_full_disk(200_000, "export.to_onnx", line.run("depth"), "--out", tmp_path / "artifacts")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "artifacts").iterdir()) == []
+    done = with_full_disk(200_000, "mobileclip_dense", "pretrain", "nano-scenes", "--data", line.scenes / "shards",
+                          "--out", tmp_path / "run", "--steps", "1", "--warmup-steps", "1", "--batch-size", "4",
+                          "--image-size-px", "32", "--num-workers", "0")  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == []
