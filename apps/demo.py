@@ -55,15 +55,11 @@ def steps(out: Path) -> list[Step]:
                 plan.append(_step(name, f"mobileclip_dense finetune nano-{task}", *common, "--out", runs / name, *extra,
                                   after=(after,)))  # fmt: skip
     plan.sort(key=lambda step: "pretrain" in step.after)  # what starts from scratch need not wait
-    made = []
     for task in _TASKS:
         run = f"{task}-clip-{_SEEDS[0]}"
-        for precision in ("fp32", "int8"):
-            made.append(f"onnx-{precision}-{task}")
-            plan.append(_step(made[-1], "export.to_onnx", runs / run, "--out", artifacts, "--precision", precision,
-                              after=(run,)))  # fmt: skip
-        made.append(f"coreml-{task}")
-        plan.append(_step(made[-1], "export.to_coreml", runs / run, "--out", artifacts, after=(run,)))
+        onnx_flags = ("--out", artifacts, "--precision", "fp32", "int8")
+        plan.append(_step(f"onnx-{task}", "export.to_onnx", runs / run, *onnx_flags, after=(run,)))
+        plan.append(_step(f"coreml-{task}", "export.to_coreml", runs / run, "--out", artifacts, after=(run,)))
     onnx = [
         artifacts / f"nano-{task}-{labels}-96x96-{p}.onnx" for task, labels in _TASKS.items() for p in ("fp32", "int8")
     ]

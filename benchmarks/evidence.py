@@ -131,7 +131,7 @@ def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
 
 def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
     """Header and rows, one per artifact: size, distance to PyTorch, accuracy, latency and memory where measured."""
-    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "p50 / p90 ms, 1 thread",
+    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "1 thread, p50 / p90 ms",
               "2 threads", "peak MB"]  # fmt: skip
     rows = []
     for folder, artifact in evidence.artifacts:
@@ -154,7 +154,7 @@ def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
 
 def _distance(artifact: Artifact) -> str:
     if artifact.runtime == "coreml":
-        return "program checked, numbers need a Mac"
+        return "needs a Mac"
     if artifact.precision == "int8":
         agreement = artifact.parity.get("class_map_agreement_percent")
         return "" if agreement is None else f"{agreement:.1f} % same class"

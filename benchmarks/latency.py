@@ -113,11 +113,18 @@ def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
 
 def measure_peak_memory_mb(folder: Path) -> float:
     """Resident memory that loading and running the model once adds to this process, megabytes."""
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss is in bytes there, in kilobytes on Linux
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    image = load_golden(folder)["input"][:1]
+    before = _peak_resident_mb()
     _, model = load_onnx_artifact(folder, 1)
-    model(load_golden(folder)["input"][:1])
-    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit, 1)
+    model(image)
+    return round(_peak_resident_mb() - before, 1)
+
+
+def _peak_resident_mb() -> float:
+    if sys.platform == "linux":  # ru_maxrss would start from the parent's peak
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def print_tables(evidence: Evidence, verdicts: list[Verdict]) -> None:
     header, rows = table_rows(evidence)
     table = Table(title="exported models")
     for name in header:
-        table.add_column(name, justify="left" if name == "artifact" else "right", overflow="fold")
+        table.add_column(name, justify="left" if name == "artifact" else "right", no_wrap=name == "artifact")
     for row in rows:
         table.add_row(*row)
     console = Console(width=max(120, Console().width))

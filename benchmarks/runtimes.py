@@ -19,6 +19,8 @@ class OnnxModel:
     def __init__(self, path: Path, num_threads: int | None = None):
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Threads that go on spinning after a run would slow down whatever runs next, another session above all.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,5 +1,6 @@
 """`python -m export.to_onnx RUN`: a fine-tuned run as an ONNX artifact, fp32 or int8, checked against PyTorch."""
 
+import dataclasses
 import logging
 import warnings
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from export.prepare import (
 )
 from export.quantize import quantize_to_int8
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import load_artifact, save_artifact
+from mobileclip_dense.contract.artifact import Artifact, save_artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_folder
 from mobileclip_dense.data.folders import SPLITS, list_pairs, read_class_labels, read_depth_m
 
@@ -35,43 +36,54 @@ MAX_EVALUATED = 200
 _LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
+Precision = Literal["fp32", "int8"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToOnnxConfig:
     """Export a fine-tuned run to ONNX: fused, preprocessing inside, checked against PyTorch."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a complete `mobileclip-dense finetune` run."""
-    precision: Literal["fp32", "int8"] = "fp32"
-    """int8: static, per channel, on the pointwise convolutions, calibrated on the run's own training images."""
+    precision: tuple[Precision, ...] = ("fp32",)
+    """One artifact for each. int8: static, per channel, on the pointwise convolutions, calibrated on the run's own
+    training images."""
     size_px: tuple[int, int] | None = None
     """Height and width of the model's input, multiples of 32; None: the run's training crop."""
     out: Path = Path("artifacts")
-    """Folder in which the artifact's own folder is made."""
+    """Folder in which the artifacts' own folders are made."""
     force: bool = False
-    """Replace the artifact if it exists."""
+    """Replace artifacts that exist."""
 
 
-def to_onnx(config: ToOnnxConfig) -> Path:
-    """Write the artifact; its folder.
+def to_onnx(config: ToOnnxConfig) -> list[Path]:
+    """Write the artifacts; their folders, in the order of `config.precision`.
 
     Raises:
-        FileExistsError: it exists already. FileNotFoundError, ValueError: see `prepare`; or parity fails.
+        FileExistsError: one exists already. FileNotFoundError, ValueError: see `prepare`; or parity fails.
     """
     prepared = prepare(config.run, config.size_px)
-    draft = describe(prepared, runtime="onnx", precision=config.precision, parity={}, libraries=_LIBRARIES)
+    drafts = [
+        describe(prepared, runtime="onnx", precision=precision, parity={}, libraries=_LIBRARIES)
+        for precision in config.precision
+    ]
+    for draft in drafts:
+        refuse_existing(config.out / draft.name, config.force)
+    return [_write_artifact(prepared, draft, config) for draft in drafts]
+
+
+def _write_artifact(prepared: Prepared, draft: Artifact, config: ToOnnxConfig) -> Path:
     folder = config.out / draft.name
-    refuse_existing(folder, config.force)
     with staged_folder(folder, force=config.force) as staging:
         path = staging / draft.model_file
         export_graph(prepared, path)
-        parity = verify_fp32(prepared, OnnxModel(path))
-        if config.precision == "int8":
+        parity = draft.parity | verify_fp32(prepared, OnnxModel(path))
+        if draft.precision == "int8":
             parity |= replace_by_int8(prepared, path)
-        artifact = describe(prepared, runtime="onnx", precision=config.precision, parity=parity, libraries=_LIBRARIES)
+        artifact = dataclasses.replace(draft, parity=parity)
         _write_metadata(path, artifact.summary())
         np.savez_compressed(staging / "golden.npz", allow_pickle=False, **prepared.golden)
         save_artifact(artifact, staging)
-    load_artifact(folder)
     figures = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
     print(f"{folder}: {(folder / artifact.model_file).stat().st_size / 1e6:.2f} MB; {figures}")
     return folder

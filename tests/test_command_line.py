@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY, Line, run_module
 
 COMMANDS = {
     "mobileclip_dense scenes": ["--caption-quality", "pixels"],
-    "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "webdataset"],
+    "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "pixels"],
     "mobileclip_dense finetune nano-segment": ["--init", "--crop-size-px", "metres"],
     "export.to_onnx": ["--precision", "multiples of 32"],
     "export.to_coreml": ["--size-px"],

@@ -1,15 +1,10 @@
-"""Lets mmsegmentation 1.2 and mmengine 0.10 run beside a torch for which there is no compiled mmcv."""
+"""Lets mmsegmentation 1.2 run beside a torch for which there is no compiled mmcv."""
 
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
-
-import numpy as np
-import torch
-from mmengine.logging.history_buffer import HistoryBuffer
-from numpy._core import multiarray
 
 
 class _MissingExtension(ModuleType):
@@ -28,20 +23,8 @@ class _MissingExtension(ModuleType):
 
 
 def install() -> None:
-    """Put the placeholder where no compiled mmcv is, and let mmengine's own checkpoints be read with weights_only."""
+    """Put the placeholder where no compiled mmcv is."""
     if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
         placeholder = _MissingExtension("mmcv._ext")
         placeholder.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # no loader: mmengine sees that it is not compiled
         sys.modules["mmcv._ext"] = placeholder
-    # What mmengine 0.10.7 stores in a checkpoint beside tensors: its message hub, whose log buffers hold NumPy arrays.
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            np.dtypes.Float64DType,
-            np.dtypes.Int64DType,
-            multiarray._reconstruct,
-            multiarray.scalar,
-        ]
-    )

@@ -114,7 +114,7 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
             logger=None,
             checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=config.checkpoint_every, max_keep_ckpts=1),
         ),
-        custom_hooks=[RunLog(config)],
+        custom_hooks=[RunLog(config), dict(type="PlainCheckpoint")],
         default_scope="mmseg",
         log_level="ERROR",
         log_processor=dict(by_epoch=False),

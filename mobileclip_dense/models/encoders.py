@@ -61,7 +61,7 @@ def fastvit_mci_nano(pretrained: bool = False, **kwargs: Any) -> FastVit:
     for metadata in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(metadata, None)
     arguments: dict[str, Any] = dict(
-        layers=(1, 2, 3, 1),
+        layers=(1, 1, 2, 1),
         embed_dims=(16, 32, 96, 192),
         mlp_ratios=(3, 3, 3, 3),
         se_downsamples=(False, False, True, True),

@@ -62,9 +62,16 @@ def mci0_segment() -> FinetuneConfig:
     Cost: about 10 minutes on 2 CPU cores. Expected: depends on the folder; CamVid from scratch: see README.
     """
     return _recipe(
-        encoder="mci0", crop_size_px=(256, 320), batch_size=4, max_iters=300, warmup_iters=30, learning_rate=5e-4,
+        encoder="mci0",
+        crop_size_px=(256, 320),
+        batch_size=4,
+        max_iters=300,
+        warmup_iters=30,
+        learning_rate=1e-3,
         drop_path_rate=0.0,
-    )  # fmt: skip
+        neck_channels=128,
+        head_channels=64,
+    )
 
 
 def mci0_depth() -> FinetuneConfig:

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent.parent
-NO_TORCH = ("apps.segment", "apps.depth", "apps.demo", "benchmarks.latency", "benchmarks.accuracy", "benchmarks.report",
-            "mobileclip_dense.contract.artifact", "mobileclip_dense.data.layouts", "mobileclip_dense.__main__")  # fmt: skip
+NO_TORCH = (
+    "apps.segment",
+    "apps.depth",
+    "apps.demo",
+    "benchmarks.latency",
+    "benchmarks.accuracy",
+    "benchmarks.report",
+    "mobileclip_dense.contract.artifact",
+    "mobileclip_dense.data.layouts",
+    "mobileclip_dense.__main__",
+)
 
 
 def imported_by(file: Path) -> set[str]:

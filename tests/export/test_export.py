@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from mmseg.structures import SegDataSample
 
 import export.prepare
 from benchmarks.runtimes import OnnxModel
@@ -33,8 +34,10 @@ def test_the_onnx_model_gives_what_mmsegmentation_predicts(line: Line, task: str
     runtime = OnnxModel(folder / "model.onnx")
     for image in golden["input"]:
         bgr = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
-        data = model.data_preprocessor({"inputs": [bgr]}, training=False)
-        sample = model.predict(data["inputs"])[0]
+        blank = SegDataSample(metainfo={"ori_shape": image.shape[:2], "img_shape": image.shape[:2]})
+        data = model.data_preprocessor({"inputs": [bgr], "data_samples": [blank]}, training=False)
+        with torch.no_grad():
+            sample = model.predict(data["inputs"], data["data_samples"])[0]
         answer = runtime(image[None])
         if task == "segment":
             expected = sample.pred_sem_seg.data[0].numpy()
@@ -114,7 +117,7 @@ def test_a_wrong_fusion_stops_the_export(line: Line, tmp_path: Path, monkeypatch
     def wrong(model: torch.nn.Module) -> torch.nn.Module:
         fused = right(model)
         with torch.no_grad():
-            fused.backbone.encoder.trunk.stages[0].blocks[0].mlp.fc2.weight.mul_(1.001)
+            fused.backbone.encoder.trunk.stem[0].reparam_conv.weight.mul_(1.001)
         return fused
 
     right = export.prepare.fuse_model
@@ -149,7 +152,7 @@ def test_existing_artifacts_are_not_overwritten(line: Line) -> None:
 
 
 def test_another_size_than_the_crop_exports(line: Line, tmp_path: Path) -> None:
-    folder = to_onnx(ToOnnxConfig(run=line.run("depth"), out=tmp_path, size_px=(64, 96)))
+    (folder,) = to_onnx(ToOnnxConfig(run=line.run("depth"), out=tmp_path, size_px=(64, 96)))
     assert load_artifact(folder).outputs[0].shape == (1, 64, 96)
 
 
