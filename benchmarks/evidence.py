@@ -1,5 +1,6 @@
 """What the folders of runs, artifacts and results say, and what follows from it. No torch."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +56,14 @@ class Verdict:
         """The verdict in words, with its figures."""
         _, name, unit, _ = HEADLINE[self.task]
         values = [", ".join(f"{v:.3g}" for v in arm) for arm in (self.pretrained, self.scratch)]
-        noise = f"spread between seeds {self.noise:.3g} {unit}"
+        step = "points" if unit == "%" else unit  # a difference of percentages
+        noise = f"spread between seeds {self.noise:.3g} {step}"
         if len(self.pretrained) < 2 or len(self.scratch) < 2:
             outcome = "only one seed: not testable"
         elif self.supported:
-            outcome = f"pretraining helps by {self.gain:.3g} {unit}, more than the {noise}"
+            outcome = f"pretraining helps by {self.gain:.3g} {step}, more than the {noise}"
         else:
-            outcome = f"pretraining did NOT help by more than seed noise (gain {self.gain:.3g} {unit}, {noise})"
+            outcome = f"pretraining did NOT help by more than seed noise (gain {self.gain:.3g} {step}, {noise})"
         return f"{self.task}: {name} {values[0]} {unit} pretrained, {values[1]} {unit} from scratch: {outcome}."
 
 
@@ -132,7 +134,7 @@ def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
 def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
     """Header and rows, one per artifact: size, distance to PyTorch, accuracy, latency and memory where measured."""
     header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "1 thread, p50 / p90 ms",
-              "2 threads", "peak MB"]  # fmt: skip
+              "2 threads, p50 / p90 ms", "peak MB"]  # fmt: skip
     rows = []
     for folder, artifact in evidence.artifacts:
         size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
@@ -150,6 +152,25 @@ def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return header, rows
+
+
+def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
+    """All figures with what they were measured with, for a result file that may be published: no path of a machine."""
+    header, rows = table_rows(evidence)
+    return {
+        "runs": {run.folder.name: _published(run) for run in evidence.runs},
+        "artifacts": {"header": header, "rows": rows},
+        "latencies": list(evidence.results.values()),
+        "verdicts": [{**dataclasses.asdict(v), "supported": v.supported, "sentence": v.sentence()} for v in verdicts],
+    }
+
+
+def _published(run: RunFiles) -> dict[str, Any]:
+    kept = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics")
+    folders = ("data", "out", "init", "class_names")  # as their last part
+    settings = {name: Path(value).name if name in folders and value else value for name, value in run.config.items()}
+    parent = run.record["parent"] and run.record["parent"]["weights_sha256"]
+    return {"settings": settings, "parent_weights_sha256": parent} | {key: run.record[key] for key in kept}
 
 
 def _distance(artifact: Artifact) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.evidence import Evidence, Verdict, compare_with_scratch, read_evidence, table_rows
+from benchmarks.evidence import Evidence, Verdict, compare_with_scratch, read_evidence, summary, table_rows
 from benchmarks.page import render_page
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.files import refuse_existing, staged_file
+from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Write one self-contained HTML page about everything that was trained, exported and measured."""
+    """Write one self-contained HTML page about all that was trained, exported and measured; its figures as JSON."""
 
     runs: Path = Path("runs")
     """Folder of run folders."""
@@ -23,7 +23,7 @@ class ReportConfig:
     results: Path = Path("results")
     """Folder of latency result files."""
     out: Path = Path("report.html")
-    """The page to write."""
+    """The page to write; its figures go beside it, with the suffix .json."""
     force: bool = False
     """Replace the page if it exists."""
 
@@ -41,6 +41,7 @@ def report(config: ReportConfig) -> None:
     page = render_page(evidence, verdicts)
     with staged_file(config.out) as staging:
         staging.write_text(page, encoding="utf-8")
+    write_json(config.out.with_suffix(".json"), summary(evidence, verdicts))
     print_tables(evidence, verdicts)
     print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
