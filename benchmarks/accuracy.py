@@ -1,5 +1,6 @@
 """Task metrics of ONNX models on labelled images: the figures that latency is weighed against."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,11 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.runtimes import OnnxModel
 from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
 from mobileclip_dense.contract.preprocess import load_image, resize_image
 
 Map = npt.NDArray[np.generic]
+Predictor = Callable[[npt.NDArray[np.uint8]], dict[str, Map]]  # uint8 [1,H,W,3] -> outputs by name
 
 
 def resize_map(values: Map, height_px: int, width_px: int) -> Map:
@@ -24,12 +25,12 @@ def resize_map(values: Map, height_px: int, width_px: int) -> Map:
     return np.asarray(picture.resize((width_px, height_px), method))
 
 
-def predict_at(model: OnnxModel, output: str, image: npt.NDArray[np.uint8], size_px: tuple[int, int]) -> Map:
+def predict_at(model: Predictor, output: str, image: npt.NDArray[np.uint8], size_px: tuple[int, int]) -> Map:
     """Run the model on an image uint8 [H,W,3] of any size; its map `output` at the image's resolution, [H,W]."""
     return resize_map(model(resize_image(image, *size_px)[None])[output][0], *image.shape[:2])
 
 
-def predict_all(model: OnnxModel, output: str, images: list[Path], size_px: tuple[int, int], label: str) -> list[Map]:
+def predict_all(model: Predictor, output: str, images: list[Path], size_px: tuple[int, int], label: str) -> list[Map]:
     """`predict_at` for image files, with a progress bar."""
     return [predict_at(model, output, load_image(path), size_px) for path in tqdm(images, unit="image", desc=label)]
 

@@ -1,12 +1,18 @@
 """The runtime that executes ONNX artifacts. NumPy in, NumPy out; no torch, so apps and exporters share it."""
 
+import json
+import statistics
+from collections import defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from mobileclip_dense.contract.artifact import Artifact, load_artifact
+from mobileclip_dense.contract.preprocess import unit_planes
 
 
 class OnnxModel:
@@ -25,11 +31,14 @@ class OnnxModel:
             options.intra_op_num_threads = num_threads
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.input_name = self.session.get_inputs()[0].name
+        self.takes_float = self.session.get_inputs()[0].type == "tensor(float)"
         self.output_names = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.generic]]:
-        """uint8 [1,H,W,3] -> outputs by name."""
-        return dict(zip(self.output_names, self.session.run(None, {self.input_name: image}), strict=True))
+    def __call__(self, taken: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.generic]]:
+        """Outputs by name, from what the model takes; uint8 [B,H,W,3] does for a model of float [B,3,H,W] too."""
+        if self.takes_float and taken.dtype == np.uint8:
+            taken = unit_planes(taken)
+        return dict(zip(self.output_names, self.session.run(None, {self.input_name: taken}), strict=True))
 
 
 def load_onnx_artifact(folder: Path, num_threads: int | None = None) -> tuple[Artifact, OnnxModel]:
@@ -44,3 +53,21 @@ def load_onnx_artifact(folder: Path, num_threads: int | None = None) -> tuple[Ar
             f"{folder}: runtime: found {artifact.runtime}, expected onnx; Core ML runs on Apple devices only"
         )
     return artifact, OnnxModel(folder / artifact.model_file, num_threads)
+
+
+def profile_ms(path: Path, taken: npt.NDArray[Any], num_runs: int = 5) -> dict[str, float]:
+    """Median kernel time by node as ONNX Runtime names it after its own rewriting, milliseconds."""
+    with TemporaryDirectory() as scratch:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{scratch}/profile"
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for _ in range(num_runs):
+            session.run(None, {session.get_inputs()[0].name: taken})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e3)
+    return {name: statistics.median(kept) for name, kept in times.items()}

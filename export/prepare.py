@@ -1,4 +1,4 @@
-"""From a run to the network that is exported: fused, with its preprocessing and its answer inside the graph."""
+"""From a run to the networks that are exported: fused, with their preprocessing and their answer inside the graph."""
 
 import platform
 from dataclasses import dataclass
@@ -11,19 +11,42 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from mobileclip_dense.config import FinetuneConfig
+from export.samples import sample_images
+from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.artifact import Artifact, TensorSpec
 from mobileclip_dense.contract.palette import class_palette
-from mobileclip_dense.contract.preprocess import load_image, resize_image
-from mobileclip_dense.data.folders import SPLITS, list_pairs
-from mobileclip_dense.dense.model import load_dense_run
+from mobileclip_dense.dense.model import load_dense_run, make_upsampling_symbolic
 from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
-from mobileclip_dense.run import Run
+from mobileclip_dense.run import Run, load_run
 
 NUM_GOLDEN = 2
 FUSION_TOLERANCE = 1e-5
 _LICENCE = "Apache-2.0 for the code; the weights carry the licence of what they were trained from"
+_MEANINGS = {
+    "logits": "class scores at a quarter of the resolution, before the softmax",
+    "class_map": "index of the most likely class",
+    "depth_m": "distance along the optical axis, metres",
+    "image_embedding": "unit vector in the space shared by images and texts",
+    "text_embedding": "unit vector in the space shared by images and texts",
+}
+
+
+class Normalized(nn.Module):
+    """float [B,3,H,W] RGB in 0..1 -> (pixel - mean) / std; nothing at all where an encoder takes 0..1."""
+
+    def __init__(self, encoder: str):
+        super().__init__()
+        normalization = ENCODERS[encoder].normalization
+        self.identity = normalization.mean == (0, 0, 0) and normalization.std == (1, 1, 1)
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(normalization.mean)[None, :, None, None])
+        self.register_buffer("std", torch.tensor(normalization.std)[None, :, None, None])
+
+    def forward(self, unit_image: torch.Tensor) -> torch.Tensor:
+        """As in the class docstring."""
+        return unit_image if self.identity else (unit_image - self.mean) / self.std
 
 
 class DensePredictor(nn.Module):
@@ -31,21 +54,15 @@ class DensePredictor(nn.Module):
 
     def __init__(self, model: nn.Module, config: FinetuneConfig):
         super().__init__()
+        self.normalized = Normalized(config.encoder)
         self.backbone: Any = model.backbone
         self.neck: Any = model.neck
         self.head: Any = model.decode_head
         self.task = config.task
-        normalization = ENCODERS[config.encoder].normalization
-        self.identity = normalization.mean == (0, 0, 0) and normalization.std == (1, 1, 1)
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(normalization.mean)[None, :, None, None])
-        self.register_buffer("std", torch.tensor(normalization.std)[None, :, None, None])
 
     def forward(self, unit_image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As in the class docstring; predictions are upsampled as mmsegmentation does it, bilinear before argmax."""
-        x = unit_image if self.identity else (unit_image - self.mean) / self.std
-        prediction = self.head(self.neck(self.backbone(x)))
+        prediction = self.head(self.neck(self.backbone(self.normalized(unit_image))))
         full = nn.functional.interpolate(prediction, unit_image.shape[2:], mode="bilinear", align_corners=False)
         if self.task == "segment":
             return prediction, full.argmax(dim=1).to(torch.int32)
@@ -53,15 +70,16 @@ class DensePredictor(nn.Module):
 
 
 class FromPixels(nn.Module):
-    """uint8 [B,H,W,3] RGB -> what `predictor` gives: the form in which ONNX models are exported."""
+    """uint8 [B,H,W,3] RGB -> what `network` gives for float [B,3,H,W] in 0..1."""
 
-    def __init__(self, predictor: DensePredictor):
+    def __init__(self, network: nn.Module):
         super().__init__()
-        self.predictor = predictor
+        self.network = network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As in the class docstring."""
-        return self.predictor(image.permute(0, 3, 1, 2).to(torch.float32) / 255)
+        outputs: tuple[torch.Tensor, ...] = self.network(image.permute(0, 3, 1, 2).to(torch.float32) / 255)
+        return outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,70 +87,90 @@ class Prepared:
     """What every exporter starts from.
 
     Attributes:
-        predictor: fused, in evaluation mode. golden: `input` uint8 [N,H,W,3] and PyTorch's outputs by name.
-        fusion_error: largest relative error of fused against unfused, over the outputs and golden inputs.
+        task: segment, depth, embed-image or embed-text.
+        network: fused, in evaluation mode; takes float [B,3,H,W] RGB in 0..1, or int64 tokens [B,L]; gives a tuple.
+        outputs: names of what it gives.
+        golden: `input` (uint8 [N,H,W,3], or tokens int64 [N,L]) and PyTorch's outputs by name.
+        fusion_error: relative error of fused against unfused over the first output.
     """
 
     run: Run
-    config: FinetuneConfig
-    predictor: DensePredictor
+    task: str
+    network: nn.Module
+    outputs: tuple[str, ...]
     golden: dict[str, npt.NDArray[Any]]
     fusion_error: float
 
     @property
     def size_px(self) -> tuple[int, int]:
+        """Height and width of the images it is exported for."""
         height, width = self.golden["input"].shape[1:3]
         return height, width
 
 
-def prepare(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
-    """Load a fine-tuning run, fuse it, and compute the golden outputs on its own held-out images.
+def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
+    """Load a run, fuse it, and compute the golden outputs on its own held-out data.
 
     Args:
-        size_px: height and width of the exported model, multiples of 32; None: the run's training crop.
+        size_px: height and width of the exported model, multiples of 32; None: what the run was trained with.
+
+    Returns:
+        One network of a fine-tuning run; the image and the text tower of a pretraining run.
 
     Raises:
         FileNotFoundError, ValueError: the run or its data cannot be read, the size does not fit, or the fused network
             is further than FUSION_TOLERANCE from the trained one.
     """
-    model, run, config = load_dense_run(folder)
-    height, width = size_px or config.crop_size_px
-    for side in (height, width):
+    for side in size_px or ():
         if side < 32 or side % 32:
-            raise ValueError(f"--size-px: found {height} {width}, expected multiples of 32 (the encoder's last stride)")
-    images = sample_images(config, "val", NUM_GOLDEN, (height, width))
+            found = " ".join(map(str, size_px or ()))
+            raise ValueError(f"--size-px: found {found}, expected multiples of 32 (the encoder's last stride)")
+    run = load_run(folder)
+    if isinstance(run.config, PretrainConfig):
+        from export.towers import prepare_towers  # stands on this module
+
+        return prepare_towers(run, run.config, size_px or (run.config.image_size_px,) * 2)
+    return [_prepare_dense(folder, size_px)]
+
+
+def _prepare_dense(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
+    model, run, config = load_dense_run(folder)
+    images = sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px)
+    names = ("logits", "class_map") if config.task == "segment" else ("depth_m",)
+    network = DensePredictor(fuse_exactly(model, folder), config).eval()
+    make_upsampling_symbolic(network)
+    golden = {"input": images, **predict(network, images, names)}
+    unfused = predict(DensePredictor(model, config).eval(), images, names)
+    error = require_exact(golden[names[0]], unfused[names[0]], folder)
+    return Prepared(run=run, task=config.task, network=network, outputs=names, golden=golden, fusion_error=error)
+
+
+def fuse_exactly(model: nn.Module, folder: Path) -> nn.Module:
+    """Fuse, and refuse if anything is left to fold."""
     fused = fuse_model(model)
     if left := unfused_modules(fused):
         raise ValueError(f"{folder}: fusion: {len(left)} modules left unfused: {', '.join(left[:5])}")
-    unfused_outputs = predict(DensePredictor(model, config), images)
-    predictor = DensePredictor(fused, config).eval()
-    outputs = predict(predictor, images)
-    first = output_names(config)[0]
-    error = relative_error(outputs[first], unfused_outputs[first])
+    return fused
+
+
+def require_exact(fused: npt.NDArray[Any], unfused: npt.NDArray[Any], folder: Path) -> float:
+    """The relative error of fusion.
+
+    Raises:
+        ValueError: above FUSION_TOLERANCE.
+    """
+    error = relative_error(fused, unfused)
     if not error <= FUSION_TOLERANCE:
-        raise ValueError(f"{folder}: fusion: relative error {error:.1e}, expected at most {FUSION_TOLERANCE:.0e}")
-    return Prepared(
-        run=run, config=config, predictor=predictor, golden={"input": images, **outputs}, fusion_error=error
-    )
-
-
-def sample_images(config: FinetuneConfig, split: str, count: int, size_px: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The first images of the run's own data, resized: uint8 [N,H,W,3]. `split` is train or val."""
-    pairs = list_pairs(config.data, SPLITS[config.task][0 if split == "train" else 1])[:count]
-    return np.stack([resize_image(load_image(image), *size_px) for image, _ in pairs])
-
-
-def output_names(config: FinetuneConfig) -> tuple[str, ...]:
-    """Names of the outputs of `DensePredictor`, in order."""
-    return ("logits", "class_map") if config.task == "segment" else ("depth_m",)
+        raise ValueError(f"{folder}: fusion: relative error {error:.1e}, expected at most {FUSION_TOLERANCE:.0e}; "
+                         f"nothing was written")  # fmt: skip
+    return error
 
 
 @torch.inference_mode()
-def predict(predictor: DensePredictor, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-    """PyTorch's outputs by name, image by image."""
-    module = FromPixels(predictor).eval()
-    answers = [module(torch.from_numpy(image[None].copy())) for image in images]
-    names = ("logits", "class_map") if predictor.task == "segment" else ("depth_m",)
+def predict(network: nn.Module, inputs: npt.NDArray[Any], names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    """PyTorch's outputs by name, one by one; `inputs` as in `Prepared.golden`."""
+    module = FromPixels(network).eval() if inputs.dtype == np.uint8 else network
+    answers = [module(torch.from_numpy(item[None].copy())) for item in inputs]
     return {name: torch.cat([answer[i] for answer in answers]).numpy() for i, name in enumerate(names)}
 
 
@@ -143,34 +181,33 @@ def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float
 
 
 def describe(
-    prepared: Prepared, *, runtime: str, precision: str, parity: dict[str, float], libraries: tuple[str, ...]
+    prepared: Prepared, *, runtime: str, precision: str, taken: TensorSpec, libraries: tuple[str, ...]
 ) -> Artifact:
-    """The artifact record of an exported model."""
-    config, record = prepared.config, prepared.run.record
-    height, width = prepared.size_px
-    meanings = {
-        "logits": "class scores at a quarter of the resolution, before the softmax",
-        "class_map": "index of the most likely class",
-        "depth_m": "distance along the optical axis, metres",
-    }
+    """The artifact record of an exported model that takes `taken`; parity figures are added when they are known."""
+    config, record = prepared.run.config, prepared.run.record
     outputs = tuple(
         TensorSpec(name=name, shape=(1, *prepared.golden[name].shape[1:]), dtype=str(prepared.golden[name].dtype),
-                   meaning=meanings[name])
-        for name in output_names(config)
+                   meaning=_MEANINGS[name], flexible=taken.flexible)
+        for name in prepared.outputs
     )  # fmt: skip
+    size = "x".join(map(str, prepared.golden["input"].shape[1:3]))
+    fit = "resize the short side and crop the centre" if prepared.task == "embed-image" else "resize"
+    class_names = tuple(record.get("class_names", ()))
     return Artifact(
-        name=f"{config.encoder}-{config.task}-{config.data.name}-{height}x{width}-{precision}.{runtime}",
+        name=f"{config.encoder}-{prepared.task}-{config.data.name}-{size}-{precision}.{runtime}",
         runtime=runtime,
         precision=precision,
-        task=config.task,
-        input=TensorSpec(name="image", shape=(1, height, width, 3), dtype="uint8", meaning="RGB image, 0..255"),
+        task=prepared.task,
+        input=taken,
         outputs=outputs,
-        preprocessing=f"resize to {height}x{width} (bilinear, antialiased); the model does the rest",
-        class_names=tuple(record["class_names"]),
-        palette=tuple(class_palette(len(record["class_names"]))),
-        max_depth_m=config.max_depth_m if config.task == "depth" else None,
-        num_parameters=sum(p.numel() for p in prepared.predictor.parameters()),
-        parity={"fusion_relative_error": prepared.fusion_error, **parity},
+        preprocessing="tokens of CLIP's byte-pair encoding, as open_clip's tokenizer gives them"
+        if prepared.task == "embed-text"
+        else f"{fit} to {size} (bilinear, antialiased); the model does the rest",
+        class_names=class_names,
+        palette=tuple(class_palette(len(class_names))),
+        max_depth_m=config.max_depth_m if isinstance(config, FinetuneConfig) and prepared.task == "depth" else None,
+        num_parameters=sum(p.numel() for p in prepared.network.parameters()),
+        parity={"fusion_relative_error": prepared.fusion_error},
         parent={"run": prepared.run.folder.name, "weights_sha256": record["weights_sha256"]},
         versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", *libraries)}},
         licence=_LICENCE,

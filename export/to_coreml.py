@@ -1,102 +1,170 @@
-"""`python -m export.to_coreml RUN`: a fine-tuned run as a Core ML artifact, fp16, read back and checked."""
+"""`python -m export.to_coreml RUN`: a run as Core ML artifacts, each saved, read back, executed and compared."""
 
+import dataclasses
 import json
 import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import coremltools as ct
 import numpy as np
 import torch
 import tyro
 
-from export.prepare import Prepared, describe, output_names, prepare
+from benchmarks.accuracy import Predictor
+from export.compress import FIRST_TARGET, WITNESS, compress
+from export.gate import cost_function, excess
+from export.mil_executor import run_program
+from export.mil_program import MilProgram, load_program
+from export.neural_engine import NeuralEngineReport, inspect_for_neural_engine
+from export.prepare import Prepared, describe, predict, prepare, relative_error
+from export.profiles import COREML_PROFILES, CoreMLPrecision, CoreMLProfile, Target
+from export.samples import sample_images
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import Artifact, save_artifact
-from mobileclip_dense.contract.files import refuse_existing, staged_folder
+from mobileclip_dense.contract.artifact import Artifact, TensorSpec, load_golden, save_artifact
+from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
 
-TARGET = ct.target.iOS16
+TARGETS = {"ios15": ct.target.iOS15, "ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}  # relative error of the first output; compressed models are judged by cost
+NUM_CALIBRATION = 16
+MAX_EVALUATED = 50
 _LIBRARIES = ("coremltools",)
-# What a fused MCi with a pyramid head may consist of; anything else is a surprise that should be looked at.
-EXPECTED_OPERATIONS = frozenset(
-    {"const", "conv", "gelu", "add", "reshape", "transpose", "mul", "squeeze", "linear", "matmul", "reduce_mean",
-     "split", "softmax", "relu", "sigmoid", "cast", "upsample_bilinear", "upsample_nearest_neighbor", "reduce_argmax",
-     "concat", "resize_bilinear", "resize_nearest_neighbor"}
-)  # fmt: skip
 _NOT_FUSED = ("batch_norm", "instance_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToCoreMLConfig:
-    """Export a fine-tuned run to a Core ML .mlpackage: fused, fp16, image input, fixed shape, iOS 16 and later."""
+    """Export a run to Core ML .mlpackages: fused, image input, fixed shape. Each is read back, run operator by operator
+    without a Mac, and compared with PyTorch. A pretraining run gives its image tower and its text tower."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a complete `mobileclip-dense finetune` run."""
+    """Folder of a complete `mobileclip-dense finetune` or `pretrain` run."""
+    profile: Literal["iphone"] = "iphone"
+    """iphone: fp16 for iOS 16 and later. The flags below override it."""
+    precision: tuple[CoreMLPrecision, ...] | None = None
+    """One artifact for each. fp16, fp32; fp16 with compressed weights: w8 (int8, per channel), p8, p6, p4 (palettes of
+    256, 64, 16 values); w8a8: int8 weights and activations."""
+    target: Target | None = None
+    """The oldest system that can load it; compressed weights need ios16, w8a8 needs ios17."""
     size_px: tuple[int, int] | None = None
-    """Height and width of the model's input, multiples of 32; None: the run's training crop."""
+    """Height and width of the model's input, multiples of 32; None: what the run was trained with."""
+    allow_accuracy_drop: bool = False
+    """Write an artifact even if it costs more accuracy than is tolerated (0.5 points of mIoU, 2 % of RMSE)."""
     out: Path = Path("artifacts")
-    """Folder in which the artifact's own folder is made."""
+    """Folder in which the artifacts' own folders are made."""
     force: bool = False
-    """Replace the artifact if it exists."""
+    """Replace artifacts that exist."""
+
+    def resolved(self) -> CoreMLProfile:
+        """The profile with the flags that were given.
+
+        Raises:
+            ValueError: the target cannot store a precision.
+        """
+        base = COREML_PROFILES[self.profile]
+        profile = CoreMLProfile(precision=self.precision or base.precision, target=self.target or base.target)
+        for precision in profile.precision:
+            if profile.target < FIRST_TARGET[precision]:
+                raise ValueError(f"--target: found {profile.target} with {precision}, expected "
+                                 f"{FIRST_TARGET[precision]} or later")  # fmt: skip
+        return profile
 
 
-def to_coreml(config: ToCoreMLConfig) -> Path:
-    """Write the artifact; its folder.
+def to_coreml(config: ToCoreMLConfig) -> list[Path]:
+    """Write the artifacts; their folders, precision by precision.
 
     Raises:
-        FileExistsError: it exists already. FileNotFoundError, ValueError: see `prepare`; or the saved program is not
-            what it should be.
+        FileExistsError: one exists already. FileNotFoundError, ValueError: see `prepare`; a combination that does not
+            exist; the saved program is not what it should be, or too far from PyTorch. What was written before stays.
     """
-    prepared = prepare(config.run, config.size_px)
-    artifact = describe(prepared, runtime="coreml", precision="fp16", parity={}, libraries=_LIBRARIES)
-    folder = config.out / artifact.name
-    refuse_existing(folder, config.force)
+    profile = config.resolved()
+    drafts = [
+        (prepared, describe(prepared, runtime="coreml", precision=precision, taken=_taken(prepared),
+                            libraries=_LIBRARIES))
+        for prepared in prepare(config.run, config.size_px)
+        for precision in profile.precision
+        if not (prepared.task == "embed-text" and precision == "w8a8")  # its calibration is on images
+    ]  # fmt: skip
+    for _, draft in drafts:
+        refuse_existing(config.out / draft.name, config.force)
+    return [_write_artifact(prepared, draft, profile.target, config) for prepared, draft in drafts]
+
+
+def _taken(prepared: Prepared) -> TensorSpec:
+    shape = (1, *prepared.golden["input"].shape[1:])
+    if prepared.task == "embed-text":
+        return TensorSpec(name="tokens", shape=shape, dtype="int32", meaning="CLIP tokens")
+    return TensorSpec(name="image", shape=shape, dtype="uint8", meaning="RGB image, 0..255")
+
+
+def _write_artifact(prepared: Prepared, draft: Artifact, target: Target, config: ToCoreMLConfig) -> Path:
+    folder = config.out / draft.name
+    golden = {**prepared.golden, "input": prepared.golden["input"].astype(draft.input.dtype)}
     with staged_folder(folder, force=config.force) as staging:
-        model = convert(prepared, artifact)
-        model.save(str(staging / artifact.model_file))
-        operations = verify_program(staging / artifact.model_file, artifact)
-        np.savez_compressed(staging / "golden.npz", allow_pickle=False, **prepared.golden)
-        save_artifact(artifact, staging)
-    size = sum(path.stat().st_size for path in (folder / artifact.model_file).rglob("*"))
-    print(f"{folder}: {size / 1e6:.2f} MB; {sum(operations.values())} operations, none unexpected; "
-          f"its numbers can be checked on a Mac only")  # fmt: skip
+        package = staging / draft.model_file
+        np.savez_compressed(staging / "golden.npz", allow_pickle=False, **golden)
+        _build(prepared, draft, target).save(str(package))
+        report = verify_program(package, draft)
+        parity = draft.parity | verify_numbers(package, draft, load_golden(staging))
+        if prepared.task != "embed-text" and draft.precision != "fp32":
+            parity |= _measure_cost(prepared, draft, package, config.allow_accuracy_drop)
+        write_json(staging / "neural_engine.json", dataclasses.asdict(report))
+        save_artifact(dataclasses.replace(draft, parity=parity), staging)
+    size = sum(path.stat().st_size for path in (folder / draft.model_file).rglob("*"))
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
+    print(f"{folder}: {size / 1e6:.2f} MB; {report.summary()}; {figures}")
     return folder
 
 
-def convert(prepared: Prepared, artifact: Artifact) -> ct.models.MLModel:
-    """Trace and convert; metadata and the settings of Xcode's preview included."""
-    height, width = prepared.size_px
-    example = torch.zeros(1, 3, height, width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("coremltools").setLevel(logging.ERROR)
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            prepared.predictor, example
-        )
-        model = ct.convert(
-            traced,
-            # The predictor takes RGB in 0..1; Core ML hands it pixels x scale.
-            inputs=[ct.ImageType(name="image", shape=example.shape, scale=1 / 255, color_layout=ct.colorlayout.RGB)],
-            outputs=[ct.TensorType(name=name) for name in output_names(prepared.config)],
-            minimum_deployment_target=TARGET,
-            compute_precision=ct.precision.FLOAT16,
-            convert_to="mlprogram",
-        )
+def _build(prepared: Prepared, artifact: Artifact, target: Target) -> ct.models.MLModel:
+    """Convert and compress; metadata and the settings of Xcode's preview included."""
+    model = _convert(prepared, artifact, target)
+    images = np.zeros(0, np.uint8)
+    if artifact.precision == "w8a8":
+        images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)
+    model = compress(model, artifact.precision, images)  # type: ignore[arg-type]
     model.short_description = f"{artifact.task}: {artifact.name}"
     model.license, model.version = artifact.licence, artifact.parent["weights_sha256"][:12]
-    model.input_description["image"] = f"RGB image, {height}x{width} pixels"
+    model.input_description[artifact.input.name] = artifact.input.meaning
     for spec in artifact.outputs:
         model.output_description[spec.name] = spec.meaning
     model.user_defined_metadata.update(artifact.summary() | _preview(artifact))
     return model
 
 
+def _convert(prepared: Prepared, artifact: Artifact, target: Target) -> ct.models.MLModel:
+    shape = artifact.input.shape
+    if artifact.input.dtype == "uint8":
+        example = torch.zeros(1, 3, *shape[1:3])
+        # The network takes RGB in 0..1; Core ML hands it pixels x scale.
+        taken: Any = ct.ImageType(name="image", shape=example.shape, scale=1 / 255, color_layout=ct.colorlayout.RGB)
+    else:
+        example = torch.from_numpy(prepared.golden["input"][:1].astype(np.int32))
+        taken = ct.TensorType(name=artifact.input.name, shape=shape, dtype=np.int32)
+    precision = ct.precision.FLOAT32 if artifact.precision == "fp32" else ct.precision.FLOAT16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("coremltools").setLevel(logging.ERROR)
+        traced = torch.jit.trace(prepared.network, example)  # type: ignore[no-untyped-call]
+        return ct.convert(
+            traced,
+            inputs=[taken],
+            outputs=[ct.TensorType(name=name) for name in prepared.outputs],
+            minimum_deployment_target=TARGETS[target],
+            compute_precision=precision,
+            convert_to="mlprogram",
+            skip_model_load=True,
+        )
+
+
 def _preview(artifact: Artifact) -> dict[str, str]:
     """What makes Xcode's preview tab draw the output."""
     if artifact.task == "depth":
         return {"com.apple.coreml.model.preview.type": "depthEstimation"}
+    if artifact.task != "segment":
+        return {}
     colours = [f"#{r:02X}{g:02X}{b:02X}" for r, g, b in artifact.palette]
     parameters = json.dumps({"labels": artifact.class_names, "colors": colours})
     return {
@@ -105,38 +173,74 @@ def _preview(artifact: Artifact) -> dict[str, str]:
     }
 
 
-def verify_program(package: Path, artifact: Artifact) -> dict[str, int]:
-    """Read a saved .mlpackage back; its operations with their counts.
+def verify_program(package: Path, artifact: Artifact) -> NeuralEngineReport:
+    """Read a saved .mlpackage back; what it consists of.
 
     Raises:
-        ValueError: inputs, outputs, metadata or operations are not those of `artifact`.
+        FileNotFoundError, ValueError: it cannot be read, or inputs, outputs, metadata or operations are not those of
+            `artifact`.
     """
-    model = ct.models.MLModel(str(package), skip_model_load=True)
-    spec = model.get_spec()
-    image = spec.description.input[0]
-    height, width = artifact.input_size_px
-    _expect(package, "input", (image.name, image.type.WhichOneof("Type")), (artifact.input.name, "imageType"))
-    _expect(package, "input size", (image.type.imageType.height, image.type.imageType.width), (height, width))
+    report = inspect_for_neural_engine(load_program(package))
+    spec = ct.models.MLModel(str(package), skip_model_load=True).get_spec()
+    (taken,) = spec.description.input
+    is_image = artifact.input.dtype == "uint8"
+    kind = "imageType" if is_image else "multiArrayType"
+    _expect(package, "input", (taken.name, taken.type.WhichOneof("Type")), (artifact.input.name, kind))
+    if is_image:
+        found = (taken.type.imageType.height, taken.type.imageType.width)
+        _expect(package, "input size", found, artifact.input_size_px)
     outputs = [output.name for output in spec.description.output]
     _expect(package, "outputs", sorted(outputs), sorted(output.name for output in artifact.outputs))
     metadata = dict(spec.description.metadata.userDefined)
     for name, value in artifact.summary().items():
         _expect(package, f"metadata {name}", metadata.get(name), value)
-    operations = count_operations(spec)
-    _expect(package, "normalisations", [name for name in _NOT_FUSED if name in operations], [])
-    _expect(package, "unexpected operations", sorted(set(operations) - EXPECTED_OPERATIONS), [])
-    return operations
+    _expect(package, "normalisations", [name for name in _NOT_FUSED if name in report.operations], [])
+    if witnesses := WITNESS.get(artifact.precision):
+        _expect(package, f"any of {', '.join(witnesses)}", any(name in report.operations for name in witnesses), True)
+    return report
 
 
-def count_operations(spec: Any) -> dict[str, int]:
-    """Operation types of an ML program with their number, constants left out."""
-    (function,) = spec.mlProgram.functions.values()
-    (block,) = function.block_specializations.values()
-    counts: dict[str, int] = {}
-    for operation in block.operations:
-        if operation.type != "const":
-            counts[operation.type] = counts.get(operation.type, 0) + 1
-    return counts
+def verify_numbers(package: Path, artifact: Artifact, golden: dict[str, Any]) -> dict[str, float]:
+    """Run the saved program on the golden inputs, in its own precision, emulated; its distance to PyTorch.
+
+    Raises:
+        ValueError: the relative error of the first output is above the tolerance of the precision.
+    """
+    program = load_program(package)
+    answers = [program_predictor(program, artifact)(item[None]) for item in golden["input"]]
+    first = artifact.outputs[0].name
+    error = relative_error(np.concatenate([answer[first] for answer in answers]), golden[first])
+    figures = {"mil_relative_error": error}
+    if artifact.task == "segment":
+        maps = np.concatenate([answer["class_map"] for answer in answers])
+        figures["mil_class_map_agreement_percent"] = float((maps == golden["class_map"]).mean() * 100)
+    tolerance = TOLERANCE.get(artifact.precision)
+    if not np.isfinite(error) or (tolerance is not None and not error <= tolerance):
+        raise ValueError(f"{package}: {first}: relative error {error:.1e}, expected at most {tolerance or np.inf:.0e}; "
+                         f"the conversion is wrong")  # fmt: skip
+    return figures
+
+
+def program_predictor(program: MilProgram, artifact: Artifact) -> Predictor:
+    """The program as a function from what it takes to its outputs by name, in fp32 or emulated fp16 as declared."""
+    precision: Literal["fp32", "fp16"] = "fp32" if artifact.precision == "fp32" else "fp16"
+    if artifact.input.dtype == "uint8":
+        return lambda image: run_program(program, image, precision=precision)
+    return lambda tokens: run_program(program, {artifact.input.name: tokens}, precision=precision)
+
+
+def _measure_cost(prepared: Prepared, artifact: Artifact, package: Path, allow_drop: bool) -> dict[str, float]:
+    """What the precision costs on held-out images.
+
+    Raises:
+        ValueError: more than is tolerated, and `allow_drop` is off.
+    """
+    cost = cost_function(prepared, lambda image: predict(prepared.network, image, prepared.outputs), MAX_EVALUATED)
+    figures = cost(program_predictor(load_program(package), artifact))
+    if (reason := excess(figures)) and not allow_drop:
+        raise ValueError(f"{prepared.run.folder}: {artifact.precision}: {reason}; nothing was written. Choose more bits, "
+                         f"or pass --allow-accuracy-drop")  # fmt: skip
+    return figures
 
 
 def _expect(package: Path, field: str, found: Any, expected: Any) -> None:

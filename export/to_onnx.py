@@ -1,149 +1,219 @@
-"""`python -m export.to_onnx RUN`: a fine-tuned run as an ONNX artifact, fp32 or int8, checked against PyTorch."""
+"""`python -m export.to_onnx RUN`: a run as ONNX artifacts, fp32, fp16 or int8, each checked against PyTorch."""
 
+import copy
 import dataclasses
 import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 import tyro
+from torch import nn
+from torch.export import Dim
 
-from benchmarks.accuracy import predict_all, score_depth, score_segmentation
 from benchmarks.runtimes import OnnxModel
-from export.prepare import (
-    FromPixels,
-    Prepared,
-    describe,
-    output_names,
-    prepare,
-    relative_error,
-    sample_images,
-)
-from export.quantize import quantize_to_int8
+from export.gate import cost_function, excess
+from export.prepare import FromPixels, Prepared, describe, predict, prepare, relative_error
+from export.profiles import ONNX_PROFILES, Flexible, OnnxPrecision, OnnxProfile, Pixels
+from export.quantize import NUM_CALIBRATION, quantize_by_measurement
+from export.samples import sample_images
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import Artifact, save_artifact
-from mobileclip_dense.contract.files import refuse_existing, staged_folder
-from mobileclip_dense.data.folders import SPLITS, list_pairs, read_class_labels, read_depth_m
+from mobileclip_dense.contract.artifact import Artifact, TensorSpec, save_artifact
+from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.contract.preprocess import unit_planes
 
-OPSET = 20  # the first with a Gelu node; below it a GELU is five nodes, and int8 slower than fp32
-FP32_TOLERANCE = 1e-4
-NUM_CALIBRATION = 32
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}  # relative error of the first output; int8 is judged by what it costs
 MAX_EVALUATED = 200
 _LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
-Precision = Literal["fp32", "int8"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ToOnnxConfig:
-    """Export a fine-tuned run to ONNX: fused, preprocessing inside, checked against PyTorch."""
+    """Export a run to ONNX: fused, preprocessing inside, checked against PyTorch. A fine-tuning run gives one artifact
+    for each precision, a pretraining run those of its image tower and of its text tower."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a complete `mobileclip-dense finetune` run."""
-    precision: tuple[Precision, ...] = ("fp32",)
-    """One artifact for each. int8: static, per channel, on the pointwise convolutions, calibrated on the run's own
-    training images."""
+    """Folder of a complete `mobileclip-dense finetune` or `pretrain` run."""
+    profile: Literal["web", "cpu-int8"] = "web"
+    """web: fp32, uint8 pixels, fixed shape. cpu-int8: the same in int8. The flags below override it."""
+    precision: tuple[OnnxPrecision, ...] | None = None
+    """One artifact for each. int8: static, per channel, calibrated on the run's own training images, on the nodes where
+    it is measured to pay."""
+    pixels: Pixels | None = None
+    """uint8: RGB [B,H,W,3], 0..255; float: RGB [B,3,H,W], 0..1."""
+    flexible: Flexible | None = None
+    """none: fixed shape; batch: any number of images; size: any height and width that are multiples of 32."""
     size_px: tuple[int, int] | None = None
-    """Height and width of the model's input, multiples of 32; None: the run's training crop."""
+    """Height and width of the model's input, multiples of 32; None: what the run was trained with."""
+    allow_accuracy_drop: bool = False
+    """Write an int8 artifact even if it costs more accuracy than is tolerated (0.5 points of mIoU, 2 % of RMSE)."""
     out: Path = Path("artifacts")
     """Folder in which the artifacts' own folders are made."""
     force: bool = False
     """Replace artifacts that exist."""
 
+    def resolved(self) -> OnnxProfile:
+        """The profile with the flags that were given.
+
+        Raises:
+            ValueError: the combination does not exist.
+        """
+        base = ONNX_PROFILES[self.profile]
+        profile = dataclasses.replace(
+            base,
+            precision=self.precision or base.precision,
+            pixels=self.pixels or base.pixels,
+            flexible=self.flexible or base.flexible,
+        )
+        if "int8" in profile.precision and profile.flexible != "none":
+            raise ValueError(f"--flexible: found {profile.flexible} with int8, expected none: what pays in int8 is "
+                             f"measured for one shape")  # fmt: skip
+        return profile
+
 
 def to_onnx(config: ToOnnxConfig) -> list[Path]:
-    """Write the artifacts; their folders, in the order of `config.precision`.
+    """Write the artifacts; their folders, precision by precision.
 
     Raises:
-        FileExistsError: one exists already. FileNotFoundError, ValueError: see `prepare`; or parity fails.
+        FileExistsError: one exists already. FileNotFoundError, ValueError: see `prepare`; a combination that does not
+            exist; or an artifact is too far from PyTorch. What was written before stays.
     """
-    prepared = prepare(config.run, config.size_px)
+    profile = config.resolved()
     drafts = [
-        describe(prepared, runtime="onnx", precision=precision, parity={}, libraries=_LIBRARIES)
-        for precision in config.precision
-    ]
-    for draft in drafts:
+        (prepared, describe(prepared, runtime="onnx", precision=precision, taken=_taken(prepared, profile),
+                            libraries=_LIBRARIES))
+        for prepared in prepare(config.run, config.size_px)
+        for precision in profile.precision
+        if not (prepared.task == "embed-text" and precision == "int8")  # its cost is in a table of embeddings
+    ]  # fmt: skip
+    for prepared, draft in drafts:
+        if prepared.task == "embed-text" and draft.precision == "fp16" and draft.input.flexible:
+            raise ValueError("--flexible: found batch with fp16, expected none for a text tower: ONNX Runtime 1.32 "
+                             "crashes while it loads that model")  # fmt: skip
         refuse_existing(config.out / draft.name, config.force)
-    return [_write_artifact(prepared, draft, config) for draft in drafts]
+    return [_write_artifact(prepared, draft, profile, config) for prepared, draft in drafts]
 
 
-def _write_artifact(prepared: Prepared, draft: Artifact, config: ToOnnxConfig) -> Path:
+def _taken(prepared: Prepared, profile: OnnxProfile) -> TensorSpec:
+    """What the exported model takes."""
+    shape = prepared.golden["input"].shape[1:]
+    batch = (0,) if profile.flexible == "batch" else ()
+    if prepared.task == "embed-text":
+        return TensorSpec(name="tokens", shape=(1, *shape), dtype="int64", meaning="CLIP tokens", flexible=batch)
+    height, width, _ = shape
+    uint8 = profile.pixels == "uint8"
+    size = ((1, 2) if uint8 else (2, 3)) if profile.flexible == "size" else ()
+    return TensorSpec(
+        name="image",
+        shape=(1, height, width, 3) if uint8 else (1, 3, height, width),
+        dtype="uint8" if uint8 else "float32",
+        meaning="RGB image, 0..255" if uint8 else "RGB image, 0..1",
+        flexible=batch + size,
+    )
+
+
+def _write_artifact(prepared: Prepared, draft: Artifact, profile: OnnxProfile, config: ToOnnxConfig) -> Path:
     folder = config.out / draft.name
+    golden = {**prepared.golden, "input": as_taken(prepared.golden["input"], draft.input)}
     with staged_folder(folder, force=config.force) as staging:
         path = staging / draft.model_file
-        export_graph(prepared, path)
-        parity = draft.parity | verify_fp32(prepared, OnnxModel(path))
+        export_graph(prepared, draft, profile.opset, path)
+        parity = draft.parity | verify_graph(prepared, draft, OnnxModel(path))
         if draft.precision == "int8":
-            parity |= replace_by_int8(prepared, path)
+            parity |= _replace_by_int8(prepared, draft, path, config.allow_accuracy_drop)
         artifact = dataclasses.replace(draft, parity=parity)
         _write_metadata(path, artifact.summary())
-        np.savez_compressed(staging / "golden.npz", allow_pickle=False, **prepared.golden)
+        np.savez_compressed(staging / "golden.npz", allow_pickle=False, **golden)
         save_artifact(artifact, staging)
     figures = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
     print(f"{folder}: {(folder / artifact.model_file).stat().st_size / 1e6:.2f} MB; {figures}")
     return folder
 
 
-def export_graph(prepared: Prepared, path: Path) -> None:
-    """Trace the fused predictor with its preprocessing into an ONNX file with fixed shapes, and check it."""
-    example = torch.from_numpy(prepared.golden["input"][:1].copy())
-    names = output_names(prepared.config)
+def as_taken(golden: npt.NDArray[Any], taken: TensorSpec) -> npt.NDArray[Any]:
+    """Golden inputs in the form in which a model takes them."""
+    return unit_planes(golden) if taken.dtype == "float32" else golden
+
+
+class _InHalf(nn.Module):
+    """float32 or tokens in, float32 and class indices out, everything between in float16."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = copy.deepcopy(network).half()
+
+    def forward(self, taken: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.network(taken.half() if taken.is_floating_point() else taken)
+        return tuple(output.float() if output.is_floating_point() else output for output in outputs)
+
+
+def export_graph(prepared: Prepared, artifact: Artifact, opset: int, path: Path) -> None:
+    """Trace the fused network with its preprocessing into an ONNX file, and check it."""
+    network = _InHalf(prepared.network) if artifact.precision == "fp16" else prepared.network
+    network = FromPixels(network) if artifact.input.dtype == "uint8" else network
+    flexible = set(artifact.input.flexible)
+    # A batch of one would be taken for a constant.
+    example = torch.from_numpy(as_taken(prepared.golden["input"][: 2 if 0 in flexible else 1].copy(), artifact.input))
+    dimensions = {
+        axis: Dim("batch") if axis == 0 else 32 * Dim(f"{name}_in_32", min=1, max=128)
+        for axis, name in zip(sorted(flexible), ("height", "width") if 0 not in flexible else ("batch",), strict=True)
+    } if flexible else None  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            FromPixels(prepared.predictor).eval(), (example,), dynamo=True, opset_version=OPSET,
-            input_names=["image"], output_names=list(names), verbose=False,
+            network.eval(), (example,), dynamo=True, opset_version=opset,
+            input_names=[artifact.input.name], output_names=list(prepared.outputs), verbose=False,
+            dynamic_shapes=None if dimensions is None else (dimensions,),
         )  # fmt: skip
     assert program is not None
     program.save(str(path), external_data=False)
     onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
-def verify_fp32(prepared: Prepared, model: OnnxModel) -> dict[str, float]:
-    """Compare with PyTorch on the golden inputs.
+def verify_graph(prepared: Prepared, artifact: Artifact, model: OnnxModel) -> dict[str, float]:
+    """Compare the float graph with PyTorch on the golden inputs, and, where shapes are flexible, on another shape.
 
     Raises:
-        ValueError: the relative error of the first output is above FP32_TOLERANCE.
+        ValueError: the relative error of the first output is above the tolerance of the precision.
     """
-    name = output_names(prepared.config)[0]
-    found = np.concatenate([model(image[None])[name] for image in prepared.golden["input"]])
-    error = relative_error(found, prepared.golden[name])
-    if not error <= FP32_TOLERANCE:
-        raise ValueError(f"{prepared.run.folder}: ONNX: {name}: relative error {error:.1e}, expected at most "
-                         f"{FP32_TOLERANCE:.0e}; the export is wrong, nothing was written")  # fmt: skip
-    return {"onnx_fp32_relative_error": error}
+    precision = "fp16" if artifact.precision == "fp16" else "fp32"
+    name = prepared.outputs[0]
+    golden = prepared.golden["input"]
+    found = np.concatenate([model(as_taken(item[None], artifact.input))[name] for item in golden])
+    figures = {f"onnx_{precision}_relative_error": relative_error(found, prepared.golden[name])}
+    if artifact.input.flexible:
+        other = np.concatenate([golden, golden, golden])
+        if 0 not in artifact.input.flexible:
+            other = np.pad(golden[:1], ((0, 0), (0, 32), (0, 64), (0, 0)), mode="wrap")
+        expected = np.concatenate([predict(prepared.network, item[None], prepared.outputs)[name] for item in other])
+        figures["other_shape_relative_error"] = relative_error(model(as_taken(other, artifact.input))[name], expected)
+    for figure, error in figures.items():
+        if not error <= TOLERANCE[precision]:
+            raise ValueError(f"{prepared.run.folder}: ONNX: {name}: {figure} {error:.1e}, expected at most "
+                             f"{TOLERANCE[precision]:.0e}; the export is wrong, nothing was written")  # fmt: skip
+    return figures
 
 
-def replace_by_int8(prepared: Prepared, path: Path) -> dict[str, float]:
-    """Quantize the float model in place; what it cost, measured on the run's held-out images."""
-    config = prepared.config
-    quantized = path.with_suffix(".int8.onnx")
-    calibration = sample_images(config, "train", NUM_CALIBRATION, prepared.size_px)
-    num_nodes = quantize_to_int8(path, quantized, "image", calibration)
-    pairs = list_pairs(config.data, SPLITS[config.task][1])[:MAX_EVALUATED]
-    output = output_names(config)[-1]
-    before, after = (
-        predict_all(OnnxModel(model), output, [image for image, _ in pairs], prepared.size_px, label)
-        for model, label in ((path, "fp32"), (quantized, "int8"))
-    )
-    quantized.replace(path)
-    record = {"int8_nodes": num_nodes, "num_evaluated_images": len(pairs)}
-    if config.task == "segment":
-        names = prepared.run.record["class_names"]
-        truths = [read_class_labels(label, prepared.run.record["reduce_zero_label"]) for _, label in pairs]
-        fp32, int8 = (score_segmentation(maps, truths, len(names)) for maps in (before, after))
-        agreement = float(np.mean([(a == b).mean() for a, b in zip(before, after, strict=True)]) * 100)
-        return record | {"fp32_miou_percent": fp32, "int8_miou_percent": int8, "miou_drop_points": fp32 - int8,
-                         "class_map_agreement_percent": agreement}  # fmt: skip
-    depths = [read_depth_m(label, config.depth_units_per_m) for _, label in pairs]
-    fp32_errors, int8_errors = (score_depth(maps, depths, config.max_depth_m) for maps in (before, after))
-    return record | {"fp32_rmse_m": fp32_errors["rmse_m"], "int8_rmse_m": int8_errors["rmse_m"]}
+def _replace_by_int8(prepared: Prepared, artifact: Artifact, path: Path, allow_drop: bool) -> dict[str, float]:
+    """Quantize the float model in place, as far as the tolerated accuracy allows; what it cost and gained.
+
+    The whole report, node by node, goes beside the model as int8.json.
+    """
+    cost = cost_function(prepared, OnnxModel(path), MAX_EVALUATED)
+    images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)
+    report = quantize_by_measurement(path, as_taken(images, artifact.input), cost)
+    report.print()
+    if (reason := excess(report.cost)) and not allow_drop:
+        raise ValueError(f"{prepared.run.folder}: int8: {reason}; nothing was written. Train the run longer, or pass "
+                         f"--allow-accuracy-drop")  # fmt: skip
+    write_json(path.with_name("int8.json"), dataclasses.asdict(report))
+    return report.figures()
 
 
 def _write_metadata(path: Path, summary: dict[str, str]) -> None:

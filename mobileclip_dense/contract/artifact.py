@@ -23,12 +23,17 @@ _MODEL_FILES = {"onnx": "model.onnx", "coreml": "model.mlpackage"}
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """An input or output: its name in the model, shape, NumPy dtype, and what its values mean."""
+    """An input or output: its name in the model, shape, NumPy dtype, and what its values mean.
+
+    `flexible` names the axes whose length the caller may choose (0: batch; height and width: multiples of 32);
+    `shape` then holds the length at which the model was verified.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     meaning: str
+    flexible: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,10 @@ class Artifact:
     """The contents of artifact.json.
 
     Attributes:
-        name: the folder's name. runtime: onnx or coreml. precision: fp32, fp16 or int8. task: segment or depth.
-        input: what the model takes. outputs: what it gives.
+        name: the folder's name. runtime: onnx or coreml. precision: fp32, fp16, int8, and for Core ML w8, p8, p6, p4,
+            w8a8 (see `export.to_coreml`). task: segment, depth, embed-image or embed-text.
+        input: what the model takes: uint8 pixels [1,H,W,3], float pixels [1,3,H,W], or tokens int64 [1,L].
+        outputs: what it gives.
         preprocessing: what the caller still has to do, in words.
         class_names, palette: by class index, empty for depth. max_depth_m: upper end of the range, None for segment.
         num_parameters: after fusion. parity: measured distance to PyTorch, and accuracy figures where they were taken.
@@ -71,7 +78,8 @@ class Artifact:
     @property
     def input_size_px(self) -> tuple[int, int]:
         """Height and width of the image that the model takes."""
-        return self.input.shape[1], self.input.shape[2]
+        height, width = self.input.shape[1:3] if self.input.dtype == "uint8" else self.input.shape[2:4]
+        return height, width
 
     def summary(self) -> dict[str, str]:
         """What travels inside the model file itself: short strings for ONNX and Core ML metadata."""
@@ -129,7 +137,8 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
         raise ValueError(f"{source}: fields missing or unknown: {', '.join(wrong)}; export the artifact again")
     try:
         tensors = [
-            TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in (values["input"], *values["outputs"])
+            TensorSpec(**{**spec, "shape": tuple(spec["shape"]), "flexible": tuple(spec["flexible"])})
+            for spec in (values["input"], *values["outputs"])
         ]
         palette = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
         artifact = Artifact(

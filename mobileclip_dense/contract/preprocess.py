@@ -51,8 +51,6 @@ def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) ->
     return np.asarray(Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BILINEAR))
 
 
-def normalize(image: npt.NDArray[np.uint8], normalization: Normalization) -> npt.NDArray[np.float32]:
-    """uint8 [H,W,3] RGB -> float32 [1,3,H,W]: what the first instructions of every exported graph do."""
-    unit = image.astype(np.float32) / 255
-    scaled = (unit - np.asarray(normalization.mean, np.float32)) / np.asarray(normalization.std, np.float32)
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
+def unit_planes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """uint8 [B,H,W,3] RGB -> float32 [B,3,H,W] in 0..1: what models of float pixels take."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)

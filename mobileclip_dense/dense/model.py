@@ -5,8 +5,10 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import Upsample
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
+from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
@@ -84,3 +86,15 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
         raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
                          f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}")  # fmt: skip
     return model.eval(), run, run.config
+
+
+def make_upsampling_symbolic(model: nn.Module) -> None:
+    """Replace mmseg's Upsample by torch's, in place, before tracing.
+
+    mmseg rounds the size with int(), which freezes it: a model traced for flexible sizes then gives silently wrong
+    answers at every other size. torch's computes the same and stays symbolic.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Upsample):
+                setattr(module, name, nn.Upsample(None, child.scale_factor, child.mode, child.align_corners))

@@ -1,0 +1,61 @@
+"""The two towers of a pretraining run, for zero-shot classification and retrieval on a device."""
+
+import torch
+from torch import nn
+
+from export.prepare import NUM_GOLDEN, Normalized, Prepared, fuse_exactly, predict, require_exact
+from export.samples import read_pairs
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.run import Run
+
+_IMAGE, _TEXT = ("image_embedding",), ("text_embedding",)
+
+
+class ImageTower(nn.Module):
+    """float [B,3,H,W] RGB in 0..1 -> (image_embedding [B,D],), of unit norm."""
+
+    def __init__(self, visual: nn.Module, encoder: str):
+        super().__init__()
+        self.normalized, self.visual = Normalized(encoder), visual
+
+    def forward(self, unit_image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As in the class docstring."""
+        return (nn.functional.normalize(self.visual(self.normalized(unit_image)), dim=-1),)
+
+
+class TextTower(nn.Module):
+    """int [B,L] tokens -> (text_embedding [B,D],), of unit norm."""
+
+    def __init__(self, text: nn.Module):
+        super().__init__()
+        self.text = text
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As in the class docstring."""
+        return (nn.functional.normalize(self.text(tokens), dim=-1),)
+
+
+def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -> list[Prepared]:
+    """The image tower, fused, and the text tower of a pretraining run, with golden examples of its held-out pairs.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights do not fit, the shards cannot be read, or fusion is not exact.
+    """
+    clip, tokenizer, _ = build_clip(config.encoder, config.image_size_px)
+    missing, leftover = clip.load_state_dict(run.weights, strict=False)
+    if missing or leftover:
+        raise ValueError(f"{run.folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
+                         f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}")  # fmt: skip
+    clip.eval()
+    images, captions = read_pairs(config, "val", NUM_GOLDEN, size_px)
+    network = ImageTower(fuse_exactly(clip.visual, run.folder), config.encoder).eval()
+    golden = {"input": images, **predict(network, images, _IMAGE)}
+    unfused = predict(ImageTower(clip.visual, config.encoder).eval(), images, _IMAGE)
+    error = require_exact(golden[_IMAGE[0]], unfused[_IMAGE[0]], run.folder)
+    text, tokens = TextTower(clip.text).eval(), tokenizer(captions).numpy()
+    return [
+        Prepared(run=run, task="embed-image", network=network, outputs=_IMAGE, golden=golden, fusion_error=error),
+        Prepared(run=run, task="embed-text", network=text, outputs=_TEXT, fusion_error=0.0,
+                 golden={"input": tokens, **predict(text, tokens, _TEXT)}),
+    ]  # fmt: skip
