@@ -48,6 +48,8 @@ def run_program(program: MilProgram, inputs: Inputs, *, precision: Precision) ->
     every input and output of an operator to its declared type; inside an operator it computes in float32. That is a
     float32 accumulator: the Neural Engine may accumulate in less, so this emulates a device, it does not replace one.
     Compressed weights are rounded to their declared type in both, since they are unpacked before anything runs.
+    With activations in int8, look at fp32: the converter divides both sides of an addition by one side's scale, for a
+    backend that fuses them, and what lies between can overflow in fp16 here.
 
     Args:
         inputs: uint8 [1,H,W,3] RGB for a program with one input, an image; otherwise arrays by input name, images in
