@@ -58,7 +58,11 @@ def load_program(package: Path) -> MilProgram:
         program = load(model, model.specificationVersion, str(specification.parent / "weights"))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
         raise ValueError(f"{specification}: not a valid ML program ({error}); export the model again") from None
-    return MilProgram(package=package, function=program.functions["main"], images=_image_inputs(model, package))
+    function = program.functions["main"]
+    for variable in function.outputs:
+        if variable.op is None or variable.op.op_type == "const":
+            raise ValueError(f"{package}: output {variable.name}: computed by no operator; export the model again")
+    return MilProgram(package=package, function=function, images=_image_inputs(model, package))
 
 
 def _read_specification(package: Path) -> Path:
