@@ -29,9 +29,7 @@ WITNESS = {
 }  # fmt: skip
 
 
-def compress(
-    model: ct.models.MLModel, precision: CoreMLPrecision, images: npt.NDArray[np.uint8]
-) -> ct.models.MLModel:
+def compress(model: ct.models.MLModel, precision: CoreMLPrecision, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:
     """A compressed version of an fp16 program.
 
     Args:
@@ -44,12 +42,14 @@ def compress(
         return model
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     if precision.startswith("p"):
-        palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision[1:]))
+        # From 10 000 values on coremltools clusters exactly (kmeans1d); below that it would need scikit-learn, and
+        # there is little to save.
+        palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision[1:]), weight_threshold=10_000)
         return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
-    linear = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode="linear_symmetric"))
+    linear = cto.OpLinearQuantizerConfig(mode="linear_symmetric")
     if precision == "w8a8":
-        model = _quantize_activations(model, linear, images)
-    return cto.linear_quantize_weights(model, linear)
+        model = _quantize_activations(model, cto.OptimizationConfig(global_config=linear), images)
+    return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=linear))
 
 
 def _quantize_activations(
@@ -63,8 +63,11 @@ def _quantize_activations(
     with TemporaryDirectory() as scratch:
         package = Path(scratch) / "float.mlpackage"
         model.save(str(package))
-        ranges = value_ranges(load_program(package), images)
-    statistics = {name: {"rmin": low, "rmax": high} for name, (low, high) in ranges.items()}
+        program = load_program(package)
+    statistics = {name: {"rmin": low, "rmax": high} for name, (low, high) in value_ranges(program, images).items()}
+    # coremltools 9.0 cannot quantize an operation whose result is an output of the program: that one stays float.
+    for output in program.function.outputs:
+        config.set_op_name(output.op.name, None)
     passes = [PASS_REGISTRY[f"compression::insert_{place}_quantize_dequantize_pair"] for place in ("prefix", "suffix")]
     for graph_pass in passes:
         graph_pass.set_options([PassOption("config", config), PassOption("activation_stats", statistics)])

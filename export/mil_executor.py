@@ -16,7 +16,7 @@ from torch import Tensor
 
 from export.mil_operators import OPERATORS
 from export.mil_program import COLOUR_ORDERS, MilProgram
-from export.prepare import relative_error
+from export.parity import relative_error
 
 Precision = Literal["fp32", "fp16"]
 Inputs = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
@@ -88,14 +88,16 @@ def first_divergence(program: MilProgram, inputs: Inputs, bound: float) -> Diver
     return None
 
 
-def largest_magnitudes(program: MilProgram, inputs: Inputs) -> dict[str, float]:
-    """Largest absolute value in fp32 of every float output, in program order: how far from fp16's end, 65504."""
-    return {
-        variable.name: float(value.abs().max())
-        for operation, outputs in _execute(program, inputs, "fp32")
-        for variable, value in zip(operation.outputs, outputs, strict=True)
-        if types.is_float(variable.dtype)
-    }
+def value_ranges(program: MilProgram, images: npt.NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value, in fp32, that the inputs and float outputs of a program take over uint8 [N,H,W,3]."""
+    ranges: dict[str, tuple[float, float]] = dict.fromkeys(program.images, (0.0, 255.0))
+    for image in images:
+        for operation, outputs in _execute(program, image[None], "fp32"):
+            for variable, value in zip(operation.outputs, outputs, strict=True):
+                if types.is_float(variable.dtype):
+                    low, high = ranges.get(variable.name, (np.inf, -np.inf))
+                    ranges[variable.name] = (min(low, float(value.min())), max(high, float(value.max())))
+    return ranges
 
 
 def _execute(program: MilProgram, inputs: Inputs, precision: Precision) -> Iterator[tuple[Any, list[Tensor]]]:
@@ -173,7 +175,7 @@ def _feed(program: MilProgram, inputs: Inputs) -> dict[str, Tensor]:
                          f"is for a program with one image input")  # fmt: skip
     fed = {}
     for name, array in named.items():
-        value = torch.from_numpy(np.ascontiguousarray(array))
+        value = torch.from_numpy(np.array(array))  # a copy: constants are read-only
         if name in program.images:
             if value.dtype != torch.uint8 or value.dim() != 4 or value.shape[3] != 3:
                 raise ValueError(f"{program.package}: input {name}: found {array.dtype} {array.shape}, expected uint8 "

@@ -51,8 +51,14 @@ def inspect_for_neural_engine(program: MilProgram) -> NeuralEngineReport:
     ]
     for operation in operations:
         output = operation.outputs[0]
+        if any(variable.op is None for variable in _variables(operation)):  # in every image model: it scales the pixels
+            continue
         flags += [f"{operation.op_type} of {output.name}: {reason}" for reason in _reasons(operation, output)]
     return NeuralEngineReport(operations=dict(Counter(op.op_type for op in operations).most_common()), flags=flags)
+
+
+def _variables(operation: Any) -> list[Any]:
+    return [bound for bound in operation.inputs.values() if bound is not None and not isinstance(bound, (list, tuple))]
 
 
 def _reasons(operation: Any, output: Any) -> list[str]:

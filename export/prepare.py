@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from export.parity import relative_error
 from export.samples import sample_images
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.artifact import Artifact, TensorSpec
@@ -172,12 +173,6 @@ def predict(network: nn.Module, inputs: npt.NDArray[Any], names: tuple[str, ...]
     module = FromPixels(network).eval() if inputs.dtype == np.uint8 else network
     answers = [module(torch.from_numpy(item[None].copy())) for item in inputs]
     return {name: torch.cat([answer[i] for answer in answers]).numpy() for i, name in enumerate(names)}
-
-
-def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Norm of the difference over the norm of `expected`, in float64; NaN where `found` is not finite."""
-    a, b = found.astype(np.float64), expected.astype(np.float64)
-    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30)
 
 
 def describe(

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from benchmarks.latency import device_name
 from benchmarks.runtimes import OnnxModel, profile_ms
 from export.gate import Cost, excess
-from export.prepare import relative_error
+from export.parity import relative_error
 
 NUM_CALIBRATION = 32
 _NUM_SENSITIVITY = 2  # images of the sweep

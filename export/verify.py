@@ -4,65 +4,94 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
+from benchmarks.accuracy import Predictor, predict_all, score_depth, score_segmentation
 from benchmarks.runtimes import load_onnx_artifact
-from export.prepare import relative_error
-from export.to_coreml import verify_program
-from export.to_onnx import FP32_TOLERANCE
+from export.mil_executor import first_divergence
+from export.mil_program import load_program
+from export.parity import Golden, compare_with_golden
+from export.to_coreml import program_predictor, verify_program
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import load_artifact, load_golden
-
-INT8_MIN_AGREEMENT_PERCENT = 90.0
-INT8_DEPTH_TOLERANCE = 0.1
+from mobileclip_dense.config import Task
+from mobileclip_dense.contract.artifact import Artifact, load_artifact, load_golden
+from mobileclip_dense.data.folders import SPLITS, list_pairs, read_class_labels, read_depth_m
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Check an artifact: hashes of all files, then its outputs on golden.npz (ONNX) or its program (Core ML)."""
+    """Check an artifact: hashes of all files, then its outputs on golden.npz against PyTorch's. ONNX runs in ONNX
+    Runtime; a Core ML program is run operator by operator, without a Mac."""
 
     artifact: Annotated[Path, tyro.conf.Positional]
     """Artifact folder."""
+    data: Path | None = None
+    """Labelled folder as `mobileclip-dense finetune --data` takes it; gives the metric on held-out images."""
+    max_images: int = 200
+    """Held-out images to evaluate at most."""
+    zero_is_other: bool = False
+    """Labels as ADE20K's: 0 is "other" and ignored, 1 is the first class."""
+    depth_units_per_m: float = 1000.0
+    """Depth: values of the PNG per metre (1000: millimetres)."""
+    bisect: float | None = None
+    """Core ML: name the first operator whose fp16 output is further than this from fp32 (relative, such as 0.01)."""
 
 
 def verify(config: VerifyConfig) -> dict[str, float]:
-    """Print and return the distance to PyTorch.
+    """Print and return the distance to PyTorch and, given data, the task's metric.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or altered, or the distance is above the tolerance.
     """
     artifact = load_artifact(config.artifact)
-    if artifact.runtime == "coreml":
-        operations = verify_program(config.artifact / artifact.model_file, artifact)
-        print(f"{config.artifact}: files and program as described ({sum(operations.values())} operations); numbers "
-              f"need a Mac")  # fmt: skip
-        return {}
-    _, model = load_onnx_artifact(config.artifact)
     golden = load_golden(config.artifact)
-    answers = [model(image[None]) for image in golden["input"]]
-    first = artifact.outputs[0].name
-    found = np.concatenate([answer[first] for answer in answers])
-    figures = {f"{first}_relative_error": relative_error(found, golden[first])}
-    if artifact.task == "segment":
-        maps = np.concatenate([answer["class_map"] for answer in answers])
-        figures["class_map_agreement_percent"] = float((maps == golden["class_map"]).mean() * 100)
-    _require_within_tolerance(config.artifact, artifact.precision, artifact.task, figures, first)
-    print(f"{config.artifact}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
+    if artifact.runtime == "coreml":
+        package = config.artifact / artifact.model_file
+        report = verify_program(package, artifact)
+        print(f"{config.artifact}: {report.summary()}")
+        predictor: Predictor = program_predictor(load_program(package), artifact)
+    else:
+        predictor = load_onnx_artifact(config.artifact)[1]
+    figures = compare_with_golden(config.artifact, artifact, golden, predictor)
+    if config.data is not None:
+        figures |= _measure_metric(config, artifact, predictor)
+    print(f"{config.artifact}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    if config.bisect is not None:
+        _bisect(config, artifact, golden)
     return figures
 
 
-def _require_within_tolerance(folder: Path, precision: str, task: str, figures: dict[str, float], first: str) -> None:
-    if precision == "int8" and task == "segment":
-        agreement = figures["class_map_agreement_percent"]
-        if not agreement >= INT8_MIN_AGREEMENT_PERCENT:
-            raise ValueError(f"{folder}: class map agreement {agreement:.1f} %, expected at least "
-                             f"{INT8_MIN_AGREEMENT_PERCENT:.0f} %")  # fmt: skip
-        return
-    tolerance = FP32_TOLERANCE if precision == "fp32" else INT8_DEPTH_TOLERANCE
-    error = figures[f"{first}_relative_error"]
-    if not error <= tolerance:
-        raise ValueError(f"{folder}: {first}: relative error {error:.1e}, expected at most {tolerance:.0e}")
+def _measure_metric(config: VerifyConfig, artifact: Artifact, predictor: Predictor) -> dict[str, float]:
+    assert config.data is not None
+    tasks: dict[str, Task] = {"segment": "segment", "depth": "depth"}
+    if artifact.task not in tasks:
+        raise ValueError(f"--data: found an artifact for {artifact.task}, expected segment or depth")
+    pairs = list_pairs(config.data, SPLITS[tasks[artifact.task]][1])[: config.max_images]
+    images, labels = [image for image, _ in pairs], [label for _, label in pairs]
+    maps = predict_all(predictor, artifact.outputs[-1].name, images, artifact.input_size_px, "evaluate")
+    if artifact.task == "segment":
+        truths = [read_class_labels(label, config.zero_is_other) for label in labels]
+        return {"miou_percent": score_segmentation(maps, truths, len(artifact.class_names))}
+    assert artifact.max_depth_m is not None
+    depths = [read_depth_m(label, config.depth_units_per_m) for label in labels]
+    return score_depth(maps, depths, artifact.max_depth_m)
+
+
+def _bisect(config: VerifyConfig, artifact: Artifact, golden: Golden) -> None:
+    assert config.bisect is not None
+    if artifact.runtime != "coreml":
+        raise ValueError(f"--bisect: found an artifact for {artifact.runtime}, expected coreml")
+    program = load_program(config.artifact / artifact.model_file)
+    inputs = golden["input"][:1]
+    taken = inputs if artifact.input.dtype == "uint8" else {artifact.input.name: inputs}
+    found = first_divergence(program, taken, config.bisect)
+    if found is None:
+        print(f"{config.artifact}: no operator is further than {config.bisect:g} from fp32")
+    else:
+        print(
+            f"{config.artifact}: {found.operator} of {found.output} leaves fp32 first: relative error "
+            f"{found.relative_error:.2g}, largest value {found.largest_magnitude:.3g} (fp16 ends at 65504)"
+        )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Each fold is an identity of real numbers; nothing is approximated. What goes whe
     convolution -> BatchNorm                                                 into the convolution
     BatchNorm -> qkv (AttentionBlock)                                        into the linear layer behind it
     branch -> LayerScale                                                     into the last layer of the branch
+    attention scale                                                          into the rows of q
     mmcv ConvModule(convolution, BatchNorm, activation)                      convolution, activation
 """
 
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from timm.models.fastvit import (
+    Attention,
     AttentionBlock,
     ConvMlp,
     LayerScale2d,
@@ -31,7 +33,34 @@ Module = TypeVar("Module", bound=nn.Module)
 # A BatchNorm in front of a padded convolution would not fold exactly (the padding is zero after the norm, not before);
 # MCi has none: its only norm in front of a layer is the attention's, and that layer is linear.
 _BRANCHED = (MobileOneBlock, RepMixer, ReparamLargeKernelConv, RepConditionalPosEnc)
-_FOLDED = (nn.modules.batchnorm._BatchNorm, LayerScale2d)
+_FOLDED = (nn.modules.batchnorm._BatchNorm, LayerScale2d, Attention)
+
+
+class FusedAttention(nn.Module):
+    """What is left of timm's Attention: two pointwise convolutions, and nothing of more than four axes.
+
+    timm's reshapes q, k and v into five axes, with which they leave Apple's Neural Engine.
+    """
+
+    def __init__(self, attention: Attention):
+        """The same function as `attention`, which is in evaluation mode; its scale goes into the rows of q."""
+        super().__init__()
+        self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
+        inner = self.num_heads * self.head_dim
+        self.qkv, self.proj = _pointwise(attention.qkv), _pointwise(attention.proj)
+        assert self.qkv.bias is not None
+        for tensor in (self.qkv.weight, self.qkv.bias):
+            tensor[:inner].mul_(attention.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float [B,C,H,W] -> float [B,C,H,W]."""
+        batch, _, height, width = x.shape
+        heads = (batch, self.num_heads, self.head_dim, height * width)
+        q, k, v = (part.reshape(heads) for part in self.qkv(x).chunk(3, dim=1))
+        attention = (q.transpose(-2, -1) @ k).softmax(dim=-1)  # B,heads,N,N
+        joined = (v @ attention.transpose(-2, -1)).reshape(batch, -1, height, width)
+        projected: torch.Tensor = self.proj(joined)
+        return projected
 
 
 def fuse_model(model: Module) -> Module:
@@ -78,6 +107,8 @@ def _fuse_in_place(module: nn.Module) -> None:
                 module.token_mixer.qkv = _norm_linear(module.norm, module.token_mixer.qkv)
                 module.norm = nn.Identity()
             module.layer_scale_1 = _fold_scale(module.layer_scale_1, module.token_mixer.proj)
+            if isinstance(module.token_mixer, Attention):
+                module.token_mixer = FusedAttention(module.token_mixer)
             module.layer_scale_2 = _fold_scale(module.layer_scale_2, module.mlp.fc2)
         case _ if type(module).__name__ == "ConvModule":  # mmcv's; not imported here, the encoders do not need mmcv
             _fuse_conv_module(module)
@@ -108,6 +139,14 @@ def _norm_linear(norm: nn.Module, linear: nn.Linear) -> nn.Linear:
     bias = linear.weight @ shift
     fused.bias.copy_(bias if linear.bias is None else bias + linear.bias)
     return fused
+
+
+def _pointwise(linear: nn.Linear) -> nn.Conv2d:
+    """A linear layer over channels as a convolution over [B,C,H,W]."""
+    conv = nn.Conv2d(linear.in_features, linear.out_features, 1).to(linear.weight)
+    conv.weight.copy_(linear.weight[:, :, None, None])
+    conv.bias.copy_(linear.bias if linear.bias is not None else 0)  # type: ignore[union-attr]
+    return conv
 
 
 def _fold_scale(scale: nn.Module, last: nn.Conv2d | nn.Linear) -> nn.Module:
