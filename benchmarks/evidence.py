@@ -111,7 +111,7 @@ def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
     for task, (key, _, _, larger_is_better) in HEADLINE.items():
         groups: dict[str, dict[bool, list[float]]] = {}
         for run in runs:
-            if run.task == task:
+            if run.task == task and "structure_sha256" not in run.record:  # a pruned run is another model
                 settings = {k: v for k, v in run.config.items() if k not in ("out", "seed", "init")}
                 arms = groups.setdefault(json.dumps(settings, sort_keys=True), {True: [], False: []})
                 arms[run.config["init"] is not None].append(float(run.record["metrics"][key]))

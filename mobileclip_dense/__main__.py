@@ -8,7 +8,7 @@ from typing import TypeVar
 import tyro
 
 from mobileclip_dense.command import run_command
-from mobileclip_dense.config import FinetuneConfig, PretrainConfig, ScenesConfig
+from mobileclip_dense.config import FinetuneConfig, PretrainConfig, PruneConfig, ScenesConfig
 
 Settings = TypeVar("Settings")
 
@@ -37,6 +37,13 @@ def _finetune(arguments: list[str], prog: str) -> None:
     finetune(config)
 
 
+def _prune(arguments: list[str], prog: str) -> None:
+    config = tyro.cli(PruneConfig, prog=prog, args=arguments)
+    from mobileclip_dense.dense.prune import prune
+
+    prune(config)
+
+
 def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
     choices = {name: (inspect.cleandoc(recipe.__doc__ or ""), recipe()) for name, recipe in recipes.items()}
     return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments)
@@ -46,6 +53,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "scenes": (_scenes, "generate captioned, labelled scenes in the formats of the real data sets"),
     "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
+    "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),
 }
 
 _USAGE = """usage: mobileclip-dense COMMAND [-h] ...

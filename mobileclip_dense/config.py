@@ -3,7 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from mobileclip_dense.data.captions import CaptionQuality
 
@@ -100,7 +102,8 @@ class FinetuneConfig:
     encoder: str = "nano"
     """nano, mci0, mci1, mci2 or swin_l."""
     init: Path | None = None
-    """Weights to start from: a run folder, or a checkpoint of open_clip, timm or Apple; None: from scratch."""
+    """Weights to start from: a run folder, or a checkpoint of open_clip, timm or Apple; None: from scratch. The encoder
+    is taken from it; of a pruned run, all of the model."""
     crop_size_px: tuple[int, int] = (512, 512)
     """Training crop, height and width in pixels, multiples of 32."""
     scale_range: tuple[float, float] = (0.5, 2.0)
@@ -148,6 +151,28 @@ class FinetuneConfig:
         _require(self, "crop_size_px", sides_fit, "two positive multiples of 32")
         _require(self, "max_depth_m", self.max_depth_m > 0, "above 0")
         _require(self, "depth_units_per_m", self.depth_units_per_m > 0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """Prune a fine-tuned run: whole channels and attention heads go. Fine-tune the result with --init to recover."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a complete `mobileclip-dense finetune` run with an MCi encoder."""
+    out: Path
+    """Folder of the pruned run."""
+    target_params: float | None = None
+    """Keep at most this share of the parameters, above 0, below 1. Give this or --target-macs."""
+    target_macs: float | None = None
+    """Keep at most this share of the multiply-accumulates at the run's training crop, above 0, below 1."""
+    force: bool = False
+    """Replace the folder if it exists."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("target_params", "target_macs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"--target-params, --target-macs: found {'both' if given else 'neither'}, expected one")
+        _require(self, given[0], 0 < getattr(self, given[0]) < 1, "a share above 0 and below 1")
 
 
 Config = PretrainConfig | FinetuneConfig

@@ -1,6 +1,7 @@
 """The run folder.
 
-config.json, metrics.jsonl and checkpoints/ while training; weights.safetensors and run.json at the end.
+config.json, metrics.jsonl and checkpoints/ while training; weights.safetensors and run.json at the end; structure.json
+beside them where the model is a pruned one.
 
 A run is complete when run.json is there. An incomplete one is resumed by the command that began it.
 """
@@ -92,18 +93,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def finish_run(
     config: Config, weights: dict[str, torch.Tensor], metrics: dict[str, float], *, started: float, device: str,
-    details: dict[str, Any],
+    details: dict[str, Any], structure: dict[str, dict[str, int]] | None = None,
 ) -> None:  # fmt: skip
-    """Write weights.safetensors and, last, run.json.
+    """Write weights.safetensors, structure.json for a pruned model and, last, run.json.
 
     Args:
         weights: the model's state dict. metrics: final figures. started: `time.time()` at the beginning.
         details: what only the command knows (classes, number of images).
+        structure: what pruning changed, see `models.structure`; None: nothing.
     """
     folder = config.out
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with staged_file(folder / "weights.safetensors") as staging:
         staging.write_bytes(save(contiguous))
+    if structure is not None:
+        write_json(folder / "structure.json", structure)
+        details = details | {"structure_sha256": sha256_of(folder / "structure.json")}
     parent = getattr(config, "init", None)
     write_json(
         folder / "run.json",
@@ -141,21 +146,22 @@ class Run:
 
     Attributes:
         folder: where it is. config: what it was trained with. record: the contents of run.json.
-        weights: the state dict.
+        weights: the state dict. structure: what pruning changed, None where the model is not a pruned one.
     """
 
     folder: Path
     config: Config
     record: dict[str, Any]
     weights: dict[str, torch.Tensor] = dataclasses.field(repr=False)
+    structure: dict[str, dict[str, int]] | None = dataclasses.field(repr=False)
 
 
 def load_run(folder: Path) -> Run:
-    """Read a complete run and check its weights against the recorded hash.
+    """Read a complete run and check its weights and structure against the recorded hashes.
 
     Raises:
         FileNotFoundError: no such folder, or a file of it is missing. ValueError: the run is not complete, or its
-            weights are damaged.
+            weights or structure are damaged.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: run: no such folder")
@@ -164,12 +170,20 @@ def load_run(folder: Path) -> Run:
         raise ValueError(f"{folder}: run.json is missing: the run is not complete; repeat its command to resume it")
     record = read_json(folder / "run.json")
     path = folder / "weights.safetensors"
+    _check_hash(path, record["weights_sha256"])
+    structure = None
+    if "structure_sha256" in record:
+        _check_hash(folder / "structure.json", record["structure_sha256"])
+        structure = read_json(folder / "structure.json")
+    return Run(folder=folder, config=config, record=record, weights=read_safetensors(path), structure=structure)
+
+
+def _check_hash(path: Path, expected: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the run is damaged, train it again")
-    found, expected = sha256_of(path), record["weights_sha256"]
+    found = sha256_of(path)
     if found != expected:
         raise ValueError(f"{path}: sha256: found {found[:12]}…, expected {expected[:12]}…; the file was altered")
-    return Run(folder=folder, config=config, record=record, weights=read_safetensors(path))
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

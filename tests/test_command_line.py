@@ -12,6 +12,7 @@ COMMANDS = {
     "mobileclip_dense scenes": ["--caption-quality", "pixels"],
     "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "pixels"],
     "mobileclip_dense finetune nano-segment": ["--init", "--crop-size-px", "metres"],
+    "mobileclip_dense prune": ["--target-params", "multiply-accumulates"],
     "export.to_onnx": ["--precision", "multiples of 32"],
     "export.to_coreml": ["--size-px"],
     "export.verify": ["ARTIFACT"],
@@ -25,7 +26,7 @@ COMMANDS = {
 
 def test_help_lists_every_command_with_a_line_each() -> None:
     text = run_module("mobileclip_dense", "--help").stdout
-    for name in ("scenes", "pretrain", "finetune"):
+    for name in ("scenes", "pretrain", "finetune", "prune"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert len(line.split()) > 4
     for name in COMMANDS:
@@ -50,7 +51,7 @@ def test_the_lists_of_recipes_are_complete() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "command: found 'nonsense', expected one of scenes, pretrain, finetune"),
+        (["nonsense"], "command: found 'nonsense', expected one of scenes, pretrain, finetune, prune"),
         (["finetune", "mci9-segment"], "mci2-segment"),
         (["finetune", "nano-segment", "--data", "x", "--out", "y", "--learning-rat", "1"], "--learning-rat"),
         (["pretrain", "nano-scenes", "--data", "x"], "--out"),

@@ -13,6 +13,7 @@ from torch import nn
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
+from mobileclip_dense.models.structure import apply_structure
 from mobileclip_dense.run import Run, load_run
 
 
@@ -77,15 +78,34 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
     run = load_run(folder)
     if not isinstance(run.config, FinetuneConfig):
         raise ValueError(f"{folder}: run: found a pretraining run, expected one of `mobileclip-dense finetune`")
-    settings = model_config(run.config, len(run.record["class_names"]))
+    return build_from_run(run.config, run).eval(), run, run.config
+
+
+def build_model(config: FinetuneConfig, num_classes: int) -> EncoderDecoder:
+    """The unpruned model of a config with fresh weights."""
+    settings = model_config(config, num_classes)
     settings["backbone"]["weights"] = None
     register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
-    model = MODELS.build(settings)
+    return MODELS.build(settings)
+
+
+def build_from_run(config: FinetuneConfig, run: Run) -> EncoderDecoder:
+    """The model of `config` with the structure (where the run is a pruned one) and the weights of `run`.
+
+    Raises:
+        ValueError: structure or weights do not fit the model.
+    """
+    model = build_model(config, len(run.record["class_names"]))
+    if run.structure is not None:
+        try:
+            apply_structure(model, run.structure)
+        except ValueError as error:
+            raise ValueError(f"{run.folder / 'structure.json'}: {error}") from None
     missing, leftover = model.load_state_dict(run.weights, strict=False)
     if missing or leftover:
-        raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
+        raise ValueError(f"{run.folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
                          f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}")  # fmt: skip
-    return model.eval(), run, run.config
+    return model
 
 
 def make_upsampling_symbolic(model: nn.Module) -> None:

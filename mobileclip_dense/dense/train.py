@@ -1,5 +1,6 @@
 """Dense fine-tuning: mmengine's Runner on an mmsegmentation model."""
 
+import tempfile
 import time
 import warnings
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmseg.models.segmentors import EncoderDecoder
 from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.folders import SPLITS, LabelledFolder, check_folder
-from mobileclip_dense.dense.model import model_config
+from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.models.weights import read_state_dict
-from mobileclip_dense.run import append_metrics, drop_metrics_after, finish_run, open_run
+from mobileclip_dense.run import Run, append_metrics, drop_metrics_after, finish_run, load_run, open_run
 
 _LOG_EVERY = 10
 
@@ -29,14 +31,16 @@ def finetune(config: FinetuneConfig) -> None:
     started = time.time()
     if config.init is not None:
         read_state_dict(config.init)  # a wrong path should not wait for the scan of the data
+    pruned = pruned_start(config)
     folder = check_folder(config)
     settings = runner_config(config, folder)
+    if pruned is not None:
+        settings["model"] = _model_of(pruned, config, folder)
     open_run(config)
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     runner = Runner(**settings)
     runner.train()
-    measured = runner.val_loop.run()
-    metrics = {name: float(value) for name, value in measured.items()}
+    metrics = _measure(runner)
     state = runner.model.state_dict()
     details = {
         "class_names": list(folder.class_names),
@@ -46,13 +50,59 @@ def finetune(config: FinetuneConfig) -> None:
         "num_val_images": folder.num_val,
     }
     device = str(next(runner.model.parameters()).device)
-    finish_run(config, state, metrics, started=started, device=device, details=details)
+    structure = None if pruned is None else pruned.structure
+    finish_run(config, state, metrics, started=started, device=device, details=details, structure=structure)
     if config.task == "segment":
         print(
             f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
         )
     else:
         print(f"{config.out}: RMSE {metrics['rmse']:.3f} m, AbsRel {metrics['abs_rel']:.3f} on {folder.num_val} images")
+
+
+def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: LabelledFolder) -> dict[str, float]:
+    """The figures that `finetune` ends with, of a model that is built already, on all held-out images."""
+    with tempfile.TemporaryDirectory() as unused:
+        return _measure(Runner(**runner_config(config, folder) | {"model": model, "work_dir": unused}))
+
+
+def _measure(runner: Runner) -> dict[str, float]:
+    return {name: float(value) for name, value in runner.val_loop.run().items()}
+
+
+def pruned_start(config: FinetuneConfig) -> Run | None:
+    """The run `config.init` if it is a pruned one: training then starts from all of it, encoder, neck and head.
+
+    Raises:
+        ValueError: it is, and of another task, encoder or size of neck or head than `config`.
+    """
+    if config.init is None or not config.init.is_dir():
+        return None
+    run = load_run(config.init)
+    if run.structure is None:
+        return None
+    for field in ("task", "encoder", "neck_channels", "head_channels"):
+        found, expected = getattr(run.config, field), getattr(config, field)
+        if found != expected:
+            raise ValueError(f"{config.init}: {field}: found a pruned run with {found}, the recipe has {expected}; "
+                             "a pruned run is fine-tuned with the recipe and flags it was trained with")  # fmt: skip
+    return run
+
+
+def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledFolder) -> EncoderDecoder:
+    """The pruned model, ready for mmengine.
+
+    Raises:
+        ValueError: it knows other classes than the data.
+    """
+    found, expected = pruned.record["class_names"], list(folder.class_names)
+    if found != expected:
+        raise ValueError(f"{config.init}: classes: found a pruned run with {len(found)} ({', '.join(found[:3])}, …), "
+                         f"{config.data} has {len(expected)} ({', '.join(expected[:3])}, …); fine-tune it on "
+                         "the classes it was trained on")  # fmt: skip
+    model = build_from_run(config, pruned)
+    model.is_init = True  # mmengine draws weights for whatever is not
+    return model
 
 
 class RunLog(Hook):

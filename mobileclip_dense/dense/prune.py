@@ -1,0 +1,116 @@
+"""`mobileclip-dense prune`: a fine-tuned run in, a smaller run out, complete like any other."""
+
+import dataclasses
+import time
+import warnings
+from typing import Any
+
+from torch import nn
+
+from mobileclip_dense.config import FinetuneConfig, PruneConfig
+from mobileclip_dense.contract.files import refuse_existing
+from mobileclip_dense.data.folders import SPLITS, LabelledFolder, list_pairs
+from mobileclip_dense.dense.model import build_model, load_dense_run
+from mobileclip_dense.dense.train import evaluate_model
+from mobileclip_dense.models.prune import Kept, Kind, Unit, count_macs, count_params, find_units, search_target
+from mobileclip_dense.models.structure import structure_difference
+from mobileclip_dense.run import Run, finish_run, open_run
+
+_LABELS: dict[Kind, str] = {
+    "mlp": "MLP, hidden channels",
+    "heads": "attention heads",
+    "squeeze": "squeeze-and-excitation",
+    "neck": "neck (FPN)",
+    "head": "head (SemanticFPN)",
+    "width": "encoder width, first stage",
+}
+_CARRIED = ("class_names", "palette", "reduce_zero_label", "num_train_images", "num_val_images")
+
+
+def prune(config: PruneConfig) -> None:
+    """Write the run `config.out`: the run `config.run` pruned to the target, and measured on the held-out images.
+
+    Raises:
+        FileNotFoundError, ValueError: the run or its held-out images cannot be read; the run is no fine-tuned MCi; the
+            target is out of reach.
+        FileExistsError: the folder exists and --force was not given.
+    """
+    started = time.time()
+    if config.out.resolve() == config.run.resolve():
+        raise ValueError(f"--out: found the run itself, {config.out}; choose another folder")
+    refuse_existing(config.out, config.force)
+    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
+    model, run, settings = load_dense_run(config.run)
+    folder = _held_out(run, settings)
+    pruned_settings = dataclasses.replace(settings, out=config.out, init=config.run, force=config.force)
+    units = find_units(model)
+
+    def costs(candidate: nn.Module) -> dict[str, int]:
+        return {"params": count_params(candidate), "macs": count_macs(candidate, settings.crop_size_px)}
+
+    before = costs(model)
+    if config.target_params is not None:
+        pruned, kept = search_target(model, units, lambda m: count_params(m) / before["params"], config.target_params)
+    else:
+        assert config.target_macs is not None
+        pruned, kept = search_target(
+            model, units, lambda m: count_macs(m, settings.crop_size_px) / before["macs"], config.target_macs
+        )
+    after = costs(pruned)
+    metrics = evaluate_model(pruned, pruned_settings, folder)
+    open_run(pruned_settings)
+    finish_run(
+        pruned_settings, pruned.state_dict(), metrics, started=started, device=str(next(pruned.parameters()).device),
+        details={name: run.record[name] for name in _CARRIED}
+        | {"pruned": _record(config, before, after, settings.crop_size_px)},
+        structure=structure_difference(pruned, build_model(settings, len(run.record["class_names"]))),
+    )  # fmt: skip
+    print(_summary(units, kept, before, after))
+    key, name = ("mIoU", "mIoU, %") if settings.task == "segment" else ("rmse", "RMSE, m")
+    print(_row(f"{name} (not fine-tuned yet)", "", f"{run.record['metrics'][key]:.2f}", f"{metrics[key]:.2f}"))
+    print(f"{config.out}: pruned; recover its accuracy with `mobileclip-dense finetune RECIPE --init {config.out}`")
+
+
+def _held_out(run: Run, settings: FinetuneConfig) -> LabelledFolder:
+    """The folder the run was trained on, as its record describes it: it was checked then."""
+    (image, _), *_ = list_pairs(settings.data, SPLITS[settings.task][1])
+    return LabelledFolder(
+        class_names=tuple(run.record["class_names"]),
+        reduce_zero_label=run.record["reduce_zero_label"],
+        image_suffix=image.suffix,
+        num_train=run.record["num_train_images"],
+        num_val=run.record["num_val_images"],
+    )
+
+
+def _record(
+    config: PruneConfig, before: dict[str, int], after: dict[str, int], size_px: tuple[int, int]
+) -> dict[str, Any]:
+    return {
+        "target_params": config.target_params,
+        "target_macs": config.target_macs,
+        "share_params": after["params"] / before["params"],
+        "share_macs": after["macs"] / before["macs"],
+        "params_before": before["params"],
+        "params_after": after["params"],
+        "macs_before": before["macs"],
+        "macs_after": after["macs"],
+        "macs_size_px": list(size_px),
+    }
+
+
+def _summary(units: list[Unit], kept: Kept, before: dict[str, int], after: dict[str, int]) -> str:
+    """A table: per kind its layers and their channels (or heads) before and after, then what the model costs."""
+    rows = [_row("", "layers", "before", "after")]
+    for kind, label in _LABELS.items():
+        of_kind = [unit for unit in units if unit.kind == kind]
+        sizes = sum(unit.size for unit in of_kind), sum(kept.get(unit.name, unit.size) for unit in of_kind)
+        rows.append(_row(label, len(of_kind), *sizes))
+    for label, key in (("parameters", "params"), ("multiply-accumulates", "macs")):
+        share = f"{after[key] / 1e6:.2f} M ({100 * after[key] / before[key]:.1f} %)"
+        rows.append(_row(label, "", f"{before[key] / 1e6:.2f} M", share))
+    return "\n".join(rows)
+
+
+def _row(label: str, *cells: object) -> str:
+    return f"{label:<32}{cells[0]:>8}{cells[1]:>14}{cells[2]:>24}"

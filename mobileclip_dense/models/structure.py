@@ -1,0 +1,142 @@
+"""What pruning leaves of an architecture, as plain numbers: recorded beside a run, applied to a freshly built model."""
+
+from typing import Any
+
+import torch
+from timm.models.fastvit import (
+    Attention,
+    LayerScale2d,
+    MobileOneBlock,
+    ReparamLargeKernelConv,
+    RepConditionalPosEnc,
+    RepMixer,
+)
+from torch import nn
+
+Structure = dict[str, dict[str, int]]
+"""Module name -> its attributes (channels, groups, heads) that differ from the architecture's."""
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class PrunedAttention(Attention):
+    """Attention whose heads and input may differ in width; timm's takes num_heads x head_dim = channels for granted."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float [B,C,H,W] -> float [B,C,H,W]."""
+        batch, channels, height, width = x.shape
+        tokens = x.flatten(2).transpose(-2, -1)
+        qkv = self.qkv(tokens).reshape(batch, height * width, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        heads = nn.functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0
+        )
+        joined = heads.transpose(1, 2).reshape(batch, height * width, self.num_heads * self.head_dim)
+        return self.proj_drop(self.proj(joined)).transpose(-2, -1).reshape(batch, channels, height, width)
+
+
+def structure_of(model: nn.Module) -> Structure:
+    """Channels, groups and heads of every layer that has them."""
+    described = {name: _describe(module) for name, module in model.named_modules()}
+    return {name: attributes for name, attributes in described.items() if attributes}
+
+
+def structure_difference(model: nn.Module, original: nn.Module) -> Structure:
+    """What has to be told about `model` to someone who can build `original`."""
+    before = structure_of(original)
+    changed: Structure = {}
+    for name, attributes in structure_of(model).items():
+        if different := {key: value for key, value in attributes.items() if before[name][key] != value}:
+            changed[name] = different
+    return changed
+
+
+def apply_structure(model: nn.Module, structure: Structure) -> None:
+    """Give a freshly built model the recorded shape; the changed layers get zeros, to be filled by load_state_dict.
+
+    Raises:
+        ValueError: names or attributes the model does not have, or numbers it cannot have.
+    """
+    modules = dict(model.named_modules())
+    for name, changes in structure.items():
+        known = _describe(modules[name]) if name in modules else {}
+        if unknown := sorted(set(changes) - set(known)):
+            raise ValueError(f"structure: {name}: found {', '.join(unknown)}, which this architecture does not have "
+                             "there; the structure belongs to another encoder or head")  # fmt: skip
+        for attribute, value in changes.items():
+            if type(value) is not int or not 1 <= value <= known[attribute]:
+                raise ValueError(f"structure: {name}: {attribute}: found {value!r}, expected a whole number from 1 to "
+                                 f"{known[attribute]}")  # fmt: skip
+        _reshape(name, modules[name], known | changes)
+    follow_structure(model)
+
+
+def follow_structure(model: nn.Module) -> None:
+    """Bring what timm's blocks remember about their layers in line with the layers; fusion reads it.
+
+    Raises:
+        ValueError: the heads of an attention do not fit its layers.
+    """
+    for name, module in model.named_modules():
+        match module:
+            case MobileOneBlock() if module.reparam_conv is None and module.conv_kxk is not None:
+                conv = module.conv_kxk[0].conv
+                module.in_chs, module.out_chs, module.groups = conv.in_channels, conv.out_channels, conv.groups
+            case MobileOneBlock() if module.reparam_conv is None:  # RepMixer's norm: depthwise, identity branch alone
+                module.in_chs = module.out_chs = module.groups = module.identity.num_features
+            case ReparamLargeKernelConv() if module.reparam_conv is None:
+                conv = module.large_conv.conv
+                module.in_chs, module.out_chs, module.groups = conv.in_channels, conv.out_channels, conv.groups
+            case RepMixer() if module.reparam_conv is None:
+                module.dim = module.norm.identity.num_features
+            case RepConditionalPosEnc() if module.reparam_conv is None:
+                module.dim = module.dim_out = module.groups = module.pos_enc.groups
+            case Attention():
+                inner = module.num_heads * module.head_dim
+                if module.qkv.out_features != 3 * inner or module.proj.in_features != inner:
+                    raise ValueError(f"structure: {name}: found {module.qkv.out_features} outputs of qkv and "
+                                     f"{module.proj.in_features} inputs of proj, expected {3 * inner} and {inner} for "
+                                     f"{module.num_heads} heads")  # fmt: skip
+                if inner != module.qkv.in_features:
+                    module.__class__ = PrunedAttention  # the same layers under the same names, another forward
+
+
+def _describe(module: nn.Module) -> dict[str, int]:
+    match module:
+        case nn.Conv2d():
+            return {"in_channels": module.in_channels, "out_channels": module.out_channels, "groups": module.groups}
+        case nn.Linear():
+            return {"in_features": module.in_features, "out_features": module.out_features}
+        case _BatchNorm():
+            return {"num_features": module.num_features}
+        case LayerScale2d():
+            return {"channels": module.gamma.shape[0]}
+        case Attention():
+            return {"num_heads": module.num_heads}
+    return {}
+
+
+def _reshape(name: str, module: Any, shape: dict[str, int]) -> None:
+    """Set the attributes and replace the tensors of one layer."""
+    for attribute, value in shape.items():
+        if attribute != "channels":  # a LayerScale has no such attribute, only its gamma
+            setattr(module, attribute, value)
+    match module:
+        case nn.Conv2d():
+            if module.in_channels % module.groups or module.out_channels % module.groups:
+                raise ValueError(f"structure: {name}: found {module.in_channels} inputs, {module.out_channels} outputs "
+                                 f"in {module.groups} groups, expected multiples of the groups")  # fmt: skip
+            module.weight = _zeros(module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+            module.bias = None if module.bias is None else _zeros(module.out_channels)
+        case nn.Linear():
+            module.weight = _zeros(module.out_features, module.in_features)
+            module.bias = None if module.bias is None else _zeros(module.out_features)
+        case _BatchNorm():
+            module.weight, module.bias = _zeros(module.num_features), _zeros(module.num_features)
+            module.running_mean, module.running_var = torch.zeros(module.num_features), torch.ones(module.num_features)
+        case LayerScale2d():
+            module.gamma = _zeros(shape["channels"], 1, 1)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(*shape))
