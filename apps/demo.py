@@ -57,7 +57,8 @@ def steps(out: Path) -> list[Step]:
     plan.sort(key=lambda step: "pretrain" in step.after)  # what starts from scratch need not wait
     for task in _TASKS:
         run = f"{task}-clip-{_SEEDS[0]}"
-        onnx_flags = ("--out", artifacts, "--precision", "fp32", "int8")
+        # The report shows what int8 costs; a model trained for seconds must not stop the demo with it.
+        onnx_flags = ("--out", artifacts, "--precision", "fp32", "int8", "--allow-accuracy-drop")
         plan.append(_step(f"onnx-{task}", "export.to_onnx", runs / run, *onnx_flags, after=(run,)))
         plan.append(_step(f"coreml-{task}", "export.to_coreml", runs / run, "--out", artifacts, after=(run,)))
     onnx = [

@@ -174,18 +174,16 @@ def _published(run: RunFiles) -> dict[str, Any]:
 
 
 def _distance(artifact: Artifact) -> str:
-    if artifact.runtime == "coreml":
-        return "needs a Mac"
-    if artifact.precision == "int8":
-        agreement = artifact.parity.get("class_map_agreement_percent")
-        return "" if agreement is None else f"{agreement:.1f} % same class"
-    return f"{artifact.parity['onnx_fp32_relative_error']:.0e}"
+    return f"{artifact.parity[f'{artifact.precision}_relative_error']:.0e}"
 
 
 def _accuracy(artifact: Artifact, runs: list[RunFiles]) -> str:
     """Of the exported model where the export measured it, else of the run it came from."""
+    if artifact.task not in HEADLINE:
+        cosine = artifact.parity.get("mean_cosine")
+        return "-" if cosine is None else f"cosine {cosine:.4f}"
     key, name, unit, _ = HEADLINE[artifact.task]
-    measured = artifact.parity.get("int8_miou_percent" if artifact.task == "segment" else "int8_rmse_m")
+    measured = artifact.parity.get("miou_percent" if artifact.task == "segment" else "rmse_m")
     if measured is not None:
         return f"{name} {measured:.3g} {unit}"
     for run in runs:

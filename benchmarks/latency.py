@@ -1,13 +1,9 @@
-"""`python -m benchmarks.latency ARTIFACT...`: how long ONNX artifacts take on this machine, as result files.
-
-All artifacts and thread counts are measured in turn, round after round, so that a slow moment of the machine hits all.
-"""
+"""`python -m benchmarks.latency ARTIFACT...`: how long ONNX artifacts take on this machine, as result files."""
 
 import platform
 import re
 import resource
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,15 +13,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
-from benchmarks.runtimes import load_onnx_artifact
+from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
 from mobileclip_dense.contract.files import write_json
 
 RESULT_SCHEMA_VERSION = 1
-_NUM_WARMUP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +51,9 @@ def measure_latency(config: LatencyConfig) -> list[Path]:
     for path in paths:
         if path.exists() and not config.force:
             raise FileExistsError(f"{path}: already exists; pass --force to replace it")
-    sessions = {
-        (folder, threads): load_onnx_artifact(folder, threads)[1]
-        for folder in config.artifacts
-        for threads in config.threads
-    }
-    images = {folder: load_golden(folder)["input"][:1] for folder in config.artifacts}
-    times_ms: dict[tuple[Path, int], list[float]] = {key: [] for key in sessions}
-    for round_index in tqdm(range(_NUM_WARMUP + config.runs), unit="round", desc="latency"):
-        for (folder, threads), model in sessions.items():
-            begin = time.perf_counter_ns()
-            model(images[folder])
-            if round_index >= _NUM_WARMUP:
-                times_ms[folder, threads].append((time.perf_counter_ns() - begin) / 1e6)
+    keys = [(folder, threads) for folder in config.artifacts for threads in config.threads]
+    models = [(load_onnx_artifact(folder, n)[1], load_golden(folder)["input"][:1]) for folder, n in keys]
+    times_ms = dict(zip(keys, time_in_turn(models, config.runs, "latency"), strict=True))
     for folder, path in zip(config.artifacts, paths, strict=True):
         latencies = {str(threads): summarize(times_ms[folder, threads]) for threads in config.threads}
         write_json(path, {**_record(folder, device, config), "latency_ms_by_threads": latencies})
@@ -106,7 +90,7 @@ def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
         "system": platform.platform(),
         "runtime": "onnxruntime CPUExecutionProvider",
         "versions": {name: version(name) for name in ("onnxruntime", "numpy")} | {"python": platform.python_version()},
-        "num_warmup": _NUM_WARMUP,
+        "num_warmup": NUM_WARMUP,
         "peak_memory_mb": peak_mb,
     }
 

@@ -105,7 +105,8 @@ def _picture_sections(evidence: Evidence) -> list[str]:
     sections = []
     for folder, artifact in evidence.artifacts:
         parents = [run for run in evidence.runs if run.record["weights_sha256"] == artifact.parent["weights_sha256"]]
-        if artifact.runtime != "onnx" or artifact.precision != "fp32" or not parents:
+        drawn = artifact.task in SPLITS and artifact.runtime == "onnx" and artifact.precision == "fp32"
+        if not drawn or not parents:
             continue
         model = OnnxModel(folder / artifact.model_file)
         draw = _segmentation_strip if artifact.task == "segment" else _depth_strip

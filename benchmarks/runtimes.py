@@ -2,7 +2,9 @@
 
 import json
 import statistics
+import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from tqdm import tqdm
 
 from mobileclip_dense.contract.artifact import Artifact, load_artifact
 from mobileclip_dense.contract.preprocess import unit_planes
@@ -53,6 +56,27 @@ def load_onnx_artifact(folder: Path, num_threads: int | None = None) -> tuple[Ar
             f"{folder}: runtime: found {artifact.runtime}, expected onnx; Core ML runs on Apple devices only"
         )
     return artifact, OnnxModel(folder / artifact.model_file, num_threads)
+
+
+NUM_WARMUP = 5
+
+
+Timed = tuple[Callable[[npt.NDArray[Any]], object], npt.NDArray[Any]]  # a model and its input
+
+
+def time_in_turn(models: Sequence[Timed], num_runs: int, progress: str | None = None) -> list[list[float]]:
+    """Milliseconds of `num_runs` runs of each model on its input, after NUM_WARMUP.
+
+    The models run in turn, round after round, so that a slow moment of the machine hits all.
+    """
+    times_ms: list[list[float]] = [[] for _ in models]
+    for index in tqdm(range(NUM_WARMUP + num_runs), unit="round", desc=progress, disable=progress is None):
+        for (model, taken), kept in zip(models, times_ms, strict=True):
+            begin = time.perf_counter_ns()
+            model(taken)
+            if index >= NUM_WARMUP:
+                kept.append((time.perf_counter_ns() - begin) / 1e6)
+    return times_ms
 
 
 def profile_ms(path: Path, taken: npt.NDArray[Any], num_runs: int = 5) -> dict[str, float]:

@@ -48,9 +48,10 @@ def cost_function(prepared: Prepared, reference: Predictor, num_images: int) -> 
 
 def excess(cost: Cost) -> str | None:
     """What is too much about a cost, in words; None if it is within the tolerance."""
-    if cost.get("miou_drop_points", 0.0) > MAX_MIOU_DROP_POINTS:
+    # Written so that NaN is too much, too.
+    if not cost.get("miou_drop_points", 0.0) <= MAX_MIOU_DROP_POINTS:
         return f"mIoU falls by {cost['miou_drop_points']:.2f} points, at most {MAX_MIOU_DROP_POINTS} are tolerated"
-    if cost.get("rmse_increase_percent", 0.0) > MAX_RMSE_INCREASE_PERCENT:
+    if not cost.get("rmse_increase_percent", 0.0) <= MAX_RMSE_INCREASE_PERCENT:
         return (f"RMSE grows by {cost['rmse_increase_percent']:.2f} %, at most {MAX_RMSE_INCREASE_PERCENT} % are "
                 f"tolerated")  # fmt: skip
     if not cost.get("mean_cosine", 1.0) >= MIN_MEAN_COSINE:

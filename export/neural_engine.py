@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coremltools.converters.mil.mil import types
-from coremltools.converters.mil.mil.types.symbolic import any_symbolic
+from coremltools.converters.mil.mil.types.symbolic import any_symbolic, is_symbolic
 
 from export.mil_program import MilProgram
 
@@ -45,7 +45,7 @@ def inspect_for_neural_engine(program: MilProgram) -> NeuralEngineReport:
     """Count the operations of a program and flag what is known to fall back to the CPU or the GPU."""
     operations = [operation for operation in program.function.operations if operation.op_type != "const"]
     flags = [
-        f"input {name}: flexible shape {tuple(map(str, variable.shape))}; the whole model may leave the engine"
+        f"input {name}: flexible shape {_shape(variable)}; the whole model may leave the engine"
         for name, variable in program.function.inputs.items()
         if any_symbolic(variable.shape)
     ]
@@ -59,6 +59,10 @@ def inspect_for_neural_engine(program: MilProgram) -> NeuralEngineReport:
 
 def _variables(operation: Any) -> list[Any]:
     return [bound for bound in operation.inputs.values() if bound is not None and not isinstance(bound, (list, tuple))]
+
+
+def _shape(variable: Any) -> str:
+    return "x".join("?" if is_symbolic(length) else str(length) for length in variable.shape)
 
 
 def _reasons(operation: Any, output: Any) -> list[str]:

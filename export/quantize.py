@@ -14,7 +14,6 @@ import dataclasses
 import math
 import re
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.latency import device_name
-from benchmarks.runtimes import OnnxModel, profile_ms
+from benchmarks.runtimes import OnnxModel, profile_ms, time_in_turn
 from export.gate import Cost, excess
 from export.parity import relative_error
 
@@ -97,7 +96,9 @@ class Int8Report:
                       f"{self.int8_bytes / 1e6:.2f} MB", highlight=False)  # fmt: skip
 
 
-class _Images(CalibrationDataReader):
+class ImageReader(CalibrationDataReader):
+    """Hands images [N,...], as a model takes them, to ONNX Runtime's calibration one by one."""
+
     def __init__(self, input_name: str, images: npt.NDArray[Any]):
         self.feeds = iter([{input_name: image[None]} for image in images])
 
@@ -121,7 +122,7 @@ class _Workshop:
     def build(self, nodes: list[str], out: Path) -> Path:
         """Write the model with these nodes in int8."""
         quantize_static(
-            self.prepared, out, _Images(self.input_name, self.images), quant_format=QuantFormat.QDQ,
+            self.prepared, out, ImageReader(self.input_name, self.images), quant_format=QuantFormat.QDQ,
             nodes_to_quantize=nodes, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax, calibration_cache_path=self.cache,
         )  # fmt: skip
@@ -144,7 +145,7 @@ def quantize_by_measurement(model: Path, images: npt.NDArray[Any], cost: Callabl
         nodes = _judge_kernels(workshop, joined)
         nodes = _sweep(workshop, nodes)
         nodes, out, figures = _retreat(workshop, nodes, cost)
-        times = interleaved_ms([OnnxModel(workshop.prepared), OnnxModel(out)], images[:1], 2 * _NUM_ROUNDS)
+        times = _medians_ms([OnnxModel(workshop.prepared), OnnxModel(out)], images[:1], 2 * _NUM_ROUNDS)
         report = Int8Report(
             device=device_name(), nodes=nodes, kinds=kinds, float_ms=times[0], int8_ms=times[1],
             float_bytes=model.stat().st_size, int8_bytes=out.stat().st_size, cost=figures,
@@ -168,16 +169,8 @@ def candidates(model: onnx.ModelProto) -> dict[str, str]:
     return found
 
 
-def interleaved_ms(models: list[OnnxModel], taken: npt.NDArray[Any], rounds: int) -> list[float]:
-    """Median time of each model, run in turn, so that a slow moment of the machine hits all."""
-    times: list[list[float]] = [[] for _ in models]
-    for index in range(rounds + 2):
-        for model, kept in zip(models, times, strict=True):
-            begin = time.perf_counter_ns()
-            model(taken)
-            if index >= 2:
-                kept.append((time.perf_counter_ns() - begin) / 1e6)
-    return [statistics.median(kept) for kept in times]
+def _medians_ms(models: list[OnnxModel], taken: npt.NDArray[Any], num_runs: int) -> list[float]:
+    return [statistics.median(kept) for kept in time_in_turn([(model, taken) for model in models], num_runs)]
 
 
 def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:
@@ -191,7 +184,7 @@ def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:
         for kind in open_kinds:
             nodes = [name for name, of in workshop.candidates.items() if of in (*joined, kind)]
             models.append(OnnxModel(workshop.build(nodes, workshop.scratch / f"{len(joined)}-{kind}.onnx")))
-        without_ms, *times_ms = interleaved_ms(models, workshop.images[:1], _NUM_ROUNDS)
+        without_ms, *times_ms = _medians_ms(models, workshop.images[:1], _NUM_ROUNDS)
         best = int(np.argmin(times_ms))
         joins = times_ms[best] < _WORTHWHILE * without_ms
         for index, kind in enumerate(open_kinds):

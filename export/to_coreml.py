@@ -6,6 +6,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import coremltools as ct
@@ -19,7 +20,7 @@ from export.gate import cost_function, excess
 from export.mil_executor import run_program
 from export.mil_program import MilProgram, load_program
 from export.neural_engine import NeuralEngineReport, inspect_for_neural_engine
-from export.parity import compare_with_golden
+from export.parity import Golden, compare_with_golden
 from export.prepare import Prepared, describe, predict, prepare
 from export.profiles import COREML_PROFILES, CoreMLPrecision, CoreMLProfile, Target
 from export.samples import sample_images
@@ -89,7 +90,9 @@ def to_coreml(config: ToCoreMLConfig) -> list[Path]:
     ]  # fmt: skip
     for _, draft in drafts:
         refuse_existing(config.out / draft.name, config.force)
-    return [_write_artifact(prepared, draft, profile.target, config) for prepared, draft in drafts]
+    first = {draft.task: (prepared, draft) for prepared, draft in reversed(drafts)}
+    errors = {task: _require_right_graph(*pair, profile.target) for task, pair in first.items()}
+    return [_write_artifact(prepared, draft, profile.target, errors[draft.task], config) for prepared, draft in drafts]
 
 
 def _taken(prepared: Prepared) -> TensorSpec:
@@ -99,15 +102,39 @@ def _taken(prepared: Prepared) -> TensorSpec:
     return TensorSpec(name="image", shape=shape, dtype="uint8", meaning="RGB image, 0..255")
 
 
-def _write_artifact(prepared: Prepared, draft: Artifact, target: Target, config: ToCoreMLConfig) -> Path:
+def _require_right_graph(prepared: Prepared, draft: Artifact, target: Target) -> float:
+    """The relative error of the network converted and run in float32: what is wrong there is no rounding.
+
+    An operator that is converted wrongly can hide within the tolerance of fp16.
+
+    Raises:
+        ValueError: above the tolerance of fp32.
+    """
+    full = dataclasses.replace(draft, precision="fp32")
+    with TemporaryDirectory() as scratch:
+        package = Path(scratch) / draft.model_file
+        _convert(prepared, full, target).save(str(package))
+        predictor = program_predictor(load_program(package), full)
+        figures = compare_with_golden(prepared.run.folder, full, _golden(prepared, draft), predictor)
+    return figures["fp32_relative_error"]
+
+
+def _golden(prepared: Prepared, draft: Artifact) -> Golden:
+    return {**prepared.golden, "input": prepared.golden["input"].astype(draft.input.dtype)}
+
+
+def _write_artifact(
+    prepared: Prepared, draft: Artifact, target: Target, graph_error: float, config: ToCoreMLConfig
+) -> Path:
     folder = config.out / draft.name
-    golden = {**prepared.golden, "input": prepared.golden["input"].astype(draft.input.dtype)}
+    golden = _golden(prepared, draft)
     with staged_folder(folder, force=config.force) as staging:
         package = staging / draft.model_file
         _build(prepared, draft, target).save(str(package))
         report = verify_program(package, draft)
         predictor = program_predictor(load_program(package), draft)
-        parity = draft.parity | compare_with_golden(config.run, draft, golden, predictor)
+        parity = {**draft.parity, "fp32_relative_error": graph_error}
+        parity |= compare_with_golden(config.run, draft, golden, predictor)
         if prepared.task != "embed-text" and draft.precision != "fp32":
             parity |= _measure_cost(prepared, draft, predictor, config.allow_accuracy_drop)
         write_json(staging / "neural_engine.json", dataclasses.asdict(report))

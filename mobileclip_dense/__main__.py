@@ -64,11 +64,13 @@ commands:
 {commands}
 
 After training, from a checkout of the project:
-  python -m export.to_onnx RUN         ONNX, fp32 or int8, checked against PyTorch
-  python -m export.to_coreml RUN       Core ML .mlpackage, fp16
+  python -m export.to_onnx RUN         ONNX: fp32, fp16 or int8, checked against PyTorch
+  python -m export.to_coreml RUN       Core ML: fp16, fp32 or compressed, run and checked without a Mac
   python -m export.verify ARTIFACT     check an artifact's files and its numbers
   python -m benchmarks.latency ARTIFACT...    latency in ONNX Runtime
   python -m benchmarks.report          one page with curves, pictures and tables
+  python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
+  python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
   python -m apps.segment ARTIFACT IMAGE...    draw classes on photographs
   python -m apps.depth ARTIFACT IMAGE...      draw depth of photographs
 

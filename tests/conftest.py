@@ -67,8 +67,9 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
         run_module("mobileclip_dense", "finetune", f"nano-{task}", "--data", line.scenes / labels, "--out",
                    line.run(task), "--init", line.clip, *SMALL_FINETUNE)  # fmt: skip
         out = line.root / "artifacts"
-        to_onnx(ToOnnxConfig(run=line.run(task), out=out, precision=("fp32", "int8")))
-        to_coreml(ToCoreMLConfig(run=line.run(task), out=out))
+        # Four steps of training leave class scores that a breath tips over: the accuracy gate has tests of its own.
+        to_onnx(ToOnnxConfig(run=line.run(task), out=out, precision=("fp32", "int8"), allow_accuracy_drop=True))
+        to_coreml(ToCoreMLConfig(run=line.run(task), out=out, allow_accuracy_drop=True))
     return line
 
 

@@ -52,7 +52,7 @@ def test_a_pruned_run_reloads_from_its_folder_alone(line: Line, pruned_run: Path
 def test_a_pruned_run_exports(pruned_run: Path, tmp_path: Path) -> None:
     (onnx,) = to_onnx(ToOnnxConfig(run=pruned_run, out=tmp_path))
     parity = json.loads((onnx / "artifact.json").read_text())["parity"]
-    assert parity["onnx_fp32_relative_error"] <= 1e-4
+    assert parity["fp32_relative_error"] <= 1e-4
     to_coreml(ToCoreMLConfig(run=pruned_run, out=tmp_path))
 
 

@@ -11,9 +11,10 @@ from mmseg.structures import SegDataSample
 
 import export.prepare
 from benchmarks.runtimes import OnnxModel
-from export.prepare import DensePredictor, FromPixels, prepare, relative_error
-from export.quantize import pointwise_convolutions
-from export.to_coreml import ToCoreMLConfig, count_operations, to_coreml, verify_program
+from export.parity import relative_error
+from export.prepare import FromPixels, prepare
+from export.quantize import candidates
+from export.to_coreml import ToCoreMLConfig, to_coreml, verify_program
 from export.to_onnx import ToOnnxConfig, to_onnx
 from export.verify import VerifyConfig, verify
 from mobileclip_dense.contract.artifact import load_artifact, load_golden
@@ -51,20 +52,8 @@ def test_the_onnx_model_gives_what_mmsegmentation_predicts(line: Line, task: str
 @pytest.mark.parametrize("task", TASKS)
 def test_parity_is_recorded_and_within_bounds(line: Line, task: str) -> None:
     parity = load_artifact(line.artifact(task, "fp32.onnx")).parity
-    assert 0 < parity["onnx_fp32_relative_error"] <= 1e-4
+    assert 0 < parity["fp32_relative_error"] <= 1e-4
     assert 0 <= parity["fusion_relative_error"] <= 1e-5
-
-
-def test_int8_records_what_it_cost(line: Line) -> None:
-    segment = load_artifact(line.artifact("segment", "int8.onnx")).parity
-    assert segment["class_map_agreement_percent"] > 80
-    assert segment["miou_drop_points"] == pytest.approx(segment["fp32_miou_percent"] - segment["int8_miou_percent"])
-    depth = load_artifact(line.artifact("depth", "int8.onnx")).parity
-    assert depth["int8_rmse_m"] == pytest.approx(depth["fp32_rmse_m"], rel=0.2)
-    quantized = onnx.load(line.artifact("segment", "int8.onnx") / "model.onnx")
-    convolutions = [node for node in quantized.graph.node if node.op_type == "Conv"]
-    from_int8 = {node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
-    assert sum(node.input[1] in from_int8 for node in convolutions) == segment["int8_nodes"]
 
 
 def test_the_graph_is_what_a_phone_wants(line: Line) -> None:
@@ -77,7 +66,7 @@ def test_the_graph_is_what_a_phone_wants(line: Line) -> None:
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [1, 64, 64, 3]
     assert [output.name for output in model.graph.output] == ["logits", "class_map"]
-    assert len(pointwise_convolutions(model)) > 10
+    assert list(candidates(model).values()).count("pointwise convolution") > 10
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(properties["mobileclip_dense.class_names"])[0] == "floor"
 
@@ -89,9 +78,10 @@ def test_the_saved_mlpackage_is_what_it_should_be(line: Line, task: str) -> None
     spec = model.get_spec()
     assert spec.specificationVersion == ct.target.iOS16.value
     assert spec.description.input[0].type.imageType.colorSpace == ct.proto.FeatureTypes_pb2.ImageFeatureType.RGB
-    operations = count_operations(spec)
+    operations = json.loads((folder / "neural_engine.json").read_text())["operations"]
     assert operations["conv"] > 20
     assert "batch_norm" not in operations
+    assert 0 < load_artifact(folder).parity["fp16_relative_error"] <= 2e-2
     metadata = dict(spec.description.metadata.userDefined)
     kind = "imageSegmenter" if task == "segment" else "depthEstimation"
     assert metadata["com.apple.coreml.model.preview.type"] == kind
@@ -102,7 +92,7 @@ def test_the_saved_mlpackage_is_what_it_should_be(line: Line, task: str) -> None
 @pytest.mark.parametrize("kind", ["fp32.onnx", "int8.onnx", "fp16.coreml"])
 def test_verify_accepts_every_artifact(line: Line, task: str, kind: str) -> None:
     figures = verify(VerifyConfig(artifact=line.artifact(task, kind)))
-    assert kind == "fp16.coreml" or figures
+    assert figures
 
 
 def test_an_mlpackage_with_an_unfused_norm_or_another_input_is_refused(line: Line) -> None:
@@ -138,10 +128,9 @@ def test_swapped_colours_in_the_graph_stop_the_export(
 
     monkeypatch.setattr("export.to_onnx.FromPixels", Swapped)
     monkeypatch.setattr("export.to_onnx.prepare", lambda *_: prepared)
-    with pytest.raises(ValueError, match="ONNX: logits: relative error"):
+    with pytest.raises(ValueError, match="onnx fp32: logits: relative error"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path / "artifacts"))
     assert list((tmp_path / "artifacts").iterdir()) == []
-    assert isinstance(prepared.predictor, DensePredictor)
 
 
 def test_existing_artifacts_are_not_overwritten(line: Line) -> None:
@@ -159,11 +148,6 @@ def test_another_size_than_the_crop_exports(line: Line, tmp_path: Path) -> None:
 def test_a_size_that_is_no_multiple_of_32_is_refused(line: Line, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--size-px: found 60 64, expected multiples of 32"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path, size_px=(60, 64)))
-
-
-def test_a_pretraining_run_cannot_be_exported(line: Line, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="found a pretraining run, expected one of `mobileclip-dense finetune`"):
-        to_onnx(ToOnnxConfig(run=line.clip, out=tmp_path))
 
 
 def test_a_damaged_run_is_refused_by_file(line: Line, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""`python -m benchmarks.mil_executor ARTIFACT...`: how long the MIL executor takes, and how near to PyTorch it comes."""
+
+import platform
+import resource
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from benchmarks.latency import device_name
+from export.mil_program import load_program
+from export.parity import compare_with_golden
+from export.to_coreml import program_predictor
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.artifact import artifact_sha256, load_artifact, load_golden
+from mobileclip_dense.contract.files import refuse_existing, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorConfig:
+    """Run Core ML artifacts in the MIL executor on their golden images, and compare with PyTorch."""
+
+    artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Core ML artifact folders."""
+    out: Path = Path("results/mil-executor.json")
+    """Result file."""
+    force: bool = False
+    """Replace the result file if it exists."""
+
+
+def measure_executor(config: ExecutorConfig) -> dict[str, Any]:
+    """Write and return the result.
+
+    Raises:
+        FileNotFoundError, ValueError: an artifact is damaged. FileExistsError: the result exists.
+    """
+    refuse_existing(config.out, config.force)
+    figures = {folder.name: _measure(folder) for folder in tqdm(config.artifacts, unit="artifact")}
+    result = {
+        "device": device_name(),
+        "versions": {name: version(name) for name in ("coremltools", "torch")} | {"python": platform.python_version()},
+        "artifacts": figures,
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+    }
+    write_json(config.out, result)
+    for name, measured in figures.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if key != "sha256"))
+    return result
+
+
+def _measure(folder: Path) -> dict[str, Any]:
+    artifact, golden = load_artifact(folder), load_golden(folder)
+    if artifact.runtime != "coreml":
+        raise ValueError(f"{folder}: runtime: found {artifact.runtime}, expected coreml")
+    begin = time.perf_counter()
+    predictor = program_predictor(load_program(folder / artifact.model_file), artifact)
+    loaded = time.perf_counter()
+    found = compare_with_golden(folder, artifact, golden, predictor)
+    seconds = (time.perf_counter() - loaded) / len(golden["input"])
+    figures = {"sha256": artifact_sha256(folder), "load_s": loaded - begin, "run_s": seconds, **found}
+    if artifact.task == "depth":
+        truth = golden["depth_m"]
+        depth_m = np.concatenate([predictor(item[None])["depth_m"] for item in golden["input"]])
+        figures["abs_rel_percent"] = float(np.mean(np.abs(depth_m - truth) / np.maximum(truth, 1e-3)) * 100)
+    return figures
+
+
+if __name__ == "__main__":
+    run_with_settings(ExecutorConfig, measure_executor, "python -m benchmarks.mil_executor")

@@ -1,0 +1,178 @@
+"""`python -m benchmarks.onnx_rivals RUN`: our ONNX exports of an image tower against those that others would make.
+
+All rivals export the same weights at the same size and run in ONNX Runtime, in turn, round after round:
+
+    timm      timm.utils.onnx_export of the trained model, as timm's own script does it
+    fused     torch.onnx.export of timm's reparameterize_model, opset 18
+    tutorial  quantize_static over Conv, MatMul and Gemm of `fused`, as the tutorials do it
+"""
+
+import copy
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tyro
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from rich.console import Console
+from rich.table import Table
+from timm.utils import reparameterize_model
+from timm.utils.onnx import onnx_export
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.latency import device_name, summarize
+from benchmarks.runtimes import NUM_WARMUP, OnnxModel, load_onnx_artifact, time_in_turn
+from export.quantize import NUM_CALIBRATION, ImageReader
+from export.samples import sample_images
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
+from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.contract.preprocess import unit_planes
+from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.run import load_run
+
+_OLD_OPSET = 18
+_GEMM_SIDE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalsConfig:
+    """Time our fp32 and int8 exports of an image tower against timm's export, torch's of timm's fused model, and the
+    tutorials' int8 of that: the same weights, the same size, in turn."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Pretraining run that was exported."""
+    artifacts: Path = Path("artifacts")
+    """Folder that holds its fp32 and int8 embed-image artifacts."""
+    threads: int = 2
+    """Threads of ONNX Runtime."""
+    runs: int = 50
+    """Timed runs of each model."""
+    out: Path = Path("results/onnx-rivals.json")
+    """Result file."""
+    force: bool = False
+    """Replace the result file if it exists."""
+
+
+def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
+    """Write and return the result.
+
+    Raises:
+        FileNotFoundError, ValueError: the run or an artifact of it cannot be read. FileExistsError: the result exists.
+    """
+    refuse_existing(config.out, config.force)
+    run = load_run(config.run)
+    if not isinstance(run.config, PretrainConfig):
+        raise ValueError(f"{config.run}: run: found a fine-tuning run, expected a pretraining run")
+    ours = {p: _find(config.artifacts, run.record["weights_sha256"], p) for p in ("fp32", "int8")}
+    size_px = load_onnx_artifact(ours["fp32"])[0].input_size_px
+    clip, _, _ = build_clip(run.config.encoder, run.config.image_size_px)
+    clip.load_state_dict(run.weights)
+    trunk = clip.visual.trunk.eval()
+    calibration = sample_images(run.config, "train", NUM_CALIBRATION, size_px)
+    with TemporaryDirectory() as scratch:
+        paths = _export_rivals(trunk, unit_planes(calibration), Path(scratch))
+        models = {name: OnnxModel(path, config.threads) for name, path in paths.items()}
+        bytes_of = {name: path.stat().st_size for name, path in paths.items()}
+    for precision, folder in ours.items():
+        models[f"ours {precision}"] = load_onnx_artifact(folder, config.threads)[1]
+        bytes_of[f"ours {precision}"] = (folder / "model.onnx").stat().st_size
+    image = load_golden(ours["fp32"])["input"][:1]
+    times = time_in_turn([(model, image) for model in models.values()], config.runs, "rivals")
+    latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
+    result = _record(run.config.encoder, size_px, config, latencies, bytes_of, trunk)
+    result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
+    write_json(config.out, result)
+    _print(result)
+    return result
+
+
+def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
+    for path in sorted(folder.glob(f"*-embed-image-*-{precision}.onnx")):
+        if load_onnx_artifact(path)[0].parent["weights_sha256"] == weights_sha256:
+            return path
+    raise FileNotFoundError(f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
+                            f"`python -m export.to_onnx RUN --precision fp32 int8`")  # fmt: skip
+
+
+def _export_rivals(trunk: nn.Module, planes: npt.NDArray[np.float32], folder: Path) -> dict[str, Path]:
+    example = torch.from_numpy(planes[:1])
+    timm_path, fused_path, tutorial_path = (folder / f"{name}.onnx" for name in ("timm", "fused", "tutorial"))
+    onnx_export(copy.deepcopy(trunk), str(timm_path), example, check=False, batch_size=1)
+    fused = reparameterize_model(trunk)
+    program = torch.onnx.export(fused, (example,), dynamo=True, opset_version=_OLD_OPSET, verbose=False)
+    assert program is not None
+    program.save(str(fused_path), external_data=False)
+    prepared = folder / "prepared.onnx"
+    quant_pre_process(fused_path, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared, tutorial_path, ImageReader(OnnxModel(prepared).input_name, planes), quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=True, activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    return {"timm": timm_path, "fused": fused_path, "tutorial int8": tutorial_path}
+
+
+def _record(
+    encoder: str, size_px: tuple[int, int], config: RivalsConfig, latencies: dict[str, dict[str, float]],
+    bytes_of: dict[str, int], trunk: nn.Module,
+) -> dict[str, Any]:  # fmt: skip
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        reparameterize_model(trunk)(torch.zeros(1, 3, *size_px))
+    p50 = {name: latency["p50"] for name, latency in latencies.items()}
+    flops_per_s = counter.get_total_flops() / (p50["ours fp32"] / 1e3)
+    gemm = _measure_gemm_flops_per_s(config.threads)
+    return {
+        "encoder": encoder,
+        "size_px": list(size_px),
+        "device": device_name(),
+        "threads": config.threads,
+        "num_warmup": NUM_WARMUP,
+        "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "timm")}
+        | {"python": platform.python_version()},
+        "latency_ms": latencies,
+        "size_bytes": bytes_of,
+        "fp32_against_best_rival": min(p50["timm"], p50["fused"]) / p50["ours fp32"],
+        "int8_against_our_fp32": p50["ours fp32"] / p50["ours int8"],
+        "int8_against_tutorial": p50["tutorial int8"] / p50["ours int8"],
+        "int8_size_percent": bytes_of["ours int8"] / bytes_of["ours fp32"] * 100,
+        "fp32_gflop_per_s": flops_per_s / 1e9,
+        "gemm_gflop_per_s": gemm / 1e9,
+        "fp32_share_of_gemm_percent": flops_per_s / gemm * 100,
+    }
+
+
+def _measure_gemm_flops_per_s(threads: int) -> float:
+    """Of a large fp32 matrix product in PyTorch: what this machine can do at best."""
+    torch.set_num_threads(threads)
+    a, b = torch.rand(_GEMM_SIDE, _GEMM_SIDE), torch.rand(_GEMM_SIDE, _GEMM_SIDE)
+    (times,) = time_in_turn([(lambda _: a @ b, np.zeros(0))], 10)
+    return 2 * _GEMM_SIDE**3 / (summarize(times)["p50"] / 1e3)
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table(title=f"{result['encoder']} at {result['size_px'][0]}x{result['size_px'][1]}, {result['device']}, "
+                        f"{result['threads']} threads")  # fmt: skip
+    for column in ("export", "p50 ms", "p90 ms", "MB"):
+        table.add_column(column, justify="left" if column == "export" else "right")
+    for name, latency in result["latency_ms"].items():
+        table.add_row(name, f"{latency['p50']:.1f}", f"{latency['p90']:.1f}", f"{result['size_bytes'][name] / 1e6:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"fp32: {result['fp32_against_best_rival']:.2f}x the best rival, "
+                  f"{result['fp32_share_of_gemm_percent']:.0f} % of a GEMM's rate; int8: "
+                  f"{result['int8_against_our_fp32']:.2f}x our fp32, {result['int8_against_tutorial']:.2f}x the "
+                  f"tutorial, {result['int8_size_percent']:.0f} % of the size", highlight=False)  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_with_settings(RivalsConfig, measure_rivals, "python -m benchmarks.onnx_rivals")
