@@ -1,4 +1,4 @@
-"""`python -m benchmarks.mil_executor ARTIFACT...`: how long the MIL executor takes, and how near to PyTorch it comes."""
+"""`python -m benchmarks.mil_executor ARTIFACT...`: how long the MIL executor takes, how near to PyTorch it comes."""
 
 import platform
 import resource

@@ -1,5 +1,6 @@
 """The whole line at its smallest, run once through the real command line and shared by the tests."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from PIL import Image
 
 from export.to_coreml import ToCoreMLConfig, to_coreml
 from export.to_onnx import ToOnnxConfig, to_onnx
+
+gc.freeze()  # coremltools collects garbage at every conversion; without this it walks through all of torch each time
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL_PRETRAIN = ("--image-size-px", "32", "--batch-size", "8", "--steps", "4", "--checkpoint-every", "2",

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import coremltools as ct
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import pytest
 import torch
 from mmseg.structures import SegDataSample
+from safetensors.torch import save_file
 
 import export.prepare
 from benchmarks.runtimes import OnnxModel
@@ -18,7 +20,10 @@ from export.to_coreml import ToCoreMLConfig, to_coreml, verify_program
 from export.to_onnx import ToOnnxConfig, to_onnx
 from export.verify import VerifyConfig, verify
 from mobileclip_dense.contract.artifact import load_artifact, load_golden
+from mobileclip_dense.contract.files import sha256_of
 from mobileclip_dense.dense.model import load_dense_run
+from mobileclip_dense.models import reparam
+from mobileclip_dense.models.reparam import fuse_model
 from mobileclip_dense.run import load_run
 from tests.conftest import Line, run_module
 
@@ -114,6 +119,41 @@ def test_a_wrong_fusion_stops_the_export(line: Line, tmp_path: Path, monkeypatch
     monkeypatch.setattr(export.prepare, "fuse_model", wrong)
     with pytest.raises(ValueError, match="fusion: relative error"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path / "artifacts"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("fold", ["_norm_affine", "_conv_norm", "_norm_linear", "_fold_scale", "_pointwise"])
+def test_a_fault_in_any_fold_stops_the_export(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fold: str
+) -> None:
+    right = getattr(reparam, fold)
+
+    def wrong(*layers: torch.nn.Module) -> Any:
+        answer = right(*layers)
+        if fold == "_norm_affine":
+            return answer[0] * 1.01, answer[1]
+        (layers[-1] if fold == "_fold_scale" else answer).weight.mul_(1.01)
+        return answer
+
+    monkeypatch.setattr(reparam, fold, wrong)
+    with pytest.raises(ValueError, match="fusion: relative error"):
+        to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_fused_or_half_fused_weights_is_refused(line: Line, tmp_path: Path) -> None:
+    model, _, _ = load_dense_run(line.run("depth"))
+    for name, module in (("fused", fuse_model(model)), ("half", model)):
+        if name == "half":
+            model.backbone = fuse_model(model.backbone)
+        copy = tmp_path / name
+        shutil.copytree(line.run("depth"), copy)
+        save_file({key: value.contiguous() for key, value in module.state_dict().items()}, copy / "weights.safetensors")
+        record = json.loads((copy / "run.json").read_text())
+        record["weights_sha256"] = sha256_of(copy / "weights.safetensors")
+        (copy / "run.json").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=r"weights\.safetensors does not fit config\.json: \d+ keys missing"):
+            to_coreml(ToCoreMLConfig(run=copy, out=tmp_path / "artifacts"))
     assert not (tmp_path / "artifacts").exists()
 
 
