@@ -186,10 +186,11 @@ def describe(
         for name in prepared.outputs
     )  # fmt: skip
     size = "x".join(map(str, prepared.golden["input"].shape[1:3]))
+    encoder = config.encoder if prepared.run.structure is None else f"{config.encoder}-pruned"
     fit = "resize the short side and crop the centre" if prepared.task == "embed-image" else "resize"
     class_names = tuple(record.get("class_names", ()))
     return Artifact(
-        name=f"{config.encoder}-{prepared.task}-{config.data.name}-{size}-{precision}.{runtime}",
+        name=f"{encoder}-{prepared.task}-{config.data.name}-{size}-{precision}.{runtime}",
         runtime=runtime,
         precision=precision,
         task=prepared.task,

@@ -16,7 +16,7 @@ def test_our_onnx_exports_are_timed_against_their_rivals(line: Line, tmp_path: P
     done = run_module("benchmarks.onnx_rivals", line.clip, "--artifacts", tmp_path, "--runs", 5, "--out", out)
     result = json.loads(out.read_text())
     p50 = {name: latency["p50"] for name, latency in result["latency_ms"].items()}
-    assert set(p50) == {"timm", "fused", "tutorial int8", "ours fp32", "ours int8"}
+    assert set(p50) == {"timm", "fused", "tutorial int8", "preprocessed int8", "ours fp32", "ours int8"}
     assert result["int8_against_our_fp32"] == pytest.approx(p50["ours fp32"] / p50["ours int8"])
     assert result["fp32_against_best_rival"] == pytest.approx(min(p50["timm"], p50["fused"]) / p50["ours fp32"])
     assert 0 < result["fp32_share_of_gemm_percent"] < 100
