@@ -183,9 +183,9 @@ def _accuracy(artifact: Artifact, runs: list[RunFiles]) -> str:
         cosine = artifact.parity.get("mean_cosine")
         return "-" if cosine is None else f"cosine {cosine:.4f}"
     key, name, unit, _ = HEADLINE[artifact.task]
-    measured = artifact.parity.get("miou_percent" if artifact.task == "segment" else "rmse_m")
-    if measured is not None:
-        return f"{name} {measured:.3g} {unit}"
+    figure = "miou_percent" if artifact.task == "segment" else "rmse_m"
+    if figure in artifact.parity:  # both on images resized to the model's input, unlike the run's own figure
+        return f"{name} {artifact.parity[figure]:.3g} {unit} (before: {artifact.parity[f'reference_{figure}']:.3g})"
     for run in runs:
         if run.record["weights_sha256"] == artifact.parent["weights_sha256"] and artifact.precision == "fp32":
             return f"{name} {run.record['metrics'][key]:.3g} {unit}"
