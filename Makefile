@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo
 
 test: .venv/installed lint
-	$(VENV)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed
 	$(VENV)/ruff check .

@@ -88,7 +88,6 @@ def test_a_full_disk_leaves_no_half_written_scenes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xdist_group("line")
 def test_a_full_disk_leaves_no_half_written_artifact_or_checkpoint(line: Line, tmp_path: Path) -> None:
     done = with_full_disk(200_000, "export.to_onnx", line.run("depth"), "--out", tmp_path / "artifacts")
     assert done.returncode == 1, done.stderr

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN
 
 README = (REPOSITORY / "README.md").read_text()
@@ -26,7 +24,6 @@ def commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.mark.xdist_group("readme")
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     found = commands()
     assert len(found) >= 12

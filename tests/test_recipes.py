@@ -9,8 +9,6 @@ from mobileclip_dense.models.clip import clip_name
 from mobileclip_dense.recipes.pretraining import RECIPES
 from tests.conftest import Line, run_module
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_pretraining_recipe_names_a_model(name: str) -> None:

@@ -21,8 +21,6 @@ from mobileclip_dense.contract.palette import overlay_classes
 from mobileclip_dense.contract.preprocess import load_image
 from tests.conftest import Line, run_module
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 def test_segment_draws_what_the_model_says(line: Line, tmp_path: Path) -> None:
     folder = line.artifact("segment", "fp32.onnx")

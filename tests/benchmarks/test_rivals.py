@@ -7,8 +7,6 @@ import pytest
 
 from tests.conftest import Line, run_module
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 def test_our_onnx_exports_are_timed_against_their_rivals(line: Line, tmp_path: Path) -> None:
     run_module("export.to_onnx", line.clip, "--precision", "fp32", "int8", "--out", tmp_path, "--allow-accuracy-drop")

@@ -31,7 +31,6 @@ def pruned_run(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.xdist_group("line")
 def test_a_pruned_run_reloads_from_its_folder_alone(line: Line, pruned_run: Path, tmp_path: Path) -> None:
     shutil.copytree(pruned_run, tmp_path / "alone")
     model, run, config = load_dense_run(tmp_path / "alone")
@@ -48,15 +47,13 @@ def test_a_pruned_run_reloads_from_its_folder_alone(line: Line, pruned_run: Path
     assert run.record["metrics"].keys() == parent_run.record["metrics"].keys()
 
 
-@pytest.mark.xdist_group("line")
 def test_a_pruned_run_exports(pruned_run: Path, tmp_path: Path) -> None:
     (onnx,) = to_onnx(ToOnnxConfig(run=pruned_run, out=tmp_path))
     parity = json.loads((onnx / "artifact.json").read_text())["parity"]
     assert parity["fp32_relative_error"] <= 1e-4
-    to_coreml(ToCoreMLConfig(run=pruned_run, out=tmp_path))
+    to_coreml(ToCoreMLConfig(run=pruned_run, out=tmp_path, allow_accuracy_drop=True))
 
 
-@pytest.mark.xdist_group("line")
 def test_fine_tuning_goes_on_from_the_whole_pruned_model(line: Line, pruned_run: Path, tmp_path: Path) -> None:
     command = ["mobileclip_dense", "finetune", "nano-segment", "--data", line.scenes / "ade", "--init", pruned_run]
     steps = [*SMALL_FINETUNE, "--max-iters", "2"]
@@ -76,7 +73,6 @@ def test_fine_tuning_goes_on_from_the_whole_pruned_model(line: Line, pruned_run:
     assert count_params(load_dense_run(tmp_path / "again")[0]) <= 0.9 * count_params(model)
 
 
-@pytest.mark.xdist_group("line")
 def test_a_depth_run_is_pruned_to_its_multiply_accumulates(line: Line, tmp_path: Path) -> None:
     prune(PruneConfig(run=line.run("depth"), out=tmp_path / "depth", target_macs=0.7))
     model, run, config = load_dense_run(tmp_path / "depth")
@@ -86,7 +82,6 @@ def test_a_depth_run_is_pruned_to_its_multiply_accumulates(line: Line, tmp_path:
     assert "rmse" in run.record["metrics"]
 
 
-@pytest.mark.xdist_group("line")
 def test_a_pruned_start_that_does_not_fit_is_refused(line: Line, pruned_run: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(f"thing {index}" for index in range(20)))
     _, _, config = load_dense_run(pruned_run)
@@ -103,7 +98,6 @@ def test_a_pruned_start_that_does_not_fit_is_refused(line: Line, pruned_run: Pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xdist_group("line")
 def test_pruning_refuses_what_it_cannot_do(line: Line, pruned_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="pretraining run"):
@@ -117,7 +111,6 @@ def test_pruning_refuses_what_it_cannot_do(line: Line, pruned_run: Path, tmp_pat
     assert not out.exists()
 
 
-@pytest.mark.xdist_group("line")
 def test_an_altered_or_lost_structure_is_noticed(pruned_run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(pruned_run, tmp_path / "copy")
     (folder / "structure.json").write_text("{}")

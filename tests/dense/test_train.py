@@ -24,7 +24,6 @@ from tests.conftest import REPOSITORY, SMALL_FINETUNE, Line, run_module, write_l
 from tests.models.test_reparam import randomize, relative_error
 
 
-@pytest.mark.xdist_group("line")
 def test_fine_tuning_starts_from_the_pretrained_tower(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "still"
     run_module("mobileclip_dense", "finetune", "nano-segment", "--data", line.scenes / "ade", "--out", out, "--init",
@@ -36,7 +35,6 @@ def test_fine_tuning_starts_from_the_pretrained_tower(line: Line, tmp_path: Path
     assert record["parent"]["weights_sha256"] == json.loads((line.clip / "run.json").read_text())["weights_sha256"]
 
 
-@pytest.mark.xdist_group("line")
 @pytest.mark.parametrize("task", ["segment", "depth"])
 def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, task: str) -> None:
     out = tmp_path / "killed"
@@ -57,7 +55,6 @@ def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, ta
     assert [entry["step"] for entry in read_metrics(out)] == [10, 20, 30]
 
 
-@pytest.mark.xdist_group("line")
 @pytest.mark.parametrize("task", ["segment", "depth"])
 def test_a_whole_dense_model_fuses_exactly(line: Line, task: str) -> None:
     model, _, _ = load_dense_run(line.run(task))

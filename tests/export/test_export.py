@@ -27,7 +27,6 @@ from mobileclip_dense.models.reparam import fuse_model
 from mobileclip_dense.run import load_run
 from tests.conftest import Line, run_module
 
-pytestmark = pytest.mark.xdist_group("line")
 TASKS = ("segment", "depth")
 
 
@@ -93,11 +92,10 @@ def test_the_saved_mlpackage_is_what_it_should_be(line: Line, task: str) -> None
     assert metadata["mobileclip_dense.task"] == task
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("kind", ["fp32.onnx", "int8.onnx", "fp16.coreml"])
-def test_verify_accepts_every_artifact(line: Line, task: str, kind: str) -> None:
-    figures = verify(VerifyConfig(artifact=line.artifact(task, kind)))
-    assert figures
+def test_verify_accepts_every_artifact(line: Line) -> None:
+    folders = list((line.root / "artifacts").iterdir())
+    assert len(folders) == 5
+    assert all(verify(VerifyConfig(artifact=folder)) for folder in folders)
 
 
 def test_an_mlpackage_with_an_unfused_norm_or_another_input_is_refused(line: Line) -> None:

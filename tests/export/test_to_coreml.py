@@ -16,22 +16,22 @@ from export.verify import VerifyConfig, verify
 from mobileclip_dense.contract.artifact import load_artifact, save_artifact
 from tests.conftest import Line, run_module
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 def test_compressed_weights_shrink_the_file_and_stay_close(line: Line, tmp_path: Path) -> None:
-    precisions = ("fp16", "w8", "p8", "p4")
+    precisions = ("w8", "p8", "p4")
     folders = to_coreml(
         ToCoreMLConfig(run=line.run("segment"), out=tmp_path, precision=precisions, allow_accuracy_drop=True)  # type: ignore[arg-type]
     )
+    folders.insert(0, line.artifact("segment", "fp16.coreml"))
     sizes = [sum(p.stat().st_size for p in (folder / "model.mlpackage").rglob("*")) for folder in folders]
     assert sizes[1] < 0.65 * sizes[0]
     assert sizes[3] < sizes[2] < 0.8 * sizes[0]
-    errors = [
-        load_artifact(folder).parity[f"{p}_relative_error"] for folder, p in zip(folders, precisions, strict=True)
-    ]
-    assert load_artifact(folders[0]).parity["fp32_relative_error"] < 1e-5 < errors[0] < errors[1] < 0.1
-    assert errors[2] < errors[3] < 0.5
+    fp16, w8, p8, p4 = (
+        load_artifact(folder).parity[f"{precision}_relative_error"]
+        for folder, precision in zip(folders, ("fp16", *precisions), strict=True)
+    )
+    assert load_artifact(folders[0]).parity["fp32_relative_error"] < 1e-5 < fp16 < w8 < 0.1
+    assert p8 < p4 < 0.5
     spec = ct.models.MLModel(str(folders[3] / "model.mlpackage"), skip_model_load=True).get_spec()
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
     assert sum(operation.type == "constexpr_lut_to_dense" for operation in block.operations) > 3
@@ -47,7 +47,7 @@ def test_int8_activations_are_calibrated_without_a_mac(line: Line, tmp_path: Pat
     assert load_artifact(folder).parity["rmse_increase_percent"] < 20
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["ios15", "ios18"])  # ios16 is the default, ios17 is tested with w8a8
 def test_every_target_gives_its_own_specification(line: Line, tmp_path: Path, target: str) -> None:
     (folder,) = to_coreml(
         ToCoreMLConfig(run=line.run("depth"), out=tmp_path, target=target, allow_accuracy_drop=True)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def test_a_forgotten_scale_stops_the_export(line: Line, tmp_path: Path, monkeypa
     expect_failure(line, tmp_path)
 
 
-@pytest.mark.parametrize("operator", ["conv", "gelu", "add", "softmax", "upsample_bilinear", "reduce_mean"])
+@pytest.mark.parametrize("operator", ["conv", "softmax", "reduce_mean"])
 def test_a_wrong_operator_stops_the_export(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operator: str
 ) -> None:

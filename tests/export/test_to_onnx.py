@@ -22,8 +22,6 @@ from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run import load_run
 from tests.conftest import Line, run_module
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 def test_float_pixels_give_what_bytes_give(line: Line, tmp_path: Path) -> None:
     (folder,) = to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path, pixels="float"))
@@ -106,8 +104,6 @@ def test_int8_says_what_was_quantized_and_what_it_cost(line: Line) -> None:
         node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in from_int8
     }
     assert fed == quantized
-    depth = load_artifact(line.artifact("depth", "int8.onnx")).parity
-    assert depth["rmse_m"] == pytest.approx(depth["reference_rmse_m"], rel=0.2)
 
 
 def test_weights_are_quantized_channel_by_channel(line: Line) -> None:

@@ -67,7 +67,6 @@ def test_an_apple_file_fills_the_encoder(tmp_path: Path) -> None:
     assert_same_features(encoder, reference)
 
 
-@pytest.mark.xdist_group("line")
 def test_our_pretraining_run_loads_in_open_clip_and_here(line: Line) -> None:
     file = line.clip / "weights.safetensors"
     clip = open_clip.create_model("MobileCLIP-nano", pretrained=str(file))

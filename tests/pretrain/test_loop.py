@@ -90,7 +90,6 @@ def test_biases_norms_and_the_temperature_do_not_decay() -> None:
     assert len(free["params"]) == 4
 
 
-@pytest.mark.xdist_group("line")
 def test_a_run_folder_explains_itself(line: Line) -> None:
     record = json.loads((line.clip / "run.json").read_text())
     assert "pretrain nano-scenes" in record["command"]
@@ -101,7 +100,6 @@ def test_a_run_folder_explains_itself(line: Line) -> None:
     assert config["steps"] == 4
 
 
-@pytest.mark.xdist_group("line")
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = ["mobileclip_dense", "pretrain", "nano-scenes", "--data", line.scenes / "shards", "--out", out,
@@ -125,7 +123,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(line: Line, tmp_pat
     assert [line["loss"] for line in read_metrics(out)] == [line["loss"] for line in read_metrics(whole)]
 
 
-@pytest.mark.xdist_group("line")
 def test_a_complete_run_is_not_overwritten(line: Line) -> None:
     before = (line.clip / "weights.safetensors").read_bytes()
     again = run_module("mobileclip_dense", "pretrain", "nano-scenes", "--data", line.scenes / "shards", "--out",
@@ -135,7 +132,6 @@ def test_a_complete_run_is_not_overwritten(line: Line) -> None:
     assert (line.clip / "weights.safetensors").read_bytes() == before
 
 
-@pytest.mark.xdist_group("line")
 def test_two_processes_train_the_same_weights_on_both(line: Line, tmp_path: Path) -> None:
     """DDP over gloo through the real command line: it runs, and its loss starts near ln(batch of both)."""
     scenes, out = tmp_path / "scenes", tmp_path / "two"
