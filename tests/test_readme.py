@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN
 
@@ -46,13 +47,29 @@ def test_every_file_that_the_readme_names_exists() -> None:
         assert (REPOSITORY / name).exists(), name
 
 
+def result(name: str) -> Any:
+    return json.loads((REPOSITORY / "benchmarks" / "results" / name).read_text())
+
+
 def test_the_measured_figures_are_those_of_their_files() -> None:
-    results = REPOSITORY / "benchmarks" / "results"
-    demo = json.loads((results / "demo.json").read_text())
+    text = " ".join(README.split())
+    demo, camvid = result("demo.json"), result("camvid-mci2.json")
     for verdict in demo["verdicts"]:
-        assert verdict["sentence"] in README
-    for row in demo["artifacts"]["rows"]:
+        assert verdict["sentence"] in text
+    for row in demo["artifacts"]["rows"] + camvid["artifacts"]["rows"]:
         assert "| " + " | ".join(row) + " |" in README
-    camvid = json.loads((results / "camvid-mci0.json").read_text())
-    miou = camvid["runs"]["segment-mci0"]["metrics"]["mIoU"]
-    assert f"mIoU {miou:.2f} %" in " ".join(README.split())
+    assert f"mIoU {result('camvid-mci0.json')['runs']['segment-mci0']['metrics']['mIoU']:.2f} %" in text
+
+
+def test_the_figures_of_the_exports_are_those_of_their_files() -> None:
+    text = " ".join(README.split())
+    rivals = result("onnx-rivals-mci2.json")
+    for name, latency in rivals["latency_ms"].items():
+        size = rivals["size_bytes"][name] / 1e6
+        assert f"| {name} | {latency['p50']:.1f} / {latency['p90']:.1f} | {size:.1f} |" in README
+    assert f"fp32 is {rivals['fp32_against_best_rival']:.2f}x as fast as the best rival" in text
+    assert f"int8 is {rivals['int8_against_our_fp32']:.2f}x as fast as our fp32" in text
+    assert f"{rivals['int8_against_tutorial']:.2f}x the tutorial's `quantize_static`" in text
+    for name, figures in result("mil-executor-mci2.json")["artifacts"].items():
+        key = "golden_agreement_percent" if "segment" in name else "abs_rel_percent"
+        assert f"{figures[key]:.2f} % of the pixels" in text or f"within {figures[key]:.3f} %" in text
