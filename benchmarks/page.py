@@ -27,7 +27,7 @@ table { border-collapse: collapse; font-size: .9rem; } td, th { border-bottom: 1
 padding: .35rem .6rem; text-align: right; vertical-align: top; } td:first-child, th:first-child { text-align: left; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 1rem; }
 figure { margin: 0; } img { width: 100%; height: auto; } .pictures img { image-rendering: pixelated; }
-figcaption { font-size: .85rem; opacity: .8; } .curves img { background: #fff; }
+figcaption { font-size: .85rem; opacity: .8; } .curves img { background: #fff; width: auto; max-width: 100%; }
 .yes { border-left: 4px solid #2a8; padding-left: .7rem; } .no { border-left: 4px solid #d73; padding-left: .7rem; }
 """
 
@@ -87,7 +87,8 @@ def _curves(runs: list[RunFiles]) -> str:
         labelled = set()
         for run in (run for run in runs if run.task == task):
             pretrained = run.config.get("init") is not None
-            label = "CLIP loss" if task == "pretrain" else "pretrained" if pretrained else "from scratch"
+            start = "pruned" if "structure_sha256" in run.record else "pretrained" if pretrained else "from scratch"
+            label = "CLIP loss" if task == "pretrain" else start
             colour = "#1f6fb4" if pretrained or task == "pretrain" else "#d8722c"
             steps, losses = [line["step"] for line in run.curve], [line["loss"] for line in run.curve]
             axes.plot(steps, losses, color=colour, linewidth=1.3, label=None if label in labelled else label)
