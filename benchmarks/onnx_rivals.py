@@ -39,7 +39,7 @@ from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.contract.preprocess import unit_planes
 from mobileclip_dense.models.clip import build_clip
-from mobileclip_dense.run import load_run
+from mobileclip_dense.run import fill_model, load_run
 
 _OLD_OPSET = 18
 _GEMM_SIDE = 2048
@@ -77,7 +77,7 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
     ours = {p: _find(config.artifacts, run.record["weights_sha256"], p) for p in ("fp32", "int8")}
     size_px = load_onnx_artifact(ours["fp32"])[0].input_size_px
     clip, _, _ = build_clip(run.config.encoder, run.config.image_size_px)
-    clip.load_state_dict(run.weights)
+    fill_model(clip, run)
     trunk = clip.visual.trunk.eval()
     calibration = sample_images(run.config, "train", NUM_CALIBRATION, size_px)
     with TemporaryDirectory() as scratch:

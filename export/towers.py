@@ -7,7 +7,7 @@ from export.prepare import NUM_GOLDEN, Normalized, Prepared, fuse_exactly, predi
 from export.samples import read_pairs
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.models.clip import build_clip
-from mobileclip_dense.run import Run
+from mobileclip_dense.run import Run, fill_model
 
 _IMAGE, _TEXT = ("image_embedding",), ("text_embedding",)
 
@@ -43,10 +43,7 @@ def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -
         FileNotFoundError, ValueError: the weights do not fit, the shards cannot be read, or fusion is not exact.
     """
     clip, tokenizer, _ = build_clip(config.encoder, config.image_size_px)
-    missing, leftover = clip.load_state_dict(run.weights, strict=False)
-    if missing or leftover:
-        raise ValueError(f"{run.folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
-                         f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}")  # fmt: skip
+    fill_model(clip, run)
     clip.eval()
     images, captions = read_pairs(config, "val", NUM_GOLDEN, size_px)
     network = ImageTower(fuse_exactly(clip.visual, run.folder), config.encoder).eval()

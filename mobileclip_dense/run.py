@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from mobileclip_dense.config import Config, config_from_json, config_to_json
 from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, write_json
@@ -176,6 +177,24 @@ def load_run(folder: Path) -> Run:
         _check_hash(folder / "structure.json", record["structure_sha256"])
         structure = read_json(folder / "structure.json")
     return Run(folder=folder, config=config, record=record, weights=read_safetensors(path), structure=structure)
+
+
+def fill_model(model: nn.Module, run: Run) -> None:
+    """Load a run's weights into a model built from its config.
+
+    Raises:
+        ValueError: keys are missing or left over, or tensors have another shape.
+    """
+    expected = model.state_dict()
+    missing, leftover = sorted(expected.keys() - run.weights.keys()), sorted(run.weights.keys() - expected.keys())
+    reshaped = [
+        name for name in run.weights.keys() & expected.keys() if run.weights[name].shape != expected[name].shape
+    ]
+    if missing or leftover or reshaped:
+        raise ValueError(f"{run.folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
+                         f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}, {len(reshaped)} of another shape "
+                         f"{sorted(reshaped)[:3]}; are they of a fused model?")  # fmt: skip
+    model.load_state_dict(run.weights)
 
 
 def _check_hash(path: Path, expected: str) -> None:

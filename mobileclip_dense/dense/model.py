@@ -14,7 +14,7 @@ from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
 from mobileclip_dense.models.structure import apply_structure
-from mobileclip_dense.run import Run, load_run
+from mobileclip_dense.run import Run, fill_model, load_run
 
 
 def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
@@ -101,10 +101,7 @@ def build_from_run(config: FinetuneConfig, run: Run) -> EncoderDecoder:
             apply_structure(model, run.structure)
         except ValueError as error:
             raise ValueError(f"{run.folder / 'structure.json'}: {error}") from None
-    missing, leftover = model.load_state_dict(run.weights, strict=False)
-    if missing or leftover:
-        raise ValueError(f"{run.folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
-                         f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}")  # fmt: skip
+    fill_model(model, run)
     return model
 
 
