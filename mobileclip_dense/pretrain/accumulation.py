@@ -1,0 +1,106 @@
+"""Contrastive batches larger than memory, in two passes: gradient caching (Gao et al. 2021, arXiv 2101.06983).
+
+A contrastive loss does not split over micro-batches, but its gradient with respect to the features does: the first pass
+computes the features of all micro-batches and keeps no graph, the loss of them all gives their gradient, and the second
+pass computes each micro-batch again and back-propagates its share. The result is the gradient of the whole batch for
+one more forward pass, with the activations of one micro-batch in memory. BatchNorm normalises each micro-batch by its
+own statistics, as it does with any other way of accumulating.
+
+Both passes must see the same network. Random numbers (drop path, dropout) are replayed, and only the second pass
+updates BatchNorm's running statistics. Under torch.compile the replay is exact only where the random numbers of a graph
+do not depend on whether it records gradients.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from mobileclip_dense.pretrain.losses import Features, Losses
+
+
+def backward(
+    fabric: Fabric,
+    model: nn.Module,
+    micro_batches: Sequence[tuple[Tensor, ...]],
+    loss_of: Callable[[Features], Losses],
+) -> Losses:
+    """Add the gradient of the loss of all micro-batches together to the parameters; the losses, detached.
+
+    Processes synchronise their gradients once, in the last micro-batch, and must bring equally many micro-batches. A
+    single micro-batch is the ordinary forward and backward pass.
+
+    Args:
+        fabric: what set up `model`.
+        model: `Towers` after `fabric.setup`.
+        micro_batches: the arguments of the model's forward pass, each of any number of pairs.
+        loss_of: the losses of the features of all pairs in the order of `micro_batches`. Teachers' features have to be
+            of the whole batch, too.
+    """
+    if len(micro_batches) == 1:
+        losses = loss_of(model(*micro_batches[0]))
+        fabric.backward(losses.total)
+        return losses._replace(total=losses.total.detach())
+    random_states, parts = [], []
+    with torch.no_grad(), _frozen_running_statistics(model):
+        for micro_batch in micro_batches:
+            random_states.append(_random_states(fabric.device))
+            parts.append(model(*micro_batch))
+    features, scale = _joined(parts)
+    losses = loss_of(features)
+    *gradients, scale_gradient = torch.autograd.grad(losses.total, (features.image, *features.texts, scale))
+    sizes = [len(part.image) for part in parts]
+    shares = list(zip(*(torch.split(gradient, sizes) for gradient in gradients), strict=True))
+    random_states.append(_random_states(fabric.device))
+    last = len(micro_batches) - 1
+    for index, micro_batch in enumerate(micro_batches):
+        _set_random_states(fabric.device, random_states[index])
+        with fabric.no_backward_sync(model, enabled=index < last):  # type: ignore[arg-type]
+            image, texts, logit_scale = model(*micro_batch)
+            # A scalar that has the wanted gradient, so that Fabric's precision may scale it like any loss.
+            surrogate = sum((part * share).sum() for part, share in zip((image, *texts), shares[index], strict=True))
+            if index == last:  # all micro-batches yield the same scale: its gradient counts once
+                surrogate = surrogate + logit_scale * scale_gradient
+            fabric.backward(surrogate)
+    _set_random_states(fabric.device, random_states[-1])
+    return losses._replace(total=losses.total.detach())
+
+
+def _joined(parts: Sequence[Features]) -> tuple[Features, Tensor]:
+    """The features of all micro-batches in one, as leaves that ask for a gradient; their logit scale again."""
+    image = torch.cat([part.image for part in parts]).requires_grad_()
+    texts = tuple(torch.cat(pieces).requires_grad_() for pieces in zip(*(part.texts for part in parts), strict=True))
+    scale = torch.as_tensor(parts[-1].logit_scale).requires_grad_()
+    return Features(image, texts, scale), scale
+
+
+@contextmanager
+def _frozen_running_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalise by the statistics of the batch and leave running statistics and their counter alone.
+
+    `track_running_stats` of a module in training decides just that: it neither reads nor writes its buffers.
+    """
+    tracking = [one for one in model.modules() if one.training and getattr(one, "track_running_stats", False)]
+    for module in tracking:
+        module.track_running_stats = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True  # type: ignore[assignment]
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    """Of the CPU's generator and, if it is another one, of the device's."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state())
+    return states
+
+
+def _set_random_states(device: torch.device, states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1])

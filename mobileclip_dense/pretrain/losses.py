@@ -1,0 +1,167 @@
+"""The losses of CLIP (arXiv 2103.00020) and of multi-modal reinforced distillation (MobileCLIP, arXiv 2311.17049,
+section 3.2; used by arXiv 2405.08911), over the batches of all processes.
+
+In one direction, with the rows of this process and the columns of all processes:
+
+    log p = log softmax(s rows columns^T)                          the student, s its logit scale
+    P     = mean over teachers k of softmax(tau_k rows_k columns_k^T)
+    C     = - mean over rows of log p of the row's own pair        contrastive
+    D     = - mean over rows of the sum over columns of P log p    distillation
+
+Both are averaged over the two directions, image to text and text to image; the loss is the sum over caption sets (real,
+synthetic) of w_0 C + w_1 D. Each direction takes the softmax of its own logits: the transpose of the other direction's
+P is something else, whose rows do not even sum to one.
+
+Everything is float32, under autocast as well: at a scale of 100 the rounding of a bfloat16 cosine near one (2^-9) is
+worth 0.2 of a logit, as much as tells two good captions apart.
+
+There is one way of gathering. The rows of a process meet the columns of all, B x WB logits on each of W processes with
+B pairs, and columns carry gradients back to the process that they came from. The gradient that DDP then averages is
+that of one process with all WB pairs, the logit scale's included. Without gradients through the gather, a feature would
+miss its part as a column of other processes' rows; with WB x WB logits on every process, the same gradient would cost
+W times the memory and work.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed._functional_collectives import all_gather_tensor_autograd
+
+
+class Features(NamedTuple):
+    """What one network, the student or a teacher, makes of B images and of one or more captions per image."""
+
+    image: Tensor
+    """Float [B,D], unit norm."""
+    texts: tuple[Tensor, ...]
+    """Per caption set (say real and synthetic) float [B,D], unit norm."""
+    logit_scale: Tensor | float
+    """Scalar that multiplies the cosines: the exponential of CLIP's parameter, a teacher's tau (DataCompDR: 100)."""
+
+
+class Losses(NamedTuple):
+    """Float32 scalars over the rows of this process; their mean over processes is that of the whole batch."""
+
+    total: Tensor
+    """w_0 contrastive + w_1 distillation."""
+    contrastive: Tensor
+    """C summed over caption sets, detached."""
+    distillation: Tensor
+    """D summed over caption sets, detached; 0 without teachers."""
+
+
+def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float) -> Tensor:
+    """CLIP's loss, a float32 scalar, of unit-norm features float [B,D] and the scale that multiplies their cosines.
+
+    It runs over the pairs of all processes of the default process group, each of which brings the same B.
+    """
+    return reinforced_loss(Features(image, (text,), logit_scale)).total
+
+
+def distillation_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float, teachers: Sequence[Features]) -> Tensor:
+    """The distillation part alone for one caption set, a float32 scalar; arguments as in the other two losses."""
+    return reinforced_loss(Features(image, (text,), logit_scale), teachers, weights=(0.0, 1.0)).total
+
+
+def reinforced_loss(
+    student: Features, teachers: Sequence[Features] = (), *, weights: tuple[float, float] = (1.0, 0.0)
+) -> Losses:
+    """The sum over caption sets of w_0 contrastive + w_1 distillation, over the pairs of all processes.
+
+    Without teachers it is CLIP's loss. Teachers' features may be stored ones or those of frozen networks run in the
+    same step; widths and scales differ as they like, and no gradient reaches them. Every process brings the same B and
+    takes part in one collective for the student and one for the teachers.
+
+    Args:
+        student: its features and logit scale, which the gradient reaches.
+        teachers: features of the same images and captions, with as many caption sets as the student's.
+        weights: (w_0, w_1).
+
+    Raises:
+        ValueError: a teacher's pairs or caption sets differ in number from the student's, or w_1 is not 0 without
+            teachers.
+    """
+    _check(student, teachers, weights)
+    with torch.autocast(student.image.device.type, enabled=False):
+        everyones = _gather([student])[0]
+        with torch.no_grad():
+            everyones_teachers = _gather(teachers)
+        contrastive = distillation = torch.zeros((), device=student.image.device)
+        for caption_set in range(len(student.texts)):
+            for direction in ("image to text", "text to image"):
+                log_p = _logits(student, everyones, caption_set, direction).log_softmax(dim=1)
+                contrastive = contrastive + F.nll_loss(log_p, _own_columns(log_p)) / 2
+                if teachers:
+                    targets = _targets(teachers, everyones_teachers, caption_set, direction)
+                    distillation = distillation - (targets * log_p).sum(dim=1).mean() / 2
+        total = weights[0] * contrastive + weights[1] * distillation
+    return Losses(total, contrastive.detach(), distillation.detach())
+
+
+def split_teachers(embeddings: Tensor, dims: Sequence[int]) -> tuple[Tensor, ...]:
+    """Embeddings of several teachers side by side, float [B,sum D_k] -> per teacher float32 [B,D_k] of unit norm.
+
+    Raises:
+        ValueError: the width is not the sum of `dims`.
+    """
+    if embeddings.shape[-1] != sum(dims):
+        raise ValueError(f"teachers' embeddings: found a width of {embeddings.shape[-1]}, expected {sum(dims)} "
+                         f"({' + '.join(map(str, dims))})")  # fmt: skip
+    return tuple(F.normalize(part.float(), dim=-1) for part in torch.split(embeddings, list(dims), dim=-1))
+
+
+@torch.no_grad()
+def _targets(teachers: Sequence[Features], everyones: Sequence[Features], caption_set: int, direction: str) -> Tensor:
+    """P of one direction, float32 [B,WB]."""
+    targets = torch.zeros((), device=teachers[0].image.device)
+    for teacher, everyones_teacher in zip(teachers, everyones, strict=True):
+        targets = targets + _logits(teacher, everyones_teacher, caption_set, direction).softmax(dim=1)
+    return targets / len(teachers)
+
+
+def _logits(own: Features, everyones: Features, caption_set: int, direction: str) -> Tensor:
+    """Scaled cosines of one direction, float32 [B,WB]."""
+    if direction == "image to text":
+        rows, columns = own.image, everyones.texts[caption_set]
+    else:
+        rows, columns = own.texts[caption_set], everyones.image
+    return (own.logit_scale * rows.float()) @ columns.T
+
+
+def _own_columns(log_p: Tensor) -> Tensor:
+    """The column of each row's own pair among those of all processes, int64 [B]."""
+    size = log_p.shape[0]
+    rank = dist.get_rank() if _is_distributed() else 0
+    return torch.arange(size, device=log_p.device) + size * rank
+
+
+def _gather(networks: Sequence[Features]) -> list[Features]:
+    """Float32 features [B,D] -> [WB,D], rank after rank, in one collective for all of them, which carries gradients."""
+    parts = [part.float() for network in networks for part in (network.image, *network.texts)]
+    if parts and _is_distributed():
+        assert dist.group.WORLD is not None
+        gathered = all_gather_tensor_autograd(torch.cat(parts, dim=1), 0, dist.group.WORLD)
+        parts = list(gathered.split([part.shape[1] for part in parts], dim=1))
+    left = iter(parts)
+    return [Features(next(left), tuple(next(left) for _ in network.texts), network.logit_scale) for network in networks]
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _check(student: Features, teachers: Sequence[Features], weights: tuple[float, float]) -> None:
+    if weights[1] and not teachers:
+        raise ValueError(f"weights: found {weights[1]} for distillation, expected 0 where there are no teachers")
+    expected = (len(student.image), len(student.texts))
+    for number, one in enumerate((student, *teachers)):
+        for part in (one.image, *one.texts):
+            found = (len(part), len(one.texts))
+            if found != expected:
+                name = f"teacher {number}" if number else "student"
+                raise ValueError(f"{name}: found {found[0]} pairs, {found[1]} caption sets; expected {expected[0]}, "
+                                 f"{expected[1]} as the student's images")  # fmt: skip
