@@ -36,18 +36,27 @@ class ScenesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Pretrain an image encoder with its text tower, CLIP's way, on captioned images in webdataset shards."""
+    """Pretrain an image encoder with its text tower on captioned images: CLIP, or distillation from teachers."""
 
-    data: Path
-    """Folder with train/*.tar and val/*.tar (jpg, txt or syn.json), as `scenes` writes under shards/."""
+    data: tuple[str, ...]
+    """Sources of webdataset shards, each a folder with train/*.tar, or a path or URL with a brace range such as
+    https://host/{00000..00127}.tar. Samples as img2dataset, DataCompDR, `scenes` and `reinforce` write them."""
     out: Path
     """Run folder; the same command resumes it if it was interrupted."""
-    encoder: str = "nano"
-    """nano, mci0, mci1 or mci2."""
+    data_weights: tuple[float, ...] = ()
+    """How often each source is drawn from, relative to the others; shards are then drawn with replacement. Empty: every
+    shard once per pass."""
+    val_data: str | None = None
+    """Held-out pairs for retrieval, a source like those of --data; None: val/*.tar of the first --data folder."""
+    model: str = "nano"
+    """nano, mci0, mci1, mci2, or any model name of open_clip (ViT-B-16, MobileCLIP-B, MobileCLIP2-S4, ...)."""
     image_size_px: int = 256
     """Training crop, pixels."""
     batch_size: int = 1024
     """Image-caption pairs per step and process."""
+    accumulate: int = 1
+    """Micro-batches per step: the loss still sees the whole batch, memory holds one micro-batch, features are computed
+    twice (gradient caching). Divides --batch-size."""
     steps: int = 30_000
     """Optimizer steps."""
     learning_rate: float = 1e-3
@@ -61,29 +70,71 @@ class PretrainConfig:
     clip_grad_norm: float = 1.0
     """Largest gradient norm."""
     crop_scale_min: float = 0.4
-    """Smallest share of the image that a training crop covers, 0..1."""
+    """Smallest share of the image that a training crop covers, 0..1; reinforced samples bring their crops."""
+    contrastive_weight: float = 1.0
+    """Weight of CLIP's loss."""
+    distillation_weight: float = 0.0
+    """Weight of the loss against the teachers; above 0 wants reinforced shards or --teachers."""
+    teacher_dims: tuple[int, ...] = ()
+    """Widths of the teachers whose embeddings lie side by side in the shards (DataCompDR: 768 768); empty: as
+    reinforcement.json beside the shards says."""
+    teacher_temperatures: tuple[float, ...] = ()
+    """Scale of each teacher's similarities (DataCompDR: 100 100); empty: as reinforcement.json or --teachers say."""
+    teachers: tuple[str, ...] = ()
+    """Frozen teachers run in every step, in place of stored embeddings: MODEL:TAG, MODEL:FILE or a run folder."""
+    ema_decay: float = 0.0
+    """Decay of a moving average of the weights, which is then what is evaluated and saved; 0: none."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the forward and backward pass."""
+    compile: bool = False
+    """Compile the towers with torch.compile: faster steps after a minute or more of compilation."""
+    grad_checkpointing: bool = False
+    """Compute activations a second time in the backward pass: less memory, slower steps."""
     devices: int = 1
-    """Processes on this machine; under torchrun, its number of processes per node."""
-    num_nodes: int = 1
-    """Machines, under torchrun."""
+    """Processes on this machine; under torchrun its own numbers count instead."""
     num_workers: int = 1
     """Data-loading processes per training process."""
+    shuffle_block: int = 5000
+    """Samples that a worker holds and shuffles at a time."""
+    max_bad_share: float = 0.01
+    """Stop when more than this share of the samples cannot be used, 0..1."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    evaluate_every: int | None = None
+    """Steps between evaluations (retrieval, and zero-shot where --zeroshot-data is given); None: at the end only."""
+    zeroshot_data: Path | None = None
+    """Folder in ImageNet's layout, CLASS/*.jpg, for zero-shot classification; None: none."""
+    class_names: Path | None = None
+    """Text file that names the classes of --zeroshot-data: a line for each of its folders in sorted order."""
+    templates: Path | None = None
+    """Text file of prompt templates, one to a line, {} where the name goes; None: open_clip's short list."""
     seed: int = 0
     """Seeds weights, shuffling and crops."""
     force: bool = False
     """Start over if the run folder exists."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "devices", "num_nodes", "checkpoint_every"):
+        for name in ("batch_size", "accumulate", "steps", "devices", "checkpoint_every", "shuffle_block"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
+        _require(self, "data", len(self.data) > 0, "at least one source of shards")
+        fits = len(self.data_weights) in (0, len(self.data)) and all(weight > 0 for weight in self.data_weights)
+        _require(self, "data_weights", fits, f"none, or one above 0 for each of {len(self.data)} sources")
+        _require(self, "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
         _require(self, "num_workers", self.num_workers >= 0, "at least 0")
         _require(self, "warmup_steps", 0 <= self.warmup_steps <= self.steps, "at least 0, at most --steps")
         _require(self, "image_size_px", self.image_size_px >= 32, "at least 32")
         _require(self, "crop_scale_min", 0 < self.crop_scale_min <= 1, "in (0, 1]")
+        _require(self, "max_bad_share", 0 <= self.max_bad_share <= 1, "in [0, 1]")
+        _require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        _require(self, "evaluate_every", self.evaluate_every is None or self.evaluate_every >= 1, "at least 1")
+        _require(self, "class_names", (self.class_names is None) == (self.zeroshot_data is None),
+                 "a file exactly where --zeroshot-data is given")  # fmt: skip
+        for name in ("contrastive_weight", "distillation_weight"):
+            _require(self, name, getattr(self, name) >= 0, "at least 0")
+        _require(self, "distillation_weight", self.contrastive_weight + self.distillation_weight > 0,
+                 "above 0 where --contrastive-weight is 0")  # fmt: skip
+        _require(self, "teachers", not self.teachers or self.distillation_weight > 0,
+                 "none where --distillation-weight is 0")  # fmt: skip
 
 
 Task = Literal["segment", "depth"]
@@ -191,7 +242,15 @@ def config_to_json(config: Config) -> dict[str, Any]:
         for name, value in dataclasses.asdict(config).items()
         if name != "force"
     }
+    if isinstance(config, PretrainConfig):
+        values["data"] = [_absolute(source) for source in config.data]
+        values["val_data"] = None if config.val_data is None else _absolute(config.val_data)
     return {"command": "pretrain" if isinstance(config, PretrainConfig) else "finetune", **values}
+
+
+def _absolute(source: str) -> str:
+    """A local source of shards by its absolute path; URLs and pipes as they are."""
+    return source if "://" in source or source.startswith("pipe:") else str(Path(source).absolute())
 
 
 def config_from_json(values: dict[str, Any], source: Path) -> Config:
@@ -208,9 +267,8 @@ def config_from_json(values: dict[str, Any], source: Path) -> Config:
     given = {name: value for name, value in values.items() if name != "command"}
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{source}: unknown fields {', '.join(unknown)}; was it written by another version?")
-    paths = {"data", "out", "init", "class_names"}
     for name, value in given.items():
-        if name in paths and value is not None:
+        if known[name].type in (Path, Path | None) and value is not None:
             given[name] = Path(value)
         elif isinstance(value, list):
             given[name] = tuple(value)

@@ -1,135 +1,246 @@
 """CLIP pretraining: a Lightning Fabric loop over webdataset shards (arXiv 2405.08911, section 3)."""
 
+import math
+import os
+import signal
+import threading
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from lightning.fabric import Fabric
-from open_clip.loss import ClipLoss
-from open_clip.model import CustomTextCLIP
+from open_clip.model import CLIP, CustomTextCLIP
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.data.shards import CaptionedImages, list_shards
-from mobileclip_dense.models.clip import build_clip
-from mobileclip_dense.pretrain.retrieval import measure_retrieval
-from mobileclip_dense.run import (
-    append_metrics,
-    drop_metrics_after,
-    finish_run,
-    load_checkpoint,
-    open_run,
-    save_checkpoint,
+from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.data.stream import Batch, CaptionStream, summarise_bad
+from mobileclip_dense.models.clip import Tokenizer, build_clip
+from mobileclip_dense.pretrain.accumulation import backward
+from mobileclip_dense.pretrain.checkpoint import (
+    Position,
+    checkpoint_file,
+    gather_objects,
+    resume_training,
+    save_training,
 )
+from mobileclip_dense.pretrain.evaluation import HeldOut, find_held_out, measure
+from mobileclip_dense.pretrain.log import Log
+from mobileclip_dense.pretrain.losses import Losses, reinforced_loss
+from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
+from mobileclip_dense.pretrain.teaching import Teaching, find_teaching
+from mobileclip_dense.pretrain.towers import Towers
+from mobileclip_dense.run import finish_run, open_run
 
 _MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
-_LOG_EVERY = 10
+_KEYS_NAMED = 8
+
+
+@dataclass
+class Training:
+    """What one process trains with and where it stands.
+
+    Attributes:
+        clip: the bare model. towers: the same as Fabric wraps it. average: moving average of its weights, if wanted.
+        step: optimizer steps done. positions: of this process's loader workers after the batches trained on.
+    """
+
+    fabric: Fabric
+    config: PretrainConfig
+    clip: CLIP | CustomTextCLIP
+    tokenizer: Tokenizer
+    normalization: Normalization
+    teaching: Teaching | None
+    towers: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: ModelEmaV3 | None
+    step: int
+    positions: list[Position | None]
+
+    @property
+    def result(self) -> CLIP | CustomTextCLIP:
+        """What is measured and saved: the moving average where there is one."""
+        return self.clip if self.average is None else self.average.module
+
+    def measure(self, held_out: HeldOut) -> dict[str, float]:
+        """Held-out figures of the result."""
+        return measure(self.result, self.tokenizer, self.normalization, held_out, device=self.fabric.device)
 
 
 def pretrain(config: PretrainConfig) -> None:
     """Train, or go on training, the run `config.out`; one process per device.
 
     Raises:
-        FileNotFoundError: no shards. FileExistsError: see `open_run`. ValueError: an unknown encoder, too few shards,
-            an undecodable sample, a loss that is not finite.
+        FileNotFoundError: no shards, or nothing says who the teachers are. FileExistsError: see `open_run`.
+        ValueError: an unknown model, too few shards, too many samples that cannot be used, a loss that is not finite.
     """
     started = time.time()
-    train_shards, val_shards = list_shards(config.data, "train"), list_shards(config.data, "val")
     if config.image_size_px % 32:
         raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of 32")
-    strategy = "ddp" if config.devices * config.num_nodes > 1 else "auto"
-    fabric = Fabric(devices=config.devices, num_nodes=config.num_nodes, precision=config.precision, strategy=strategy)
+    shards = [list_shards(source, "train") for source in config.data]
+    held_out = find_held_out(config)
+    if _is_first_process():  # before the others start: they would wait for a process that has already given up
+        open_run(config)
+    training = _set_up(_launch(config), config)
+    finished = _train(training, iter(_load(training, shards)), held_out)
+    fabric, bad = training.fabric, summarise_bad(gather_objects(training.positions))
+    if fabric.is_global_zero and not finished:
+        print(f"{config.out}: SIGTERM: step {training.step} of {config.steps} is saved; repeat the command to go on")
+    elif fabric.is_global_zero:
+        metrics = training.measure(held_out)
+        finish_run(config, training.result.state_dict(), metrics, started=started, device=str(fabric.device),
+                   details={"skipped_samples": bad.by_kind})  # fmt: skip
+        for line in (*bad.lines, _summary(config, metrics)):
+            print(line)
+    fabric.barrier()
+
+
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
+
+
+def _launch(config: PretrainConfig) -> Fabric:
+    """The processes of torchrun where it started us, else `config.devices` of our own."""
+    per_node, nodes = config.devices, 1
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // per_node
+    strategy = "ddp" if per_node * nodes > 1 else "auto"
+    fabric = Fabric(devices=per_node, num_nodes=nodes, precision=config.precision, strategy=strategy)
     fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
-    clip, tokenizer, normalization = build_clip(config.encoder, config.image_size_px)
-    if fabric.is_global_zero:
-        open_run(config)
-    fabric.barrier()
-    model, optimizer = fabric.setup(clip, build_optimizer(clip, config))
-    step = _resume(config.out, clip, optimizer)
-    stream = CaptionedImages(
-        train_shards, tokenizer, normalization, image_size_px=config.image_size_px, batch_size=config.batch_size,
-        crop_scale_min=config.crop_scale_min, seed=config.seed, rank=fabric.global_rank, world_size=fabric.world_size,
-        first_batch=step,
+    return fabric
+
+
+def _set_up(fabric: Fabric, config: PretrainConfig) -> Training:
+    clip, tokenizer, normalization = build_clip(config.model, config.image_size_px)
+    if config.grad_checkpointing:
+        clip.set_grad_checkpointing()
+    on_gpu = fabric.device.type == "cuda"
+    # On a CPU, torch 2.11 crashes in the backward pass of MCi's convolutions in channels-last.
+    clip.to(fabric.device, memory_format=torch.channels_last if on_gpu else torch.contiguous_format)
+    teaching = find_teaching(config, fabric.device)
+    average = ModelEmaV3(clip, decay=config.ema_decay) if config.ema_decay else None
+    optimizer = build_optimizer(clip, config)
+    towers: nn.Module = torch.compile(Towers(clip)) if config.compile else Towers(clip)  # type: ignore[assignment]
+    towers, optimizer = fabric.setup(towers, optimizer)
+    step, positions = resume_training(
+        config.out, clip, average, optimizer, rank=fabric.global_rank, world_size=fabric.world_size,
+        num_workers=config.num_workers,
     )  # fmt: skip
-    loader = DataLoader(stream, batch_size=config.batch_size, num_workers=config.num_workers)
-    _train(fabric, model, clip, optimizer, iter(fabric.setup_dataloaders(loader)), config, step)
-    if fabric.is_global_zero:
-        metrics = measure_retrieval(
-            clip, tokenizer, normalization, val_shards, image_size_px=config.image_size_px, device=fabric.device
-        )
-        finish_run(config, clip.state_dict(), metrics, started=started, device=str(fabric.device), details={})
-        print(f"{config.out}: recall@1 image to text {metrics['image_to_text_recall_at_1']:.1f} %, text to image "
-              f"{metrics['text_to_image_recall_at_1']:.1f} % of {metrics['num_pairs']:.0f} held-out pairs")  # fmt: skip
-    fabric.barrier()
+    return Training(
+        fabric=fabric, config=config, clip=clip, tokenizer=tokenizer, normalization=normalization, teaching=teaching,
+        towers=towers, optimizer=optimizer, average=average, step=step, positions=positions,
+    )  # fmt: skip
 
 
-def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on everything of two or more dimensions."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+def _load(training: Training, shards: list[list[str]]) -> DataLoader[Batch]:
+    config, teaching = training.config, training.teaching
+    stored = teaching is not None and not teaching.online
+    stream = CaptionStream(
+        shards, training.tokenizer, weights=config.data_weights, image_size_px=config.image_size_px,
+        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min,
+        embedding_width=sum(teaching.dims) if teaching is not None and stored else None,
+        shuffle_block=config.shuffle_block, max_bad_share=config.max_bad_share, seed=config.seed,
+        rank=training.fabric.global_rank, world_size=training.fabric.world_size, positions=training.positions,
+        first_batch=training.step,
+    )  # fmt: skip
+    on_gpu = training.fabric.device.type == "cuda"
+    return DataLoader(stream, batch_size=None, num_workers=config.num_workers, pin_memory=on_gpu)
 
 
-def learning_rate_at(step: int, config: PretrainConfig) -> float:
-    """Linear warm-up to the peak, then half a cosine to zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
+def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> bool:
+    """Train to the last step; False if SIGTERM ended it before, with everything saved."""
+    fabric, config = training.fabric, training.config
+    log = Log(config, fabric, training.step)
+    training.towers.train()
+    with _sigterm_noted() as terminated:
+        while training.step < config.steps:
+            batch = next(batches)
+            losses = _step(training, batch)
+            # One collective for what the processes agree on: is the loss finite, has one of them been told to stop?
+            agreed = fabric.all_reduce(torch.stack([*losses, losses.total.new_tensor(terminated.is_set())]))
+            total, contrastive, distillation, stop = agreed.tolist()
+            if not math.isfinite(total):
+                raise ValueError(_not_finite(training, batch, total))
+            training.step += 1
+            training.positions[batch.position["worker"]] = batch.position
+            log.step(training.step, loss=total, contrastive=contrastive, distillation=distillation,
+                     learning_rate=training.optimizer.param_groups[0]["lr"],
+                     logit_scale=float(training.clip.logit_scale.detach().exp()))  # fmt: skip
+            last = training.step == config.steps
+            if stop or last or training.step % config.checkpoint_every == 0:
+                save_training(config.out, training.clip, training.average, training.optimizer, step=training.step,
+                              positions=training.positions)  # fmt: skip
+            if stop and not last:
+                break
+            if not last and config.evaluate_every and training.step % config.evaluate_every == 0:
+                if fabric.is_global_zero:
+                    log.write(training.step, **training.measure(held_out))
+                fabric.barrier()
+                training.towers.train()
+    log.close()
+    return training.step == config.steps
 
 
-def _resume(folder: Path, clip: CustomTextCLIP, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint, if any; the number of steps done."""
-    path = folder / "checkpoints" / "last.pt"
-    if not path.exists():
-        return 0
-    state = load_checkpoint(path)
-    clip.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
-
-
-def _train(
-    fabric: Fabric, model: nn.Module, clip: CustomTextCLIP, optimizer: torch.optim.Optimizer, batches: Any,
-    config: PretrainConfig, step: int,
-) -> None:  # fmt: skip
-    loss_function = ClipLoss(
-        local_loss=True, gather_with_grad=True, rank=fabric.global_rank, world_size=fabric.world_size
+def _step(training: Training, batch: Batch) -> Losses:
+    """One optimizer step; the losses of this process's rows, detached."""
+    fabric, config, optimizer = training.fabric, training.config, training.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(training.step, config)
+    images = batch.images.to(fabric.device, non_blocking=True)
+    token_sets = [tokens.to(fabric.device, non_blocking=True) for tokens in batch.token_sets]
+    teachers = [] if training.teaching is None else training.teaching.features(batch, images)
+    chunks = zip(*(part.chunk(config.accumulate) for part in (images, *token_sets)), strict=True)
+    micro_batches = [(normalize(pixels, training.normalization), *tokens) for pixels, *tokens in chunks]
+    weights = (config.contrastive_weight, config.distillation_weight)
+    losses = backward(
+        fabric, training.towers, micro_batches, lambda student: reinforced_loss(student, teachers, weights=weights)
     )
-    if fabric.is_global_zero:
-        drop_metrics_after(config.out, step)
-    bar = tqdm(total=config.steps, initial=step, unit="step", desc="pretrain", disable=not fabric.is_global_zero)
-    model.train()
-    window = time.perf_counter()
-    while step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, config)
-        images, texts = next(batches)
-        image_features, text_features, logit_scale = model(images, texts)
-        loss = loss_function(image_features, text_features, logit_scale)
-        if not torch.isfinite(loss):
-            raise ValueError(f"{config.out}: loss: found {loss.item()} at step {step}; lower --learning-rate")
-        fabric.backward(loss)
-        fabric.clip_gradients(model, optimizer, max_norm=config.clip_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        with torch.no_grad():
-            clip.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
-        step += 1
-        bar.update()
-        if step % _LOG_EVERY == 0 and fabric.is_global_zero:
-            pairs = _LOG_EVERY * config.batch_size * fabric.world_size
-            now = time.perf_counter()
-            append_metrics(config.out, step=step, loss=loss.item(), learning_rate=optimizer.param_groups[0]["lr"],
-                           logit_scale=float(logit_scale), pairs_per_s=pairs / (now - window))  # fmt: skip
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-            window = now
-        if (step % config.checkpoint_every == 0 or step == config.steps) and fabric.is_global_zero:
-            state = {"model": clip.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            save_checkpoint(config.out / "checkpoints" / "last.pt", state)
-    bar.close()
+    fabric.clip_gradients(training.towers, optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False)
+    optimizer.step()
+    optimizer.zero_grad()
+    with torch.no_grad():
+        training.clip.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
+    if training.average is not None:
+        training.average.update(training.clip)
+    return losses
+
+
+def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """uint8 [B,3,H,W] -> float32 of the same shape, (pixel / 255 - mean) / std, channels-last on a GPU."""
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (normalization.mean, normalization.std))
+    pixels = images.float().div_(255).sub_(mean).div_(std)
+    return pixels.contiguous(memory_format=torch.channels_last) if images.is_cuda else pixels
+
+
+@contextmanager
+def _sigterm_noted() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of ending the process."""
+    terminated = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _not_finite(training: Training, batch: Batch, loss: float) -> str:
+    path = checkpoint_file(training.config.out)
+    kept = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
+    more = f" and {len(batch.keys) - _KEYS_NAMED} more" if len(batch.keys) > _KEYS_NAMED else ""
+    return (f"{training.config.out}: loss: found {loss} at step {training.step + 1} with the samples "
+            f"{', '.join(batch.keys[:_KEYS_NAMED])}{more}; {kept}; lower --learning-rate, or look at the samples")  # fmt: skip
+
+
+def _summary(config: PretrainConfig, metrics: dict[str, float]) -> str:
+    text = (f"{config.out}: recall@1 image to text {metrics['image_to_text_recall_at_1']:.1f} %, text to image "
+            f"{metrics['text_to_image_recall_at_1']:.1f} % of {metrics['num_pairs']:.0f} held-out pairs")  # fmt: skip
+    if "zeroshot_top1" in metrics:
+        text += f"; zero-shot top-1 {metrics['zeroshot_top1']:.1f} %"
+    return text

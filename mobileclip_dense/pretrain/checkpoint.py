@@ -1,0 +1,87 @@
+"""What a pretraining run must remember to go on as if it had never been interrupted."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from open_clip.model import CLIP, CustomTextCLIP
+from timm.utils import ModelEmaV3
+
+from mobileclip_dense.run import load_checkpoint, save_checkpoint
+
+Position = dict[str, Any]  # where a loader worker stands in its shards, see data.stream
+
+
+def checkpoint_file(run: Path) -> Path:
+    """The one checkpoint of a run, replaced by rename."""
+    return run / "checkpoints" / "last.pt"
+
+
+def save_training(
+    run: Path, clip: CLIP | CustomTextCLIP, average: ModelEmaV3 | None, optimizer: torch.optim.Optimizer, *, step: int,
+    positions: list[Position | None],
+) -> None:  # fmt: skip
+    """Write the checkpoint; every process calls this, the first one writes.
+
+    Args:
+        average: moving average of the weights. step: optimizer steps done.
+        positions: of this process's loader workers after the batches that were trained on.
+    """
+    processes = gather_objects({"positions": positions, "random": _random_state()})
+    if dist.is_initialized() and dist.get_rank() != 0:
+        return
+    state = {"model": clip.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "processes": processes}
+    if average is not None:
+        state["average"] = average.module.state_dict()
+    save_checkpoint(checkpoint_file(run), state)
+
+
+def resume_training(
+    run: Path, clip: CLIP | CustomTextCLIP, average: ModelEmaV3 | None, optimizer: torch.optim.Optimizer, *,
+    rank: int, world_size: int, num_workers: int,
+) -> tuple[int, list[Position | None]]:  # fmt: skip
+    """Load the checkpoint of a run, if there is one: steps done, and where each loader worker of this process stands.
+
+    Raises:
+        ValueError: it was written by another number of processes or loader workers, which read other samples.
+    """
+    path = checkpoint_file(run)
+    if not path.exists():
+        return 0, [None] * max(1, num_workers)
+    state = load_checkpoint(path)
+    written = (len(state["processes"]), len(state["processes"][0]["positions"]))
+    if written != (world_size, max(1, num_workers)):
+        raise ValueError(
+            f"{path}: written by {written[0]} processes x {written[1]} loader workers, found {world_size} x "
+            f"{max(1, num_workers)}; resume with as many, or start over with --force"
+        )
+    clip.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if average is not None:
+        average.module.load_state_dict(state["average"])
+    own = state["processes"][rank]
+    _restore_random_state(own["random"])
+    return int(state["step"]), own["positions"]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """`value` of every process, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

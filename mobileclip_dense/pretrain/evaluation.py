@@ -1,0 +1,52 @@
+"""What is measured of a CLIP on held-out data: retrieval on pairs, zero-shot classification on a folder of classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.models.clip import Tokenizer
+from mobileclip_dense.pretrain.retrieval import measure_retrieval
+from mobileclip_dense.pretrain.zeroshot import measure_zeroshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The held-out data of a run, found before it trains.
+
+    Attributes:
+        shards: pairs for retrieval. image_size_px: of both. zeroshot: None for no zero-shot figure.
+    """
+
+    shards: list[str]
+    image_size_px: int
+    zeroshot: ClassFolder | None
+
+
+def find_held_out(config: PretrainConfig) -> HeldOut:
+    """Raises FileNotFoundError or ValueError where what the config names is missing or not what it should be."""
+    zeroshot = None
+    if config.zeroshot_data is not None and config.class_names is not None:
+        zeroshot = find_classes(config.zeroshot_data, config.class_names, config.templates)
+    shards = list_shards(config.val_data or config.data[0], "val")
+    return HeldOut(shards=shards, image_size_px=config.image_size_px, zeroshot=zeroshot)
+
+
+def measure(
+    model: CLIP | CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, held_out: HeldOut, *,
+    device: torch.device,
+) -> dict[str, float]:  # fmt: skip
+    """Retrieval recall and, where there are classes, zero-shot accuracy, in percent."""
+    model.eval()
+    figures = measure_retrieval(
+        model, tokenizer, normalization, held_out.shards, image_size_px=held_out.image_size_px, device=device
+    )
+    if held_out.zeroshot is not None:
+        figures |= measure_zeroshot(
+            model, tokenizer, normalization, held_out.zeroshot, image_size_px=held_out.image_size_px, device=device
+        )
+    return figures

@@ -1,0 +1,57 @@
+"""What a pretraining run says while it runs: a progress bar, metrics.jsonl, and TensorBoard where it is installed."""
+
+import time
+from importlib.util import find_spec
+from typing import Any
+
+from lightning.fabric import Fabric
+from tqdm import tqdm
+
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.run import append_metrics, drop_metrics_after
+
+_EVERY = 10  # steps
+
+
+class Log:
+    """Writes in the first process, keeps silent in the others."""
+
+    def __init__(self, config: PretrainConfig, fabric: Fabric, step: int):
+        """Forget what was logged past `step`, from which the run goes on."""
+        self.folder, self.speaks = config.out, fabric.is_global_zero
+        self.pairs_per_step = config.batch_size * fabric.world_size
+        self.bar = tqdm(total=config.steps, initial=step, unit="step", desc="pretrain", disable=not self.speaks)
+        self.board = self._open_board(step) if self.speaks else None
+        self.since = time.perf_counter()
+        if self.speaks:
+            drop_metrics_after(config.out, step)
+
+    def _open_board(self, step: int) -> Any:
+        if find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+
+    def step(self, step: int, **values: float) -> None:
+        """Note a step; every tenth is written, with the pairs per second since the last."""
+        self.bar.update()
+        if step % _EVERY or not self.speaks:
+            return
+        now = time.perf_counter()
+        self.write(step, **values, pairs_per_s=_EVERY * self.pairs_per_step / (now - self.since))
+        self.since = now
+        self.bar.set_postfix(loss=f"{values['loss']:.3f}")
+
+    def write(self, step: int, **values: float) -> None:
+        """Write figures of a step."""
+        append_metrics(self.folder, step=step, **values)
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
