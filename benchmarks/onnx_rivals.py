@@ -76,7 +76,7 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
         raise ValueError(f"{config.run}: run: found a fine-tuning run, expected a pretraining run")
     ours = {p: _find(config.artifacts, run.record["weights_sha256"], p) for p in ("fp32", "int8")}
     size_px = load_onnx_artifact(ours["fp32"])[0].input_size_px
-    clip, _, _ = build_clip(run.config.encoder, run.config.image_size_px)
+    clip, _, _ = build_clip(run.config.model, run.config.image_size_px)
     fill_model(clip, run)
     trunk = clip.visual.trunk.eval()
     calibration = sample_images(run.config, "train", NUM_CALIBRATION, size_px)
@@ -90,7 +90,7 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
     image = load_golden(ours["fp32"])["input"][:1]
     times = time_in_turn([(model, image) for model in models.values()], config.runs, "rivals")
     latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
-    result = _record(run.config.encoder, size_px, config, latencies, bytes_of, trunk)
+    result = _record(run.config.model, size_px, config, latencies, bytes_of, trunk)
     result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
     write_json(config.out, result)
     _print(result)

@@ -75,9 +75,9 @@ def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
             key, name, unit, _ = HEADLINE[run.task]
             figure = f"{name} {run.record['metrics'][key]:.3g} {unit}"
         start = (run.record.get("parent") or {}).get("path", "scratch").rsplit("/", 1)[-1]
-        rows.append([run.folder.name, run.task, run.config["encoder"], start, str(run.config["seed"]), figure,
+        rows.append([run.folder.name, run.task, run.config.get("model") or run.config["encoder"], start, str(run.config["seed"]), figure,
                      f"{run.record['wall_time_s']:.0f} s"])  # fmt: skip
-    return ["run", "task", "encoder", "start", "seed", "held-out figure", "time"], rows
+    return ["run", "task", "network", "start", "seed", "held-out figure", "time"], rows
 
 
 def _curves(runs: list[RunFiles]) -> str:

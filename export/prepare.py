@@ -17,6 +17,7 @@ from export.samples import sample_images
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.artifact import Artifact, TensorSpec
 from mobileclip_dense.contract.palette import class_palette
+from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.dense.model import load_dense_run, make_upsampling_symbolic
 from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
@@ -37,9 +38,8 @@ _MEANINGS = {
 class Normalized(nn.Module):
     """float [B,3,H,W] RGB in 0..1 -> (pixel - mean) / std; nothing at all where an encoder takes 0..1."""
 
-    def __init__(self, encoder: str):
+    def __init__(self, normalization: Normalization):
         super().__init__()
-        normalization = ENCODERS[encoder].normalization
         self.identity = normalization.mean == (0, 0, 0) and normalization.std == (1, 1, 1)
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -56,7 +56,7 @@ class DensePredictor(nn.Module):
 
     def __init__(self, model: nn.Module, config: FinetuneConfig):
         super().__init__()
-        self.normalized = Normalized(config.encoder)
+        self.normalized = Normalized(ENCODERS[config.encoder].normalization)
         self.backbone: Any = model.backbone
         self.neck: Any = model.neck
         self.head: Any = model.decode_head
@@ -191,11 +191,13 @@ def describe(
         for name in prepared.outputs
     )  # fmt: skip
     size = "x".join(map(str, prepared.golden["input"].shape[1:3]))
-    encoder = config.encoder if prepared.run.structure is None else f"{config.encoder}-pruned"
+    network = config.model if isinstance(config, PretrainConfig) else config.encoder
+    network = network if prepared.run.structure is None else f"{network}-pruned"
+    data = Path(config.data[0]) if isinstance(config, PretrainConfig) else config.data
     fit = "resize the short side and crop the centre" if prepared.task == "embed-image" else "resize"
     class_names = tuple(record.get("class_names", ()))
     return Artifact(
-        name=f"{encoder}-{prepared.task}-{config.data.name}-{size}-{precision}.{runtime}",
+        name=f"{network}-{prepared.task}-{data.name}-{size}-{precision}.{runtime}",
         runtime=runtime,
         precision=precision,
         task=prepared.task,
