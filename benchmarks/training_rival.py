@@ -1,0 +1,159 @@
+"""`python -m benchmarks.training_rival --data SHARDS`: our pretraining against open_clip's own, step for step.
+
+Both train the same open_clip model on the same shards through their own command lines, with the same batch, image size,
+precision, optimizer settings and number of loader workers, in turn, several times. A step's time is what each program
+itself reports between two steps, loading included; the steps in which it warms up (or compiles) are left out.
+
+open_clip's trainer wants pandas, which its wheel does not bring: pip install pandas.
+"""
+
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.latency import device_name
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.models.clip import clip_name
+from mobileclip_dense.run import read_metrics
+
+_WINDOW = 10  # steps: what our log averages over
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRivalConfig:
+    """Measure the time of a training step, ours against open_clip's trainer, in turn."""
+
+    data: Path
+    """Folder of shards with train/ and val/, as `mobileclip-dense scenes` writes."""
+    model: str = "mci0"
+    """nano cannot be: open_clip's own command does not know it."""
+    image_size_px: int = 128
+    """Training crop, pixels."""
+    batch_size: int = 32
+    """Pairs per step."""
+    windows: int = 3
+    """Timed windows of ten steps in each run; one more, the first, is not counted."""
+    rounds: int = 2
+    """Runs of each program."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of both."""
+    compile: bool = False
+    """Both with torch.compile as well."""
+    out: Path = Path("results/training-rival.json")
+    """Result file."""
+    force: bool = False
+    """Replace the result file if it exists."""
+
+
+def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
+    """Write and return the result.
+
+    Raises:
+        FileExistsError: the result exists. ValueError: pandas is missing, or one of the programs failed.
+    """
+    refuse_existing(config.out, config.force)
+    if find_spec("pandas") is None:
+        raise ValueError("pandas: not installed, and open_clip's trainer imports it; pip install pandas")
+    programs: dict[str, Callable[..., list[float]]] = {"open_clip": _time_open_clip, "ours": _time_ours}
+    variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
+    times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
+    for _ in tqdm(range(config.rounds), unit="round", desc="training"):
+        for (name, compiled), kept in zip(variants, times.values(), strict=True):
+            with tempfile.TemporaryDirectory() as scratch:
+                kept += programs[name](config, Path(scratch), compiled)
+    medians = {name: median(kept) for name, kept in times.items()}
+    result = {
+        **{field: getattr(config, field) for field in ("model", "image_size_px", "batch_size", "precision")},
+        "device": _device(),
+        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}
+        | {"python": platform.python_version()},
+        "seed": 0,
+        "windows_of_steps": _WINDOW,
+        "s_per_step": times,
+        "s_per_step_median": medians,
+        "pairs_per_s": {name: config.batch_size / value for name, value in medians.items()},
+        "ours_against_open_clip": min(v for n, v in medians.items() if n.startswith("open_clip"))
+        / min(v for n, v in medians.items() if n.startswith("ours")),
+    }
+    write_json(config.out, result)
+    _print(result)
+    return result
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else device_name()
+
+
+def _num_steps(config: TrainingRivalConfig) -> int:
+    return _WINDOW * (1 + config.windows)
+
+
+def _time_ours(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
+    """Seconds per step of each timed window."""
+    arguments = ["pretrain", "mci2-datacomp12m", "--data", str(config.data.absolute()), "--out", str(scratch / "run"),
+                 "--model", config.model, "--image-size-px", str(config.image_size_px), "--batch-size",
+                 str(config.batch_size), "--steps", str(_num_steps(config)), "--warmup-steps", "10", "--precision",
+                 config.precision, "--num-workers", "1", "--no-grad-checkpointing"]  # fmt: skip
+    arguments += ["--compile"] if compiled else []
+    _run([sys.executable, "-m", "mobileclip_dense", *arguments])
+    lines = read_metrics(scratch / "run")[1:]
+    return [config.batch_size / line["pairs_per_s"] for line in lines]
+
+
+def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
+    """Seconds per step of each timed window, from the time that its log gives of every step, loading included."""
+    shards = "::".join(list_shards(str(config.data.absolute()), "train"))
+    arguments = {
+        "train-data": shards, "dataset-type": "webdataset", "dataset-resampled": None, "model": clip_name(config.model),
+        "train-num-samples": config.batch_size * _num_steps(config), "batch-size": config.batch_size, "epochs": 1,
+        "force-image-size": config.image_size_px, "workers": 1, "lr": 1e-3, "wd": 0.2, "beta2": 0.95, "warmup": 10,
+        "grad-clip-norm": 1.0, "precision": "fp32" if config.precision == "32-true" else "amp_bf16",
+        "device": "cuda" if torch.cuda.is_available() else "cpu", "log-every-n-steps": 1, "save-frequency": 0,
+        "logs": scratch, "name": "run", "torchcompile": None,
+    }  # fmt: skip
+    if not compiled:
+        del arguments["torchcompile"]
+    flags = [part for name, value in arguments.items() for part in (f"--{name}", *([] if value is None else [value]))]
+    log = _run([sys.executable, "-m", "open_clip_train.main", *map(str, flags)])
+    steps = [float(found) for found in re.findall(r"Batch \(t\): ([\d.]+)", log)][: _num_steps(config)]
+    if len(steps) < _num_steps(config):
+        raise ValueError(f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
+                         f"its log ends:\n{log[-2000:]}")  # fmt: skip
+    return [sum(steps[start : start + _WINDOW]) / _WINDOW for start in range(_WINDOW, len(steps), _WINDOW)]
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{' '.join(command[:4])} failed with exit status {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout + done.stderr
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table(title=f"{result['model']} at {result['image_size_px']} px, batch {result['batch_size']}, "
+                        f"{result['precision']}, {result['device']}")  # fmt: skip
+    for column in ("trainer", "s per step", "pairs per s"):
+        table.add_column(column, justify="left" if column == "trainer" else "right")
+    for name, seconds in result["s_per_step_median"].items():
+        table.add_row(name, f"{seconds:.3f}", f"{result['pairs_per_s'][name]:.1f}")
+    Console().print(table, f"ours is {result['ours_against_open_clip']:.2f}x as fast as open_clip's at its best")
+
+
+if __name__ == "__main__":
+    run_with_settings(TrainingRivalConfig, measure_training, "python -m benchmarks.training_rival")
