@@ -98,13 +98,14 @@ def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
 def measure_peak_memory_mb(folder: Path) -> float:
     """Resident memory that loading and running the model once adds to this process, megabytes."""
     image = load_golden(folder)["input"][:1]
-    before = _peak_resident_mb()
+    before = peak_resident_mb()
     _, model = load_onnx_artifact(folder, 1)
     model(image)
-    return round(_peak_resident_mb() - before, 1)
+    return round(peak_resident_mb() - before, 1)
 
 
-def _peak_resident_mb() -> float:
+def peak_resident_mb() -> float:
+    """The most memory that this process has held resident, megabytes."""
     if sys.platform == "linux":  # ru_maxrss would start from the parent's peak
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1e3

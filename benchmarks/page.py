@@ -75,7 +75,8 @@ def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
             key, name, unit, _ = HEADLINE[run.task]
             figure = f"{name} {run.record['metrics'][key]:.3g} {unit}"
         start = (run.record.get("parent") or {}).get("path", "scratch").rsplit("/", 1)[-1]
-        rows.append([run.folder.name, run.task, run.config.get("model") or run.config["encoder"], start, str(run.config["seed"]), figure,
+        network = run.config["model" if run.task == "pretrain" else "encoder"]
+        rows.append([run.folder.name, run.task, network, start, str(run.config["seed"]), figure,
                      f"{run.record['wall_time_s']:.0f} s"])  # fmt: skip
     return ["run", "task", "network", "start", "seed", "held-out figure", "time"], rows
 

@@ -94,7 +94,7 @@ class PretrainConfig:
     """Processes on this machine; under torchrun its own numbers count instead."""
     num_workers: int = 1
     """Data-loading processes per training process."""
-    shuffle_block: int = 5000
+    shuffle_block: int = 1000
     """Samples that a worker holds and shuffles at a time."""
     max_bad_share: float = 0.01
     """Stop when more than this share of the samples cannot be used, 0..1."""

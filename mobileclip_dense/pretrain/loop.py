@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
-from mobileclip_dense.data.stream import Batch, CaptionStream, summarise_bad
+from mobileclip_dense.data.stream import Batch, CaptionStream, count_bad, summarise_bad
 from mobileclip_dense.models.clip import Tokenizer, build_clip
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import (
@@ -88,15 +88,15 @@ def pretrain(config: PretrainConfig) -> None:
         open_run(config)
     training = _set_up(_launch(config), config)
     finished = _train(training, iter(_load(training, shards)), held_out)
-    fabric, bad = training.fabric, summarise_bad(gather_objects(training.positions))
+    fabric = training.fabric
+    positions = [position for of_process in gather_objects(training.positions) for position in of_process]
     if fabric.is_global_zero and not finished:
         print(f"{config.out}: SIGTERM: step {training.step} of {config.steps} is saved; repeat the command to go on")
     elif fabric.is_global_zero:
         metrics = training.measure(held_out)
         finish_run(config, training.result.state_dict(), metrics, started=started, device=str(fabric.device),
-                   details={"skipped_samples": bad.by_kind})  # fmt: skip
-        for line in (*bad.lines, _summary(config, metrics)):
-            print(line)
+                   details={"skipped_samples": count_bad(positions)})  # fmt: skip
+        print(summarise_bad(positions) + _summary(config, metrics))
     fabric.barrier()
 
 
@@ -143,15 +143,21 @@ def _load(training: Training, shards: list[list[str]]) -> DataLoader[Batch]:
     config, teaching = training.config, training.teaching
     stored = teaching is not None and not teaching.online
     stream = CaptionStream(
-        shards, training.tokenizer, weights=config.data_weights, image_size_px=config.image_size_px,
-        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min,
+        shards, training.tokenizer, weights=config.data_weights or None, image_size_px=config.image_size_px,
+        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min, use_reinforcement=stored,
         embedding_width=sum(teaching.dims) if teaching is not None and stored else None,
         shuffle_block=config.shuffle_block, max_bad_share=config.max_bad_share, seed=config.seed,
         rank=training.fabric.global_rank, world_size=training.fabric.world_size, positions=training.positions,
         first_batch=training.step,
     )  # fmt: skip
     on_gpu = training.fabric.device.type == "cuda"
-    return DataLoader(stream, batch_size=None, num_workers=config.num_workers, pin_memory=on_gpu)
+    return DataLoader(stream, batch_size=None, num_workers=config.num_workers, pin_memory=on_gpu,
+                      worker_init_fn=_leave_signals_to_the_trainer)  # fmt: skip
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """SIGTERM to a whole process group must not take the loader from under a step that is to be saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> bool:
@@ -168,8 +174,8 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
             total, contrastive, distillation, stop = agreed.tolist()
             if not math.isfinite(total):
                 raise ValueError(_not_finite(training, batch, total))
+            training.positions[training.step % len(training.positions)] = batch.position
             training.step += 1
-            training.positions[batch.position["worker"]] = batch.position
             log.step(training.step, loss=total, contrastive=contrastive, distillation=distillation,
                      learning_rate=training.optimizer.param_groups[0]["lr"],
                      logit_scale=float(training.clip.logit_scale.detach().exp()))  # fmt: skip

@@ -1,0 +1,134 @@
+"""`python -m benchmarks.training_memory`: pairs per second and peak memory of a training step against batch size.
+
+For planning a run. Each row is a process of its own that trains a few steps on random pixels and captions, as the
+trainer does, without loading; rows run one after the other. On a GPU the memory is what torch allocated at its peak, on
+a CPU what the process held resident.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.latency import device_name, peak_resident_mb
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.pretrain.accumulation import backward
+from mobileclip_dense.pretrain.losses import reinforced_loss
+from mobileclip_dense.pretrain.optimizer import build_optimizer
+from mobileclip_dense.pretrain.towers import Towers
+
+Way = Literal["plain", "checkpointed", "two passes"]
+_MICRO_BATCHES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemoryConfig:
+    """Measure pairs per second and peak memory of training steps against batch size."""
+
+    model: str = "mci2"
+    """nano, mci0, mci1, mci2, or a model name of open_clip."""
+    image_size_px: int = 256
+    """Height and width, pixels."""
+    batch_sizes: tuple[int, ...] = (8, 16, 32, 64)
+    """Pairs per step."""
+    ways: tuple[Way, ...] = ("plain", "checkpointed", "two passes")
+    """plain; checkpointed: activations computed twice; two passes: four micro-batches with gradient caching."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the forward and backward pass."""
+    steps: int = 3
+    """Timed steps of each row, after one that is not."""
+    out: Path = Path("results/training-memory.json")
+    """Result file."""
+    force: bool = False
+    """Replace the result file if it exists."""
+    row: Annotated[str | None, tyro.conf.Suppress] = None  # what a child process measures: way and batch size, JSON
+
+
+def measure_table(config: TrainingMemoryConfig) -> None:
+    """Write the result, or, in a child process, print one row.
+
+    Raises:
+        FileExistsError: the result exists.
+    """
+    if config.row is not None:
+        print(json.dumps(_measure(config, *json.loads(config.row))))
+        return
+    refuse_existing(config.out, config.force)
+    rows = []
+    for way, size in tqdm([(way, size) for size in config.batch_sizes for way in config.ways], unit="row"):
+        command = [sys.executable, "-m", "benchmarks.training_memory", "--model", config.model, "--image-size-px",
+                   str(config.image_size_px), "--precision", config.precision, "--steps", str(config.steps), "--row",
+                   json.dumps([way, size])]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Memory that does not suffice is an answer, and ends the process in more than one way.
+        measured = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.returncode}
+        rows.append({"way": way, "batch_size": size, **measured})
+    on_gpu = torch.cuda.is_available()
+    result = {
+        **{field: getattr(config, field) for field in ("model", "image_size_px", "precision", "steps")},
+        "device": torch.cuda.get_device_name() if on_gpu else device_name(),
+        "memory": "allocated on the GPU" if on_gpu else "resident",
+        "seed": 0,
+        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}
+        | {"python": platform.python_version()},
+        "rows": rows,
+    }
+    write_json(config.out, result)
+    _print(result)
+
+
+def _measure(config: TrainingMemoryConfig, way: Way, batch_size: int) -> dict[str, float]:
+    fabric = Fabric(devices=1, precision=config.precision)
+    fabric.seed_everything(0, verbose=False)
+    clip, tokenizer, _ = build_clip(config.model, config.image_size_px)
+    if way == "checkpointed":
+        clip.set_grad_checkpointing()
+    on_gpu = fabric.device.type == "cuda"
+    clip.to(fabric.device, memory_format=torch.channels_last if on_gpu else torch.contiguous_format)
+    towers, optimizer = fabric.setup(Towers(clip), build_optimizer(clip, PretrainConfig(data=("",), out=Path())))
+    images = torch.rand(batch_size, 3, config.image_size_px, config.image_size_px, device=fabric.device)
+    tokens = tokenizer(["a red sphere on a wooden floor"] * batch_size).to(fabric.device)
+    pieces = _MICRO_BATCHES if way == "two passes" else 1
+    micro_batches = list(zip(images.chunk(pieces), tokens.chunk(pieces), strict=True))
+    times = []
+    for _ in range(1 + config.steps):
+        begin = time.perf_counter()
+        backward(fabric, towers, micro_batches, reinforced_loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        if on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    peak_mb = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_resident_mb()
+    return {"pairs_per_s": batch_size / median(times[1:]), "peak_memory_mb": peak_mb}
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table(title=f"{result['model']} at {result['image_size_px']} px, {result['precision']}, {result['device']}")
+    for column in ("batch", "way", "pairs per s", f"peak MB, {result['memory']}"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for row in result["rows"]:
+        figures = ("-", "out of memory") if "failed" in row else (f"{row['pairs_per_s']:.1f}",
+                                                                  f"{row['peak_memory_mb']:.0f}")  # fmt: skip
+        table.add_row(str(row["batch_size"]), row["way"], *figures)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_with_settings(TrainingMemoryConfig, measure_table, "python -m benchmarks.training_memory")
