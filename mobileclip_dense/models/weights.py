@@ -9,7 +9,6 @@
 Apple's names inside the towers are translated by timm and open_clip; the fused ones, which those do not know, here.
 """  # noqa: E501  a table
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,6 +92,8 @@ def read_clip_weights(
     state, origin = _read_source(source, clip_name(model))
     image = trunk_weights(state, clip.visual.trunk) if hasattr(clip.visual, "trunk") else {}
     if any(name.startswith(_APPLE_IMAGE) for name in state):
+        if not image:
+            raise ValueError(f"{source}: weights: in Apple's layout of MobileCLIP, whose image tower {model!r} has not")
         origin = "Apple"
         others = {name: tensor for name, tensor in state.items() if not name.startswith((_APPLE_IMAGE, _APPLE_TEXT))}
         text = _text_from_apple(clip, state, source) if towers == "both" else {}
@@ -105,9 +106,10 @@ def read_clip_weights(
         state = convert_to_custom_text_state_dict(state)
     if towers == "image":
         state = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
-    if "logit_scale" in state:
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:
         state["logit_scale"] = state["logit_scale"].reshape(clip.logit_scale.shape)  # [] or, in old files, [1]
-    resize_pos_embed(state, clip)  # of a plain ViT trained at another image size
+    if "visual.positional_embedding" in state and state["visual.positional_embedding"].ndim == 2:
+        resize_pos_embed(state, clip)  # of a plain ViT trained at another image size
     return ForeignWeights(state=state, form=f"{origin}, fused" if is_fused(state) else f"{origin}, train form")
 
 
@@ -138,15 +140,19 @@ def read_state_dict(source: Path) -> State:
         return read_safetensors(source)
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes the unpickler fail in any way: KeyError, AssertionError, ...
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{source}: weights: expected safetensors or a torch file with tensors only ({reason})"
         ) from None
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         found = f"a dict of {', '.join(map(str, state))}"[:100] if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"{source}: weights: expected a state dict of tensors, found {found}")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}

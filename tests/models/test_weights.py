@@ -199,6 +199,11 @@ def write_bad_source(kind: str, folder: Path, nano: CustomTextCLIP) -> str:
             file = folder / "bad.safetensors"
             save_file(nano.state_dict(), file)
             file.write_bytes(file.read_bytes()[:-5000])
+        case "damaged":
+            torch.save({"scale": torch.zeros(3)}, file, _use_new_zipfile_serialization=False)
+            file.write_bytes(file.read_bytes().replace(b"scale", b"sc\x85le"))
+        case "numbered":
+            torch.save({1: torch.zeros(3)}, file)
         case "another model":
             torch.save(open_clip.create_model("ViT-S-32-alt", force_image_size=64).state_dict(), file)
         case "other shape":
@@ -232,6 +237,8 @@ def write_bad_source(kind: str, folder: Path, nano: CustomTextCLIP) -> str:
         ("optimizer", r"expected a state dict of tensors, found a dict of state, param_groups"),
         ("truncated", r"bad\.pt: weights: expected safetensors or a torch file with tensors only"),
         ("truncated.safetensors", r"bad\.safetensors: not a readable safetensors file"),
+        ("damaged", r"bad\.pt: weights: expected safetensors or a torch file with tensors only"),
+        ("numbered", r"expected a state dict of tensors, found a dict of 1"),
         ("another model", r"not of model 'nano': \d+ missing \(.*left over \(.*choose the --model"),
         ("other shape", r"1 other shape \(visual.trunk.head.fc.bias \(64,\) instead of \(128,\)"),
         ("other shape fused", r"2 other shape \(visual.trunk.stem.0.conv_kxk.0.conv.weight \(16, 1, 3, 3\) instead"),

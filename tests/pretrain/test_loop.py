@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from open_clip.loss import ClipLoss
 from safetensors.torch import load_file
 
 from mobileclip_dense.config import PretrainConfig
@@ -17,46 +15,6 @@ from mobileclip_dense.pretrain.loop import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.retrieval import recall_at
 from mobileclip_dense.run import read_metrics
 from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, run_module
-
-
-def features(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    pair = [torch.nn.functional.normalize(torch.randn(8, 16, generator=generator), dim=1) for _ in range(2)]
-    return pair[0], pair[1]
-
-
-def loss_and_gradient(image: torch.Tensor, text: torch.Tensor, rank: int, world: int) -> tuple[float, torch.Tensor]:
-    image = image.clone().requires_grad_()
-    loss_function = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
-    loss = loss_function(image, text, torch.tensor(14.0))
-    loss.backward()
-    assert image.grad is not None
-    return loss.item(), image.grad
-
-
-def in_process(rank: int, port: int, answers: "mp.SimpleQueue[object]") -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    image, text = (tensor.chunk(2)[rank] for tensor in features(0))
-    loss, gradient = loss_and_gradient(image, text, rank, 2)
-    answers.put((rank, loss, gradient.numpy()))
-    torch.distributed.destroy_process_group()
-
-
-def test_the_loss_of_two_processes_is_that_of_one_with_the_whole_batch() -> None:
-    image, text = features(0)
-    loss, gradient = loss_and_gradient(image, text, 0, 1)
-    context = mp.get_context("spawn")
-    answers = context.SimpleQueue()
-    processes = [context.Process(target=in_process, args=(rank, 29617, answers)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    parts = {rank: (value, torch.from_numpy(grad)) for rank, value, grad in (answers.get() for _ in processes)}
-    for process in processes:
-        process.join()
-    assert sum(value for value, _ in parts.values()) / 2 == pytest.approx(loss, rel=1e-6)
-    # DDP averages gradients over processes, so each process's gradient counts half.
-    together = torch.cat([parts[rank][1] for rank in range(2)]) / 2
-    torch.testing.assert_close(together, gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_recall_on_a_case_worked_out_by_hand() -> None:
