@@ -105,9 +105,10 @@ class PretrainConfig:
     zeroshot_data: Path | None = None
     """Folder in ImageNet's layout, CLASS/*.jpg, for zero-shot classification; None: none."""
     class_names: Path | None = None
-    """Text file that names the classes of --zeroshot-data: a line for each of its folders in sorted order."""
+    """Text file that names the classes of --zeroshot-data, a line FOLDER,NAME for each, or a name for each folder in
+    sorted order; None: the folders' names."""
     templates: Path | None = None
-    """Text file of prompt templates, one to a line, {} where the name goes; None: open_clip's short list."""
+    """Text file of prompt templates, one to a line, {} where the name goes; None: open_clip's seven for ImageNet."""
     seed: int = 0
     """Seeds weights, shuffling and crops."""
     force: bool = False
@@ -127,8 +128,6 @@ class PretrainConfig:
         _require(self, "max_bad_share", 0 <= self.max_bad_share <= 1, "in [0, 1]")
         _require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         _require(self, "evaluate_every", self.evaluate_every is None or self.evaluate_every >= 1, "at least 1")
-        _require(self, "class_names", (self.class_names is None) == (self.zeroshot_data is None),
-                 "a file exactly where --zeroshot-data is given")  # fmt: skip
         for name in ("contrastive_weight", "distillation_weight"):
             _require(self, name, getattr(self, name) >= 0, "at least 0")
         _require(self, "distillation_weight", self.contrastive_weight + self.distillation_weight > 0,

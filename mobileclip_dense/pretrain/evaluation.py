@@ -11,7 +11,16 @@ from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.models.clip import Tokenizer
 from mobileclip_dense.pretrain.retrieval import measure_retrieval
-from mobileclip_dense.pretrain.zeroshot import measure_zeroshot
+from mobileclip_dense.pretrain.zeroshot import Template, measure_zeroshot, read_class_names, read_templates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """A folder in ImageNet's layout, the names of its classes and the sentences they are put into."""
+
+    folder: Path
+    names: list[str]
+    templates: list[Template]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +33,15 @@ class HeldOut:
 
     shards: list[str]
     image_size_px: int
-    zeroshot: ClassFolder | None
+    zeroshot: Classes | None
 
 
 def find_held_out(config: PretrainConfig) -> HeldOut:
     """Raises FileNotFoundError or ValueError where what the config names is missing or not what it should be."""
     zeroshot = None
-    if config.zeroshot_data is not None and config.class_names is not None:
-        zeroshot = find_classes(config.zeroshot_data, config.class_names, config.templates)
+    if (folder := config.zeroshot_data) is not None:
+        names = read_class_names(folder, config.class_names)
+        zeroshot = Classes(folder=folder, names=names, templates=read_templates(config.templates))
     shards = list_shards(config.val_data or config.data[0], "val")
     return HeldOut(shards=shards, image_size_px=config.image_size_px, zeroshot=zeroshot)
 
@@ -45,8 +55,9 @@ def measure(
     figures = measure_retrieval(
         model, tokenizer, normalization, held_out.shards, image_size_px=held_out.image_size_px, device=device
     )
-    if held_out.zeroshot is not None:
+    if (classes := held_out.zeroshot) is not None:
         figures |= measure_zeroshot(
-            model, tokenizer, normalization, held_out.zeroshot, image_size_px=held_out.image_size_px, device=device
-        )
+            model, tokenizer, normalization, classes.folder, class_names=classes.names, templates=classes.templates,
+            image_size_px=held_out.image_size_px, device=device,
+        )  # fmt: skip
     return figures

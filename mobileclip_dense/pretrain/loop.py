@@ -239,9 +239,9 @@ def _sigterm_noted() -> Iterator[threading.Event]:
 def _not_finite(training: Training, batch: Batch, loss: float) -> str:
     path = checkpoint_file(training.config.out)
     kept = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
-    more = f" and {len(batch.keys) - _KEYS_NAMED} more" if len(batch.keys) > _KEYS_NAMED else ""
-    return (f"{training.config.out}: loss: found {loss} at step {training.step + 1} with the samples "
-            f"{', '.join(batch.keys[:_KEYS_NAMED])}{more}; {kept}; lower --learning-rate, or look at the samples")  # fmt: skip
+    keys = ", ".join(batch.keys[:_KEYS_NAMED]) + (", …" if len(batch.keys) > _KEYS_NAMED else "")
+    return (f"{training.config.out}: loss: found {loss} at step {training.step + 1}, samples {keys}; {kept}; lower "
+            f"--learning-rate, or look at the samples")  # fmt: skip
 
 
 def _summary(config: PretrainConfig, metrics: dict[str, float]) -> str:
