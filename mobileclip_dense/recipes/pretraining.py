@@ -49,8 +49,8 @@ def mci2_datacomp12m() -> PretrainConfig:
     Cost and figure: not measured by us.
     """
     return PretrainConfig(
-        data=tyro.MISSING, out=tyro.MISSING, model="mci2", batch_size=1024, precision="bf16-mixed", grad_checkpointing=True,
-        num_workers=4,
+        data=tyro.MISSING, out=tyro.MISSING, model="mci2", batch_size=1024, precision="bf16-mixed",
+        grad_checkpointing=True, num_workers=4,
     )  # fmt: skip
 
 
