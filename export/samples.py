@@ -6,12 +6,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import webdataset as wds
 
 from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.preprocess import crop_image, load_image, resize_image
+from mobileclip_dense.data import samples
 from mobileclip_dense.data.folders import SPLITS, list_pairs
-from mobileclip_dense.data.shards import decode_sample, list_shards
+from mobileclip_dense.data.shards import list_shards
 
 Split = Literal["train", "val"]
 
@@ -37,7 +37,7 @@ def read_pairs(
     config: PretrainConfig, split: Split, count: int, size_px: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions."""
-    samples = wds.DataPipeline(wds.SimpleShardList(list_shards(config.data, split)), wds.tarfile_to_samples())
-    pairs = [decode_sample(sample) for sample in islice(samples, count)]
-    images = np.stack([crop_image(np.asarray(image), *size_px) for image, _ in pairs])
+    source = config.val_data if split == "val" and config.val_data else config.data[0]
+    pairs = list(islice(samples.read_pairs(list_shards(source, split)), count))
+    images = np.stack([crop_image(image, *size_px) for image, _ in pairs])
     return images, [captions[0] for _, captions in pairs]

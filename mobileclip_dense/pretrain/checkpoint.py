@@ -8,9 +8,8 @@ import torch.distributed as dist
 from open_clip.model import CLIP, CustomTextCLIP
 from timm.utils import ModelEmaV3
 
+from mobileclip_dense.data.stream import Position
 from mobileclip_dense.run import load_checkpoint, save_checkpoint
-
-Position = dict[str, Any]  # where a loader worker stands in its shards, see data.stream
 
 
 def checkpoint_file(run: Path) -> Path:

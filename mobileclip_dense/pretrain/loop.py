@@ -19,16 +19,10 @@ from torch.utils.data import DataLoader
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
-from mobileclip_dense.data.stream import Batch, CaptionStream, count_bad, summarise_bad
+from mobileclip_dense.data.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
 from mobileclip_dense.models.clip import Tokenizer, build_clip
 from mobileclip_dense.pretrain.accumulation import backward
-from mobileclip_dense.pretrain.checkpoint import (
-    Position,
-    checkpoint_file,
-    gather_objects,
-    resume_training,
-    save_training,
-)
+from mobileclip_dense.pretrain.checkpoint import checkpoint_file, gather_objects, resume_training, save_training
 from mobileclip_dense.pretrain.evaluation import HeldOut, find_held_out, measure
 from mobileclip_dense.pretrain.log import Log
 from mobileclip_dense.pretrain.losses import Losses, reinforced_loss

@@ -1,12 +1,14 @@
 """Zero-shot retrieval on held-out pairs: does a caption find its image, and an image its caption?"""
 
+from itertools import islice
+
 import torch
-import webdataset as wds
 from open_clip.model import CustomTextCLIP
+from PIL import Image
 from torchvision.transforms import v2
 
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.shards import decode_sample
+from mobileclip_dense.data.samples import read_pairs
 from mobileclip_dense.models.clip import Tokenizer
 
 
@@ -34,18 +36,15 @@ def measure_retrieval(
         ]
     )
     image_features, text_features = [], []
-    pairs = [
-        decode_sample(sample) for sample in wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())
-    ]
-    for start in range(0, len(pairs), batch_size):
-        batch = pairs[start : start + batch_size]
-        images = torch.stack([transform(image) for image, _ in batch]).to(device)
+    pairs = read_pairs(shards)
+    while batch := list(islice(pairs, batch_size)):
+        images = torch.stack([transform(Image.fromarray(image)) for image, _ in batch]).to(device)
         texts = tokenizer([captions[0] for _, captions in batch]).to(device)
         image_features.append(model.encode_image(images, normalize=True))
         text_features.append(model.encode_text(texts, normalize=True))
     similarity = torch.cat(image_features).float() @ torch.cat(text_features).float().T
     return {
-        "num_pairs": len(pairs),
+        "num_pairs": len(similarity),
         "image_to_text_recall_at_1": recall_at(similarity, 1),
         "image_to_text_recall_at_5": recall_at(similarity, 5),
         "text_to_image_recall_at_1": recall_at(similarity.T, 1),
