@@ -1,11 +1,16 @@
-"""The two towers of CLIP, built by open_clip: its model names, its state-dict keys, its tokenizer."""
+"""The two towers of CLIP, built by open_clip: its model names, state-dict keys, tokenizer and preprocessing."""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import CustomTextCLIP
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.transform import PreprocessCfg
 
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.models.encoders import ENCODERS
@@ -16,25 +21,114 @@ open_clip.add_model_config(Path(__file__).with_name("open_clip_configs"))
 Tokenizer = Callable[[list[str]], torch.Tensor]  # captions -> int64 [B,context_length]
 
 
-def clip_name(encoder: str) -> str:
-    """The open_clip model whose image tower is `encoder`.
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a CLIP's published weights expect to be done to an image.
+
+    Attributes:
+        normalization: on pixels in 0..1. interpolation: bilinear or bicubic.
+        resize_mode: shortest (the short side is resized, then a centre crop), squash or longest.
+    """
+
+    normalization: Normalization
+    interpolation: str
+    resize_mode: str
+
+
+def clip_name(model: str) -> str:
+    """The open_clip name of a model: of one of our encoders, the model whose image tower it is.
+
+    Args:
+        model: nano, mci0, mci1, mci2, or any of `open_clip.list_models()`.
 
     Raises:
-        ValueError: there is no such encoder, or it has no text tower (Swin-L).
+        ValueError: there is no such model, or it has no text tower (Swin-L), or it is trained with another loss
+            (CoCa writes captions).
     """
-    with_text = [name for name, spec in ENCODERS.items() if spec.clip_name]
-    spec = ENCODERS.get(encoder)
-    if spec is None or spec.clip_name is None:
-        raise ValueError(f"encoder: found {encoder!r}, expected one with a text tower: {', '.join(with_text)}")
-    return spec.clip_name
+    with_text = {name: spec.clip_name for name, spec in ENCODERS.items() if spec.clip_name}
+    names = open_clip.list_models()
+    if model in with_text:
+        return str(with_text[model])
+    if model not in names:
+        known = {name.lower(): name for name in (*with_text, *names)}
+        close = [known[name] for name in get_close_matches(model.lower(), known, n=4, cutoff=0.5)]
+        raise ValueError(f"model: found {model!r}, expected {', '.join(with_text)} or a name of open_clip.list_models()"
+                         + (f"; did you mean {', '.join(close)}?" if close else ""))  # fmt: skip
+    if "multimodal_cfg" in open_clip.get_model_config(model):
+        raise ValueError(f"model: found {model!r}, a CoCa, expected a model of two towers")
+    return model
 
 
-def build_clip(encoder: str, image_size_px: int) -> tuple[CustomTextCLIP, Tokenizer, Normalization]:
+def preprocessing_of(model: str, tag: str | None = None) -> Preprocessing:
+    """What to do to images: one home for it, since open_clip forgets it for weights that come as a file.
+
+    Args:
+        model: see `clip_name`. tag: one of open_clip's published weights; None: the first of the model.
+
+    Of models without published weights: pixels in 0..1 for our own, open_clip's default (OpenAI's) for others.
+    """
+    name = clip_name(model)
+    published = list_pretrained_tags_by_model(name)
+    spec = next((spec for spec in ENCODERS.values() if spec.clip_name == name), None)
+    if published:
+        config = get_pretrained_cfg(name, tag or published[0])
+    elif spec is not None:
+        config = {"mean": spec.normalization.mean, "std": spec.normalization.std, "interpolation": "bilinear",
+                  "resize_mode": "shortest"}  # fmt: skip
+    else:
+        config = asdict(PreprocessCfg())
+    return Preprocessing(
+        normalization=Normalization(mean=tuple(config["mean"]), std=tuple(config["std"])),
+        interpolation=config["interpolation"],
+        resize_mode=config["resize_mode"],
+    )
+
+
+def build_clip(
+    model: str, image_size_px: int | None = None, *, tag: str | None = None
+) -> tuple[CLIP | CustomTextCLIP, Tokenizer, Normalization]:
     """Two fresh towers, the tokenizer that belongs to them, and the image normalization.
 
+    Args:
+        model: nano, mci0, mci1, mci2, or any of `open_clip.list_models()`.
+        image_size_px: height and width of the images; None: the model's own.
+        tag: the published weights that will be loaded, where their preprocessing is not the model's usual one.
+
     The model maps (image float [B,3,H,W], text int64 [B,L]) to (image features [B,D], text features [B,D], both of
-    unit norm, logit scale).
+    unit norm, logit scale); a SigLIP returns its logit bias as a fourth. `model.visual.preprocess_cfg` is open_clip's
+    record of the preprocessing.
+
+    Raises:
+        ValueError: see `clip_name`. OSError: the tokenizer has to be fetched from the hub and that failed.
     """
-    name = clip_name(encoder)
-    model = open_clip.create_model(name, force_image_size=image_size_px, pretrained=None)
-    return model, open_clip.get_tokenizer(name), ENCODERS[encoder].normalization
+    name = clip_name(model)
+    preprocessing = preprocessing_of(name, tag)
+    clip = open_clip.create_model(
+        name, pretrained=None, pretrained_text=False, force_image_size=image_size_px,
+        force_preprocess_cfg=_preprocess_config(preprocessing),
+    )  # fmt: skip
+    return clip, open_clip.get_tokenizer(name), preprocessing.normalization
+
+
+def open_clip_config(model: str, image_size_px: int | None = None, *, tag: str | None = None) -> dict[str, Any]:
+    """The contents of open_clip_config.json.
+
+    A folder with this file and one safetensors file of weights loads in
+    `open_clip.create_model_and_transforms("local-dir:FOLDER")` with the right image transform; a file alone, given as
+    `pretrained=FILE`, is taken for OpenAI's.
+    """
+    name = clip_name(model)
+    config: dict[str, Any] = open_clip.get_model_config(name)
+    if image_size_px is not None:
+        config["vision_cfg"]["image_size"] = image_size_px
+    return {"model_cfg": config, "preprocess_cfg": _preprocess_config(preprocessing_of(name, tag))}
+
+
+def _preprocess_config(preprocessing: Preprocessing) -> dict[str, Any]:
+    """In open_clip's words."""
+    return {
+        "mean": list(preprocessing.normalization.mean),
+        "std": list(preprocessing.normalization.std),
+        "interpolation": preprocessing.interpolation,
+        "resize_mode": preprocessing.resize_mode,
+    }
