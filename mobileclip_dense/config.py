@@ -95,7 +95,7 @@ class ReinforceConfig:
     """Folder with train/*.tar and val/*.tar; train is reinforced, val copied."""
     out: Path
     """Folder to write, a shard for a shard; the same command goes on where it was interrupted."""
-    teachers: tuple[str, ...] = ("ViT-L-14:openai", "ViT-L-14:datacomp_xl_s13b_b90k")
+    teachers: tuple[str, ...] = ("ViT-L-14-quickgelu:openai", "ViT-L-14:datacomp_xl_s13b_b90k")
     """Each MODEL:TAG or MODEL:FILE of open_clip, a pretraining run, or a folder with open_clip_config.json. The default
     is DataCompDR's pair."""
     temperature: float | None = None

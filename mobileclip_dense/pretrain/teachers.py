@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.models.clip import Tokenizer, build_clip, clip_name
-from mobileclip_dense.models.encoders import ENCODERS
+from mobileclip_dense.models.clip import Tokenizer, build_clip, preprocessing_of
 from mobileclip_dense.run import fill_model, load_run
 
 _OPEN_CLIP_CONFIG = "open_clip_config.json"  # in a folder as open_clip saves it for publication
@@ -118,36 +117,37 @@ def load_clip(name: str) -> tuple[Any, Tokenizer, Normalization]:
         near = difflib.get_close_matches(model_name, open_clip.list_models(), n=4)
         raise ValueError(f"teacher {name}: found no open_clip model {model_name!r}; near: {', '.join(near) or 'none'}")
     tags = open_clip.list_pretrained_tags_by_model(model_name)
-    if source not in tags and not Path(source).is_file():
+    if Path(source).is_file():
+        return _from_open_clip(model_name, source, name, _preprocessing_of_file(model_name))
+    if source not in tags:
         raise FileNotFoundError(f"teacher {name}: {source!r} is neither a file nor one of open_clip's weights of "
                                 f"{model_name}: {', '.join(tags) or 'none'}")  # fmt: skip
+    quick = bool(open_clip.get_model_config(model_name).get("quick_gelu"))
+    if quick != bool(get_pretrained_cfg(model_name, source).get("quick_gelu")):
+        other = model_name.removesuffix("-quickgelu") if quick else f"{model_name}-quickgelu"
+        raise ValueError(f"teacher {name}: the weights were trained with another activation than the model has; take "
+                         f"{other}:{source}")  # fmt: skip
     return _from_open_clip(model_name, source, name)
 
 
-def _from_open_clip(model_name: str, source: str | None, name: str) -> tuple[Any, Tokenizer, Normalization]:
+def _from_open_clip(
+    model_name: str, source: str | None, name: str, preprocess_config: dict[str, Any] | None = None
+) -> tuple[Any, Tokenizer, Normalization]:
     try:
         tokenizer = open_clip.get_tokenizer(model_name)
-        model = open_clip.create_model(model_name, pretrained=source)
+        model = open_clip.create_model(model_name, pretrained=source, force_preprocess_cfg=preprocess_config)
     except Exception as error:  # a file that is no checkpoint raises whatever its first bytes happen to mean
         raise ValueError(f"teacher {name}: open_clip could not load it ({str(error)[:300]})") from None
     config = model.visual.preprocess_cfg
-    normalization = Normalization(mean=tuple(config["mean"]), std=tuple(config["std"]))
-    if source is not None and Path(source).is_file() and not get_pretrained_cfg(model_name, source):
-        normalization = _of_file(model_name, normalization)
-    return model, tokenizer, normalization
+    return model, tokenizer, Normalization(mean=tuple(config["mean"]), std=tuple(config["std"]))
 
 
-def _of_file(model_name: str, otherwise: Normalization) -> Normalization:
-    """Of weights in a file, which do not say it: that of our encoders, or the one on which all published weights of
-    the model agree; open_clip itself takes OpenAI's for every file, which is wrong for MobileCLIP and SigLIP."""
-    for encoder, spec in ENCODERS.items():
-        if spec.clip_name is not None and clip_name(encoder) == model_name:
-            return spec.normalization
-    published = {
-        Normalization(mean=tuple(config.get("mean") or otherwise.mean), std=tuple(config.get("std") or otherwise.std))
-        for config in (get_pretrained_cfg(model_name, tag) for tag in open_clip.list_pretrained_tags_by_model(model_name))
-    }
-    return published.pop() if len(published) == 1 else otherwise
+def _preprocessing_of_file(model_name: str) -> dict[str, Any] | None:
+    """open_clip takes OpenAI's normalization for any file, which is wrong for MobileCLIP and SigLIP, right for CoCa."""
+    if "multimodal_cfg" in open_clip.get_model_config(model_name):
+        return None
+    normalization = preprocessing_of(model_name).normalization
+    return {"mean": normalization.mean, "std": normalization.std}
 
 
 def to_unit_normal(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
