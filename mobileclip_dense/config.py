@@ -105,7 +105,7 @@ class ReinforceConfig:
     """Synthetic captions: shard (its syn.json), a file (.jsonl with key and syn_text, or lines KEY<tab>caption), or a
     CoCa model to write them, as coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k."""
     num_captions: int = 5
-    """At most so many synthetic captions per image; 0: none."""
+    """At most so many synthetic captions per image."""
     num_augmentations: int = 10
     """Augmented views per image (DataCompDR-1B: 10, -12M: 30)."""
     storage: Literal["bf16", "fp16"] = "bf16"
@@ -126,9 +126,9 @@ class ReinforceConfig:
 
     def __post_init__(self) -> None:
         _require(self, "teachers", len(self.teachers) >= 1, "at least one teacher")
-        for name in ("num_augmentations", "batch_size"):
+        for name in ("num_augmentations", "num_captions", "batch_size"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("num_captions", "max_retries", "seed"):
+        for name in ("max_retries", "seed"):
             _require(self, name, getattr(self, name) >= 0, "at least 0")
         _require(self, "num_workers", self.num_workers is None or self.num_workers >= 0, "at least 0")
         _require(self, "temperature", self.temperature is None or self.temperature > 0, "above 0")

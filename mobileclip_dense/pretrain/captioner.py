@@ -104,7 +104,8 @@ class CocaCaptioner:
         Raises:
             ValueError: not a CoCa model, and all that `Teacher` raises.
         """
-        model, self._tokenizer, self._normalization = load_clip(name)
+        model, tokenizer, self._normalization = load_clip(name)
+        self._tokenizer: Any = tokenizer  # of start and end, and back from tokens to words
         if not hasattr(model, "text_decoder"):
             raise ValueError(f"--captions {name}: found a model without a text decoder, expected a CoCa model "
                              f"(coca_ViT-B-32 or coca_ViT-L-14)")  # fmt: skip
@@ -136,8 +137,8 @@ class CocaCaptioner:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             pixels = to_unit_normal(images.to(self._device), self._normalization)
             latent, tokens = self._model._encode_image(pixels)
-            repeated = [part.repeat_interleave(self._num_captions, dim=0) for part in (latent, tokens)]
-            sequences = self._sample(*repeated, torch.from_numpy(uniform).float().to(self._device)).tolist()
+            latent, tokens = (part.repeat_interleave(self._num_captions, dim=0) for part in (latent, tokens))
+            sequences = self._sample(latent, tokens, torch.from_numpy(uniform).float().to(self._device)).tolist()
         captions = [self._decode(sequence) for sequence in sequences]
         return [captions[i : i + self._num_captions] for i in range(0, len(captions), self._num_captions)]
 
