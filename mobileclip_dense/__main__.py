@@ -8,7 +8,14 @@ from typing import TypeVar
 import tyro
 
 from mobileclip_dense.command import run_command
-from mobileclip_dense.config import FinetuneConfig, PretrainConfig, PruneConfig, ReinforceConfig, ScenesConfig
+from mobileclip_dense.config import (
+    ConvertWeightsConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    PruneConfig,
+    ReinforceConfig,
+    ScenesConfig,
+)
 
 Settings = TypeVar("Settings")
 
@@ -51,6 +58,13 @@ def _prune(arguments: list[str], prog: str) -> None:
     prune(config)
 
 
+def _convert_weights(arguments: list[str], prog: str) -> None:
+    config = tyro.cli(ConvertWeightsConfig, prog=prog, args=arguments)
+    from mobileclip_dense.models.convert import convert_weights
+
+    convert_weights(config)
+
+
 def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
     choices = {name: (inspect.cleandoc(recipe.__doc__ or ""), recipe()) for name, recipe in recipes.items()}
     return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments)
@@ -62,6 +76,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "reinforce": (_reinforce, "store teachers' embeddings and synthetic captions beside images (DataCompDR)"),
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
     "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),
+    "convert-weights": (_convert_weights, "convert weights of Apple, open_clip or a run for stock open_clip"),
 }
 
 _USAGE = """usage: mobileclip-dense COMMAND [-h] ...
@@ -88,7 +103,7 @@ After training, from a checkout of the project:
 def main() -> None:
     """Entry point of the `mobileclip-dense` script."""
     arguments = sys.argv[1:]
-    usage = _USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()))
+    usage = _USAGE.format(commands="\n".join(f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()))
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage)
         raise SystemExit(0 if arguments else 2)

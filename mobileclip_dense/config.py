@@ -225,6 +225,21 @@ class PruneConfig:
         _require(self, given[0], 0 < getattr(self, given[0]) < 1, "a share above 0 and below 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvertWeightsConfig:
+    """Convert weights of any source to a folder that stock open_clip loads: the same features, the right transform."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A pretraining run; a file of open_clip or Apple, train form or fused; or a tag of open_clip's published weights
+    (datacompdr), fetched from the hub."""
+    model: str
+    """nano, mci0, mci1, mci2, or a name of open_clip.list_models(), such as MobileCLIP-S2 or ViT-B-16."""
+    out: Path
+    """Folder to create: weights.safetensors and open_clip_config.json."""
+    force: bool = False
+    """Replace the folder if it exists."""
+
+
 Config = PretrainConfig | FinetuneConfig
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "pixels"],
     "mobileclip_dense finetune nano-segment": ["--init", "--crop-size-px", "metres"],
     "mobileclip_dense prune": ["--target-params", "multiply-accumulates"],
+    "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "fetched from the hub"],
     "export.to_onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
     "export.to_coreml": ["--size-px", "iphone", "ios18", "w8a8"],
     "export.verify": ["ARTIFACT", "--bisect"],
@@ -29,7 +30,7 @@ COMMANDS = {
 
 def test_help_lists_every_command_with_a_line_each() -> None:
     text = run_module("mobileclip_dense", "--help").stdout
-    for name in ("scenes", "pretrain", "finetune", "prune"):
+    for name in ("scenes", "pretrain", "finetune", "prune", "convert-weights"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert len(line.split()) > 4
     for name in COMMANDS:
@@ -77,6 +78,11 @@ def test_the_lists_of_recipes_are_complete() -> None:
         (["finetune", "nano-depth", "--data", "nowhere", "--out", "y"], "nowhere/images/train: no such folder"),
         (["finetune", "nano-depth", "--data", "x", "--out", "y", "--init", "nowhere"], "nowhere: weights: no such"),
         (["finetune", "nano-depth", "--data", "x", "--out", "y", "--crop-size-px", "60", "64"], "multiples of 32"),
+        (
+            ["convert-weights", "nowhere.pt", "--model", "mci0", "--out", "y"],
+            "nowhere.pt: weights: no such file or run",
+        ),
+        (["convert-weights", "x.pt", "--model", "mobileclip-s2", "--out", "y"], "did you mean MobileCLIP-S2"),
     ],
 )
 def test_a_mistake_is_answered_in_words(

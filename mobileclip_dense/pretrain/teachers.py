@@ -3,19 +3,18 @@
 Each teacher sees an image at its own size, under its own normalization, and reads captions through its own tokenizer.
 """
 
-import difflib
 import hashlib
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.pretrained import get_pretrained_cfg
 from torch.nn import functional
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.models.clip import Tokenizer, build_clip, preprocessing_of
+from mobileclip_dense.models.clip import Tokenizer, build_clip, clip_name
+from mobileclip_dense.models.weights import load_clip_weights
 from mobileclip_dense.run import fill_model, load_run
 
 _OPEN_CLIP_CONFIG = "open_clip_config.json"  # in a folder as open_clip saves it for publication
@@ -113,41 +112,22 @@ def load_clip(name: str) -> tuple[Any, Tokenizer, Normalization]:
     model_name, colon, source = name.partition(":")
     if not colon or not source:
         raise ValueError(f"teacher: found {name!r}, expected {_FORMS}")
-    if model_name not in open_clip.list_models():
-        near = difflib.get_close_matches(model_name, open_clip.list_models(), n=4)
-        raise ValueError(f"teacher {name}: found no open_clip model {model_name!r}; near: {', '.join(near) or 'none'}")
-    tags = open_clip.list_pretrained_tags_by_model(model_name)
-    if Path(source).is_file():
-        return _from_open_clip(model_name, source, name, _preprocessing_of_file(model_name))
-    if source not in tags:
-        raise FileNotFoundError(f"teacher {name}: {source!r} is neither a file nor one of open_clip's weights of "
-                                f"{model_name}: {', '.join(tags) or 'none'}")  # fmt: skip
-    quick = bool(open_clip.get_model_config(model_name).get("quick_gelu"))
-    if quick != bool(get_pretrained_cfg(model_name, source).get("quick_gelu")):
-        other = model_name.removesuffix("-quickgelu") if quick else f"{model_name}-quickgelu"
-        raise ValueError(f"teacher {name}: the weights were trained with another activation than the model has; take "
-                         f"{other}:{source}")  # fmt: skip
-    return _from_open_clip(model_name, source, name)
+    if "multimodal_cfg" in (open_clip.get_model_config(model_name) or {}):
+        return _from_open_clip(model_name, source, name)  # a CoCa: `build_clip` builds models of two towers
+    tag = source if source in open_clip.list_pretrained_tags_by_model(clip_name(model_name)) else None
+    model, tokenizer, normalization = build_clip(model_name, tag=tag)
+    load_clip_weights(model, source, model=model_name)
+    return model, tokenizer, normalization
 
 
-def _from_open_clip(
-    model_name: str, source: str | None, name: str, preprocess_config: dict[str, Any] | None = None
-) -> tuple[Any, Tokenizer, Normalization]:
+def _from_open_clip(model_name: str, source: str | None, name: str) -> tuple[Any, Tokenizer, Normalization]:
     try:
         tokenizer = open_clip.get_tokenizer(model_name)
-        model = open_clip.create_model(model_name, pretrained=source, force_preprocess_cfg=preprocess_config)
+        model = open_clip.create_model(model_name, pretrained=source)
     except Exception as error:  # a file that is no checkpoint raises whatever its first bytes happen to mean
-        raise ValueError(f"teacher {name}: open_clip could not load it ({str(error)[:300]})") from None
+        raise ValueError(f"{name}: open_clip could not load it ({str(error)[:300]})") from None
     config = model.visual.preprocess_cfg
     return model, tokenizer, Normalization(mean=tuple(config["mean"]), std=tuple(config["std"]))
-
-
-def _preprocessing_of_file(model_name: str) -> dict[str, Any] | None:
-    """open_clip takes OpenAI's normalization for any file, which is wrong for MobileCLIP and SigLIP, right for CoCa."""
-    if "multimodal_cfg" in open_clip.get_model_config(model_name):
-        return None
-    normalization = preprocessing_of(model_name).normalization
-    return {"mean": normalization.mean, "std": normalization.std}
 
 
 def to_unit_normal(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:

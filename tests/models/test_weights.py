@@ -1,25 +1,43 @@
+import copy
 from pathlib import Path
 
 import open_clip
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
+from open_clip.model import CustomTextCLIP
+from open_clip.pretrained import _PRETRAINED, _mccfg
 from safetensors.torch import save_file
 
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.encoders import Encoder
-from mobileclip_dense.models.weights import load_encoder_weights
+from mobileclip_dense.models.weights import load_clip_weights, load_encoder_weights
 from tests.conftest import Line
+from tests.models.foreign import fused_clip, randomise, to_apple
 
-# timm's keys to Apple's, from the published layout of mobileclip_s*.pt; applied in this order.
-_TO_APPLE = (
-    ("stem.", "patch_embed."), ("stages.0.blocks", "network.0"), ("stages.1.blocks", "network.2"),
-    ("stages.2.blocks", "network.4"), ("stages.3.blocks", "network.7"), ("stages.1.downsample.proj", "network.1.proj"),
-    ("stages.2.downsample.proj", "network.3.proj"), ("stages.3.downsample.proj", "network.5.proj"),
-    ("stages.3.pos_emb.pos_enc", "network.6.pe"), ("conv_kxk", "rbr_conv"), ("conv_scale", "rbr_scale"),
-    ("identity", "rbr_skip"), ("large_conv", "lkb_origin"), ("mlp.", "convffn."), ("se.fc1", "se.reduce"),
-    ("se.fc2", "se.expand"), ("final_conv.", "conv_exp."), (".gamma", ""),
-)  # fmt: skip
+CAPTIONS = ["a red cone", "two cubes on a wooden floor"]
+
+
+@pytest.fixture(scope="module")
+def nano() -> CustomTextCLIP:
+    """A small CLIP with the blocks of MobileCLIP-S1 and S2, every weight and statistic random."""
+    torch.manual_seed(0)
+    clip, _, _ = build_clip("nano", 64)
+    randomise(clip)
+    return clip.eval()
+
+
+def clip_features(clip: CustomTextCLIP) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return clip.eval().encode_image(images), clip.encode_text(open_clip.get_tokenizer("MobileCLIP-nano")(CAPTIONS))
+
+
+def assert_same_clip(found: CustomTextCLIP, expected: CustomTextCLIP) -> None:
+    for ours, theirs in zip(clip_features(found), clip_features(expected), strict=True):
+        assert (ours - theirs).norm() / theirs.norm() < 1e-5
+    assert torch.equal(found.logit_scale, expected.logit_scale)
 
 
 def features(encoder: Encoder) -> list[torch.Tensor]:
@@ -54,17 +72,88 @@ def test_a_timm_file_fills_the_encoder(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder.eval()(image), expected)
 
 
-def test_an_apple_file_fills_the_encoder(tmp_path: Path) -> None:
-    reference = Encoder("mci0")
-    apple = {"logit_scale": torch.tensor(1.0)}
-    for name, tensor in reference.trunk.state_dict().items():
-        for ours, theirs in _TO_APPLE:
-            name = name.replace(ours, theirs)
-        apple[f"image_encoder.model.{name}"] = tensor
-    torch.save(apple, tmp_path / "mobileclip_s0.pt")
-    encoder = Encoder("mci0")
-    load_encoder_weights(encoder, tmp_path / "mobileclip_s0.pt")
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_apple_file_fills_the_encoder(tmp_path: Path, nano: CustomTextCLIP, fused: bool) -> None:
+    torch.save(to_apple(nano, fused=fused), tmp_path / "mobileclip.pt")
+    encoder, reference = Encoder("nano"), Encoder("nano")
+    load_encoder_weights(encoder, tmp_path / "mobileclip.pt")
+    trunk = nano.visual.trunk.state_dict()
+    reference.trunk.load_state_dict({name: trunk[name] for name in reference.trunk.state_dict()})
     assert_same_features(encoder, reference)
+
+
+@pytest.mark.parametrize("source", ["open_clip", "open_clip fused", "Apple", "Apple fused", "training checkpoint"])
+def test_both_towers_load_from_every_source(tmp_path: Path, nano: CustomTextCLIP, source: str) -> None:
+    state = {
+        "open_clip": lambda: nano.state_dict(),
+        "open_clip fused": lambda: fused_clip(nano),
+        "Apple": lambda: to_apple(nano),
+        "Apple fused": lambda: to_apple(nano, fused=True),
+        "training checkpoint": lambda: {
+            "epoch": 3,
+            "state_dict": {f"module.{name}": tensor for name, tensor in nano.state_dict().items()},
+            "optimizer": torch.optim.AdamW(nano.parameters()).state_dict(),
+        },
+    }[source]()
+    torch.save(state, tmp_path / "weights.pt")
+    clip, _, _ = build_clip("nano", 64)
+    form = load_clip_weights(clip, tmp_path / "weights.pt", model="nano")
+    assert_same_clip(clip, nano)
+    assert ("fused" in form, "Apple" in form) == ("fused" in source, "Apple" in source)
+    assert not any("reparam" in name for name in clip.state_dict())
+
+
+def test_an_expanded_network_can_be_trained(nano: CustomTextCLIP, tmp_path: Path) -> None:
+    torch.save(fused_clip(nano), tmp_path / "fused.pt")
+    clip, _, _ = build_clip("nano", 64)
+    load_clip_weights(clip, tmp_path / "fused.pt", model="nano")
+    for _ in range(2):  # at first only the gains of the silent branches have a gradient, then their kernels too
+        clip.zero_grad()
+        clip.train().encode_image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))).sum().backward()
+        torch.optim.SGD(clip.visual.parameters(), lr=0.01).step()
+    silent = [name for name, p in clip.visual.trunk.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all(not name.endswith(("conv.weight", "bn.weight")) for name in silent), silent
+
+
+def test_a_timm_file_fills_the_image_tower_alone(tmp_path: Path, nano: CustomTextCLIP) -> None:
+    save_file(nano.visual.trunk.state_dict(), tmp_path / "timm.safetensors")
+    clip, _, _ = build_clip("nano", 64)
+    text = copy.deepcopy(clip.text.state_dict())
+    assert "timm" in load_clip_weights(clip, tmp_path / "timm.safetensors", model="nano", towers="image")
+    torch.testing.assert_close(clip_features(clip)[0], clip_features(nano)[0])
+    assert all(torch.equal(tensor, text[name]) for name, tensor in clip.text.state_dict().items())
+    with pytest.raises(ValueError, match=r"missing \(logit_scale, text\."):
+        load_clip_weights(clip, tmp_path / "timm.safetensors", model="nano")
+
+
+def test_a_plain_vit_loads_at_another_image_size_as_in_open_clip(tmp_path: Path) -> None:
+    reference = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    save_file(reference.state_dict(), tmp_path / "vit.safetensors")
+    clip, _, _ = build_clip("ViT-S-32-alt", 128)
+    load_clip_weights(clip, tmp_path / "vit.safetensors", model="ViT-S-32-alt")
+    stock = open_clip.create_model(
+        "ViT-S-32-alt", force_image_size=128, pretrained=str(tmp_path / "vit.safetensors")
+    )  # fmt: skip
+    assert all(torch.equal(tensor, stock.state_dict()[name]) for name, tensor in clip.state_dict().items())
+
+
+def test_published_weights_come_from_the_cache_of_the_hub(
+    tmp_path: Path, nano: CustomTextCLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tag goes through open_clip's and the hub's own code; the cache holds a file under the repository's name."""
+    monkeypatch.setitem(_PRETRAINED, "MobileCLIP-nano", {"scenes": _mccfg(hf_hub="us/MobileCLIP-nano/")})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    clip, _, _ = build_clip("nano", 64)
+    with pytest.raises(OSError, match="scenes: weights: could not be fetched from the hub"):
+        load_clip_weights(clip, "scenes", model="nano")
+    repository = tmp_path / "models--us--MobileCLIP-nano"
+    (repository / "snapshots" / "0").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    save_file(nano.state_dict(), repository / "snapshots" / "0" / "open_clip_model.safetensors")
+    assert "scenes" in load_clip_weights(clip, "scenes", model="nano")
+    assert_same_clip(clip, nano)
 
 
 def test_our_pretraining_run_loads_in_open_clip_and_here(line: Line) -> None:
@@ -96,3 +185,76 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
     torch.save({"model": Encoder("nano")}, tmp_path / "pickle.pt")
     with pytest.raises(ValueError, match="tensors only"):
         load_encoder_weights(Encoder("nano"), tmp_path / "pickle.pt")
+
+
+def write_bad_source(kind: str, folder: Path, nano: CustomTextCLIP) -> str:
+    file = folder / "bad.pt"
+    match kind:
+        case "optimizer":
+            torch.save(torch.optim.AdamW(nano.parameters()).state_dict(), file)
+        case "truncated":
+            torch.save(nano.state_dict(), file)
+            file.write_bytes(file.read_bytes()[:-5000])
+        case "truncated.safetensors":
+            file = folder / "bad.safetensors"
+            save_file(nano.state_dict(), file)
+            file.write_bytes(file.read_bytes()[:-5000])
+        case "damaged":
+            torch.save({"scale": torch.zeros(3)}, file, _use_new_zipfile_serialization=False)
+            file.write_bytes(file.read_bytes().replace(b"scale", b"sc\x85le"))
+        case "numbered":
+            torch.save({1: torch.zeros(3)}, file)
+        case "another model":
+            torch.save(open_clip.create_model("ViT-S-32-alt", force_image_size=64).state_dict(), file)
+        case "other shape":
+            torch.save(nano.state_dict() | {"visual.trunk.head.fc.bias": torch.zeros(64)}, file)
+        case "other shape fused":
+            fused = to_apple(nano, fused=True)
+            fused["image_encoder.model.patch_embed.0.reparam_conv.weight"] = torch.zeros(16, 1, 3, 3)
+            torch.save(fused, file)
+        case "half fused":
+            fused = to_apple(nano, fused=True)
+            del fused["image_encoder.model.network.6.reparam_conv.bias"]
+            torch.save(fused, file)
+        case "more than two towers":
+            torch.save(to_apple(nano) | {"decoder.weight": torch.zeros(3)}, file)
+        case "mobileclip_s0":
+            torch.save(
+                to_apple(nano) | {"text_encoder.transformer.0.token_mixer.norm.rbr_skip.bias": torch.zeros(3)}, file
+            )
+        case "folder":
+            file.mkdir()
+        case "address":
+            return "https://example.com/mobileclip_s2.pt"
+        case "no tag":
+            return "datacompdr"
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("optimizer", r"expected a state dict of tensors, found a dict of state, param_groups"),
+        ("truncated", r"bad\.pt: weights: expected safetensors or a torch file with tensors only"),
+        ("truncated.safetensors", r"bad\.safetensors: not a readable safetensors file"),
+        ("damaged", r"bad\.pt: weights: expected safetensors or a torch file with tensors only"),
+        ("numbered", r"expected a state dict of tensors, found a dict of 1"),
+        ("another model", r"not of model 'nano': \d+ missing \(.*left over \(.*choose the --model"),
+        ("other shape", r"1 other shape \(visual.trunk.head.fc.bias \(64,\) instead of \(128,\)"),
+        ("other shape fused", r"2 other shape \(visual.trunk.stem.0.conv_kxk.0.conv.weight \(16, 1, 3, 3\) instead"),
+        ("half fused", r"pos_emb.pos_enc.bias.*left over \(visual.trunk.stages.3.pos_emb.reparam_conv.weight"),
+        ("more than two towers", r"0 missing; 1 left over \(decoder.weight\)"),
+        ("mobileclip_s0", r"mixes convolutions with attention .*MobileCLIP2-S0"),
+        ("folder", r"bad\.pt/config\.json: no such file"),
+        ("address", r"found an address, expected a file; download it first"),
+        ("no tag", r"datacompdr: weights: no such file .* of MobileCLIP-nano: there are none"),
+    ],
+)
+def test_what_is_no_clip_of_this_model_is_refused_in_words(
+    tmp_path: Path, nano: CustomTextCLIP, kind: str, message: str
+) -> None:
+    clip, _, _ = build_clip("nano", 64)
+    before = copy.deepcopy(clip.state_dict())
+    with pytest.raises((ValueError, OSError), match=message):
+        load_clip_weights(clip, write_bad_source(kind, tmp_path, nano), model="nano")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in clip.state_dict().items())

@@ -1,0 +1,117 @@
+"""Weights of any source -> a folder that stock open_clip loads, image transform included."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.pretrained import list_pretrained_tags_by_model
+from safetensors.torch import save
+
+from mobileclip_dense.config import ConvertWeightsConfig
+from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.models.clip import (
+    Preprocessing,
+    Tokenizer,
+    build_clip,
+    clip_name,
+    open_clip_config,
+    preprocessing_of,
+)
+from mobileclip_dense.models.expand import is_fused
+from mobileclip_dense.models.weights import ForeignWeights, fill_clip, read_clip_weights
+from mobileclip_dense.run import load_run
+
+_MAX_RELATIVE_ERROR = 1e-4  # float32; a wrong key or fold is off by 1e-1 and more
+_CAPTIONS = ["a photo of a cone", "two red spheres on a wooden floor"]
+
+
+def convert_weights(config: ConvertWeightsConfig) -> None:
+    """Write `config.out`/weights.safetensors and open_clip_config.json: both towers in train form, float32.
+
+    Before the folder takes its name, stock open_clip loads it and has to give the features of the source. Those are
+    computed with the source's own convolutions, fused ones fused, so that the expansion is part of what is checked.
+
+    Raises:
+        FileExistsError: the folder exists and --force was not given. FileNotFoundError, OSError, ValueError: see
+            `load_clip_weights`; the features differ or are not finite.
+    """
+    refuse_existing(config.out, config.force)
+    name, source = clip_name(config.model), Path(config.source)
+    if source.exists() and source.resolve().is_relative_to(config.out.resolve()):
+        raise ValueError(f"--out: found {config.out}, which holds the source; choose another folder")
+    tag = config.source if config.source in list_pretrained_tags_by_model(name) and not source.exists() else None
+    size_px = load_run(source).config.image_size_px if (source / "run.json").is_file() else None  # type: ignore[union-attr]
+    clip, tokenizer, _ = build_clip(name, size_px, tag=tag)
+    foreign = read_clip_weights(clip, config.source, model=config.model)
+    fill_clip(clip, foreign, f"{config.source}: weights: not of model {config.model!r}")
+    with staged_folder(config.out, force=config.force) as folder:
+        (folder / "weights.safetensors").write_bytes(save(clip.state_dict()))
+        write_json(folder / "open_clip_config.json", open_clip_config(name, size_px, tag=tag))
+        stock = open_clip.create_model(f"local-dir:{folder}")
+        errors = measure_distance(stock, source_form(clip, foreign), tokenizer)
+        if not max(errors.values()) <= _MAX_RELATIVE_ERROR:
+            raise ValueError(f"{config.source}: weights: open_clip's features differ from the source's by {errors}, "
+                             f"expected at most {_MAX_RELATIVE_ERROR}; nothing was written")  # fmt: skip
+    print(_summary(config, name, stock, foreign, preprocessing_of(name, tag), errors))
+
+
+def source_form(clip: CLIP | CustomTextCLIP, foreign: ForeignWeights) -> CLIP | CustomTextCLIP:
+    """A copy of the model that holds the foreign weights as they are: blocks that come fused are fused here."""
+    model = copy.deepcopy(clip)
+    if is_fused(foreign.state):
+        for name, module in list(model.named_modules()):
+            if f"{name}.reparam_conv.weight" in foreign.state:
+                module.reparameterize()
+        model.load_state_dict(foreign.state)
+    return model
+
+
+@torch.inference_mode()
+def measure_distance(
+    model: CLIP | CustomTextCLIP, reference: CLIP | CustomTextCLIP, tokenizer: Tokenizer
+) -> dict[str, float]:
+    """Relative error of the features of two fixed noise images and two captions: |model - reference| / |reference|."""
+    height, width = model.visual.image_size
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    texts = tokenizer(_CAPTIONS)
+    model.eval(), reference.eval()
+    pairs = {
+        "image": (model.encode_image(images), reference.encode_image(images)),
+        "text": (model.encode_text(texts), reference.encode_text(texts)),
+    }
+    return {tower: float((found - expected).norm() / expected.norm()) for tower, (found, expected) in pairs.items()}
+
+
+def _summary(
+    config: ConvertWeightsConfig, name: str, clip: Any, foreign: ForeignWeights, preprocessing: Preprocessing,
+    errors: dict[str, float],
+) -> str:  # fmt: skip
+    image = [p.numel() for p in clip.visual.parameters()]
+    others = [p.numel() for tower, p in clip.named_parameters() if not tower.startswith("visual.")]
+    normalization, file = preprocessing.normalization, config.out / "weights.safetensors"
+    height, width = clip.visual.image_size
+    rows = {
+        "source": f"{config.source} ({foreign.form})",
+        "image tower": f"{sum(image) / 1e6:.2f} M parameters in {len(image)} tensors",
+        "text tower": f"{sum(others) / 1e6:.2f} M parameters in {len(others)} tensors, logit scale included",
+        "images": f"{height}x{width} px, {preprocessing.interpolation}, {preprocessing.resize_mode}, pixels in 0..1, "
+                  f"mean {normalization.mean}, std {normalization.std}",
+        "difference": f"image features {errors['image']:.1e}, text features {errors['text']:.1e} (relative, stock "
+                      "open_clip against the source)",
+        "open_clip": f'create_model_and_transforms("local-dir:{config.out}"), get_tokenizer("{name}")',
+        "or": f'create_model_and_transforms("{name}", pretrained="{file}", image_mean={normalization.mean}, '
+              f'image_std={normalization.std}, image_interpolation="{preprocessing.interpolation}", '
+              f'image_resize_mode="{preprocessing.resize_mode}", force_image_size={height})',
+    }  # fmt: skip
+    if hasattr(clip.visual, "trunk"):
+        rows["timm"] = (
+            f'create_model("{open_clip.get_model_config(name)["vision_cfg"]["timm_model_name"]}", '
+            f"num_classes={clip.visual.trunk.num_classes}).load_state_dict({{name[13:]: tensor for name, tensor in "
+            f'safetensors.torch.load_file("{file}").items() if name.startswith("visual.trunk.")}})'
+        )
+    if is_fused(foreign.state):
+        rows["note"] = "equal in evaluation; to train further, take the weights from before the fusion"
+    return "\n".join([f"{config.out}:", *(f"  {label:<12} {text}" for label, text in rows.items())])
