@@ -8,7 +8,14 @@ from typing import TypeVar
 import tyro
 
 from mobileclip_dense.command import run_command
-from mobileclip_dense.config import ConvertWeightsConfig, FinetuneConfig, PretrainConfig, PruneConfig, ScenesConfig
+from mobileclip_dense.config import (
+    ConvertWeightsConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    PruneConfig,
+    ReinforceConfig,
+    ScenesConfig,
+)
 
 Settings = TypeVar("Settings")
 
@@ -26,6 +33,13 @@ def _pretrain(arguments: list[str], prog: str) -> None:
     from mobileclip_dense.pretrain.loop import pretrain
 
     pretrain(config)
+
+
+def _reinforce(arguments: list[str], prog: str) -> None:
+    config = tyro.cli(ReinforceConfig, prog=prog, args=arguments)
+    from mobileclip_dense.pretrain.reinforce import reinforce
+
+    reinforce(config)
 
 
 def _finetune(arguments: list[str], prog: str) -> None:
@@ -59,6 +73,7 @@ def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[
 COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "scenes": (_scenes, "generate captioned, labelled scenes in the formats of the real data sets"),
     "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
+    "reinforce": (_reinforce, "store teachers' embeddings and synthetic captions beside images (DataCompDR)"),
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
     "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),
     "convert-weights": (_convert_weights, "convert weights of Apple, open_clip or a run for stock open_clip"),

@@ -1,0 +1,163 @@
+"""`mobileclip-dense reinforce`: teacher embeddings and synthetic captions beside the images, in DataCompDR's format.
+
+The output folder holds a shard for each shard of the input, and reinforcement.json, which says what made them. A shard
+is written aside and renamed when it is complete, so the folder is at every moment a record of what is done.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mobileclip_dense.config import ReinforceConfig
+from mobileclip_dense.contract.files import read_json, staged_file, write_json
+from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.pretrain.reinforced_shard import Counts, Job, Workshop, reinforce_shard, remove_partials
+
+SIDECAR = "reinforcement.json"
+_PATIENCE_S = 1800  # for rank 0 to load its teachers and write the sidecar
+
+
+def reinforce(config: ReinforceConfig) -> Counts:
+    """Reinforce all shards of `config.data`/train that `config.out` lacks, and copy those of val.
+
+    Under torchrun each process takes its share of the shards; with `--engine ray` each shard is a task.
+
+    Raises:
+        FileNotFoundError: no shards. FileExistsError: the folder was made with other settings.
+        ValueError: a teacher, a caption file or a shard cannot be used.
+        ChildProcessError: on Ray, a shard's worker died again and again.
+    """
+    started = time.time()
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    shards = [Path(shard) for shard in list_shards(config.data, "train")]
+    val_shards = [Path(shard) for shard in list_shards(config.data, "val")]
+    jobs = [Job(shard=shard.absolute(), out=(config.out / "train" / shard.name).absolute()) for shard in shards]
+    own = jobs[rank::world_size]
+    todo = [job for job in own if not job.out.exists()]
+    counts, bar = Counts(), _Bar(todo, shown=rank == 0)
+    engine = _on_ray(config, todo, bar) if config.engine == "ray" else _in_process(config, todo, rank, bar)
+    for done in engine:
+        counts.add(done)
+    bar.close()
+    if rank == 0:
+        for shard in val_shards:
+            _copy(shard, config.out / "val" / shard.name)
+    _print(config, counts, len(todo), len(own) - len(todo), rank, time.time() - started)
+    return counts
+
+
+def _in_process(config: ReinforceConfig, jobs: list[Job], rank: int, bar: "_Bar") -> Iterator[Counts]:
+    workshop = Workshop(config)
+    try:
+        open_folder(config.out, workshop.describe(), rank)
+        bar.begin()
+        for job in jobs:
+            yield reinforce_shard(job, workshop, bar.advance)
+    finally:
+        workshop.close()
+
+
+def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Iterator[Counts]:
+    from mobileclip_dense.pretrain.ray_engine import reinforce_on_ray
+
+    def begin(record: dict[str, Any]) -> None:
+        open_folder(config.out, record, rank=0)
+        bar.begin()
+
+    return reinforce_on_ray(config, jobs, begin, bar.advance)
+
+
+def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
+    """Create the output folder with its sidecar, or find it begun with the same settings.
+
+    Only rank 0 writes; the others wait for what it wrote and compare.
+
+    Raises:
+        FileExistsError: it was begun with other settings, or is something else. TimeoutError: rank 0 wrote nothing.
+    """
+    path = folder / SIDECAR
+    deadline = time.monotonic() + _PATIENCE_S
+    while rank and not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path}: rank {rank} waited {_PATIENCE_S} s for rank 0 to write it; see its output")
+        time.sleep(0.1)
+    if not path.exists():
+        remove_partials(path)
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder}: exists and was not made by `reinforce`; choose another --out")
+        write_json(path, record)
+        return
+    begun, asked = _settings(read_json(path)), _settings(json.loads(json.dumps(record)))
+    if begun != asked:
+        names = sorted(name for name in begun.keys() | asked.keys() if begun.get(name) != asked.get(name))
+        was = "; ".join(f"{name}: {_short(begun.get(name))} -> {_short(asked.get(name))}" for name in names)
+        raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or choose another --out")
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Without the names of models and files, which may have moved: their hashes tell them apart."""
+    teachers = [{k: v for k, v in teacher.items() if k != "name"} for teacher in record.get("teachers", [])]
+    captions = dict(record.get("captions", {}))
+    if len(captions) > 1:
+        del captions["source"]
+    return record | {"teachers": teachers, "captions": captions}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(str(item)[:40] for item in value.values() if not isinstance(item, list))
+    return str(value)
+
+
+def _copy(shard: Path, out: Path) -> None:
+    """As it is: the held-out pairs are only measured on."""
+    remove_partials(out)
+    if not out.exists():
+        with staged_file(out) as staging:
+            shutil.copyfile(shard, staging)
+
+
+class _Bar:
+    """Progress over bytes of shards, since nobody has counted their images; images per second; time left."""
+
+    def __init__(self, jobs: list[Job], shown: bool):
+        self._images, self._started = 0, time.perf_counter()
+        total = sum(job.shard.stat().st_size for job in jobs)
+        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc="reinforce", disable=not shown,
+                         bar_format="{desc} {percentage:3.0f} %|{bar}|{postfix}, {remaining} left")  # fmt: skip
+
+    def begin(self) -> None:
+        """The models are loaded: rate and time left count from here."""
+        self._started = time.perf_counter()
+        self._bar.unpause()
+
+    def advance(self, num_images: int, num_bytes: int) -> None:
+        """So much more is done."""
+        self._images += num_images
+        rate = self._images / (time.perf_counter() - self._started)
+        self._bar.set_postfix_str(f"{self._images} images, {rate:.1f} images/s", refresh=False)
+        self._bar.update(num_bytes)
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        self._bar.close()
+
+
+def _print(
+    config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, rank: int, seconds: float
+) -> None:
+    views = counts.images * config.num_augmentations
+    rows = [("shards reinforced", num_shards), ("shards that were complete already", num_present),
+            ("images", counts.images), ("views", views),
+            *((f"left out: {kind}", number) for kind, number in sorted(counts.left_out.items()))]  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    share = f" (rank {rank})" if "RANK" in os.environ else ""
+    print(f"{config.out}{share}: {seconds:.0f} s\n" + "\n".join(f"  {name:<{width}}  {n:>10,}" for name, n in rows))

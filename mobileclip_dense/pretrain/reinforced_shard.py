@@ -1,0 +1,341 @@
+"""One shard reinforced: decoded and augmented in loader processes, batched through the teachers, written in order.
+
+What is drawn for a sample depends on the seed, the shard's name and the sample's key alone, and batches are cut from
+the shard's start: whoever makes a shard, after whatever interruption, makes the same bytes (on the same kind of device
+with the same number of threads, on which the last bits of a matrix product depend).
+"""
+
+import io
+import json
+import os
+import tarfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from glob import escape
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import webdataset as wds
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from mobileclip_dense.config import ReinforceConfig
+from mobileclip_dense.contract.files import staged_file
+from mobileclip_dense.data.augmentation import Augmentation, replay, sample_augmentation
+from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
+from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
+from mobileclip_dense.pretrain.teachers import Teacher, join_embeddings
+
+_WORKERS_BESIDE_A_GPU = 8
+_BLOCK = 512  # bytes: a tar file's header, and what its members are filled up to
+_REPLACED = {"syn.json", "paug.json", *EMBEDDING_MEMBERS}
+
+Members = dict[str, bytes]
+Progress = Callable[[int, int], None]  # told of images done and bytes of the shard read, each since the last call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A shard to reinforce and where the result goes."""
+
+    shard: Path
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedSample:
+    """A sample as a loader process hands it over.
+
+    Attributes:
+        key: of the sample. members: as they are in the shard. problem: the kind of what is wrong with it, if anything.
+        captions: original ones. present: captions of its syn.json. augmentations: A of them.
+        views: uint8 [A,3,S,S] for each size S of a teacher. plain: uint8 [3,S,S] for the captioner, unaugmented.
+    """
+
+    key: str
+    members: Members
+    problem: str | None = None
+    captions: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    augmentations: tuple[Augmentation, ...] = ()
+    views: dict[int, torch.Tensor] = field(default_factory=dict)
+    plain: torch.Tensor | None = None
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What became of the samples: images written, and those left out by the kind of what was wrong with them."""
+
+    images: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Counts") -> None:
+        """Sum up."""
+        self.images += other.images
+        self.left_out += other.left_out
+
+
+class Workshop:
+    """All that stays loaded from one shard to the next: teachers, captioner, loader processes.
+
+    Attributes:
+        config: the settings. device: of the models. teachers, captioner: the models. loader: see `PreparedSamples`.
+    """
+
+    def __init__(self, config: ReinforceConfig):
+        """Load the models onto this process's device (cuda:LOCAL_RANK, or the CPU).
+
+        Raises:
+            ValueError, OSError: see `Teacher` and `load_captioner`.
+        """
+        self.config = config
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+        self.teachers = [Teacher(name, self.device, config.temperature) for name in config.teachers]
+        self.captioner: Captioner = load_captioner(config.captions, config.num_captions, self.device)
+        self.source = _OneShard()
+        prepare = _Prepare(config, [teacher.image_size_px for teacher in self.teachers], self.captioner.image_size_px)
+        num_workers = config.num_workers
+        if num_workers is None:
+            num_workers = _WORKERS_BESIDE_A_GPU if cuda else 0
+        self.loader = DataLoader(
+            prepare, sampler=self.source, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+        )  # fmt: skip
+        # On a GPU a second thread tokenizes and copies while the first waits for its kernels; a CPU has no idle time.
+        self.threads = ThreadPoolExecutor(max_workers=2 if cuda else 1)
+
+    def describe(self) -> dict[str, Any]:
+        """What the embeddings depend on, and what the trainer has to know of them, for JSON."""
+        return {
+            "teachers": [teacher.describe() for teacher in self.teachers],
+            "num_augmentations": self.config.num_augmentations,
+            "num_captions": self.config.num_captions,
+            "captions": self.captioner.describe(),
+            "storage": self.config.storage,
+            "seed": self.config.seed,
+        }
+
+    def close(self) -> None:
+        """End the threads; the loader processes end with this object."""
+        self.threads.shutdown()
+
+
+class _OneShard:
+    """The loader's sampler: raw samples of the shard in hand, read in this process, in their order in the file."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[tuple[str, str, Members]]:
+        for key, members in read_raw_samples(self.path):
+            yield self.path.stem, key, members
+
+
+class _Prepare(Dataset[PreparedSample]):
+    """Runs in the loader processes: decodes a raw sample, draws its augmentations, replays them at every size."""
+
+    def __init__(self, config: ReinforceConfig, sizes_px: list[int], plain_size_px: int | None):
+        self.seed, self.num_augmentations = config.seed, config.num_augmentations
+        self.drawn_for_px, self.sizes_px, self.plain_size_px = sizes_px[0], sorted(set(sizes_px)), plain_size_px
+
+    def __getitem__(self, raw: tuple[str, str, Members]) -> PreparedSample:
+        shard, key, members = raw
+        try:
+            image, captions, present = read_plain_sample(members)
+        except BadSample as bad:
+            return PreparedSample(key=key, members=members, problem=str(bad))
+        height, width = image.shape[:2]
+        rng = generator_of(self.seed, shard, key, "augmentations")
+        augmentations = tuple(
+            sample_augmentation(height, width, rng, teacher_size_px=self.drawn_for_px)
+            for _ in range(self.num_augmentations)
+        )
+        views = {
+            size: torch.from_numpy(np.stack([replay(image, a, size) for a in augmentations])).permute(0, 3, 1, 2)
+            for size in self.sizes_px
+        }
+        plain = None
+        if self.plain_size_px is not None:
+            resize = v2.Compose([v2.Resize(self.plain_size_px, v2.InterpolationMode.BICUBIC, antialias=True),
+                                 v2.CenterCrop(self.plain_size_px)])  # fmt: skip
+            plain = resize(torch.from_numpy(image).permute(2, 0, 1))
+        return PreparedSample(key=key, members=members, captions=captions, present=present,
+                              augmentations=augmentations, views=views, plain=plain)  # fmt: skip
+
+
+class BadSample(ValueError):
+    """A sample that cannot be used; the message is the kind of what is wrong."""
+
+
+def read_raw_samples(path: Path) -> Iterator[tuple[str, Members]]:
+    """Key and members, by suffix, of each sample of a shard."""
+    try:
+        for sample in wds.DataPipeline(wds.SimpleShardList([str(path)]), wds.tarfile_to_samples()):
+            yield sample["__key__"], {name: data for name, data in sample.items() if not name.startswith("__")}
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: shard: not a complete tar file ({error}); fetch it again or remove it") from None
+
+
+def read_plain_sample(members: Members) -> tuple[npt.NDArray[np.uint8], list[str], list[str]]:
+    """Image uint8 [H,W,3], original captions, captions of syn.json.
+
+    Raises:
+        BadSample: there is no image or no caption, or one of the members cannot be read.
+    """
+    data = next((members[suffix] for suffix in ("jpg", "jpeg", "png", "webp") if suffix in members), None)
+    if data is None:
+        raise BadSample("no image")
+    try:
+        image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        raise BadSample("unreadable image") from None
+    caption = members.get("txt", b"").decode("utf-8", errors="replace").strip()
+    if not caption:
+        raise BadSample("no caption")
+    try:
+        present = json.loads(members["syn.json"])["syn_text"] if "syn.json" in members else []
+    except (ValueError, KeyError, TypeError):
+        raise BadSample("unreadable syn.json") from None
+    return image, [caption], [text for text in present if isinstance(text, str)]
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample
+
+
+def generator_of(seed: int, shard: str, key: str, purpose: str) -> np.random.Generator:
+    """The random numbers that a sample draws from for a purpose."""
+    digest = sha256(f"{seed}\0{shard}\0{key}\0{purpose}".encode()).digest()
+    return np.random.default_rng(list(digest))
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what attempts to write `path` left beside it when they were killed; no other may be under way."""
+    for partial in path.parent.glob(f".{escape(path.stem)}.partial-*{escape(path.suffix)}"):
+        partial.unlink()
+
+
+def reinforce_shard(job: Job, workshop: Workshop, progress: Progress = lambda images, size: None) -> Counts:
+    """Reinforce one shard: the result has each good sample's members and its reinforcement, in the same order.
+
+    Written aside and renamed at the end. One shard is to be given to one process at a time.
+
+    Raises:
+        ValueError: the shard cannot be read, or no sample of it is good.
+    """
+    remove_partials(job.out)
+    counts, left = Counts(), job.shard.stat().st_size
+    with staged_file(job.out) as staging:
+        with tarfile.open(staging, "w", format=tarfile.PAX_FORMAT) as tar:
+            for sample, reinforcement in _reinforcements(job.shard, workshop, counts):
+                kept = {suffix: data for suffix, data in sample.members.items() if suffix not in _REPLACED}
+                added = write_reinforcement(reinforcement, storage=workshop.config.storage)
+                _add_sample(tar, sample.key, kept | added)
+                counts.images += 1
+                size = sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for data in sample.members.values())
+                left -= size
+                progress(1, size)
+        if not counts.images:
+            found = ", ".join(f"{number} {kind}" for kind, number in counts.left_out.items()) or "it is empty"
+            raise ValueError(f"{job.shard}: found no sample that can be reinforced: {found}")
+    progress(0, left)
+    return counts
+
+
+def _add_sample(tar: tarfile.TarFile, key: str, members: Members) -> None:
+    for suffix, data in members.items():
+        entry = tarfile.TarInfo(f"{key}.{suffix}")  # owner, mode and time are constants: the same bytes every time
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+
+
+def _reinforcements(shard: Path, workshop: Workshop, counts: Counts) -> Iterator[tuple[PreparedSample, Reinforcement]]:
+    """Good samples in order. While the teachers see a batch, the loader prepares the next and the caller writes."""
+    workshop.source.path = shard
+    in_flight: deque[Future[list[tuple[PreparedSample, Reinforcement | None]]]] = deque()
+    try:
+        for batch in _batches(iter(workshop.loader), workshop.config, counts):
+            in_flight.append(workshop.threads.submit(_encode, batch, shard.stem, workshop))
+            if len(in_flight) > 2:
+                yield from _with_captions(in_flight.popleft().result(), counts)
+        while in_flight:
+            yield from _with_captions(in_flight.popleft().result(), counts)
+    finally:
+        for future in in_flight:
+            future.cancel()
+
+
+def _batches(
+    samples: Iterator[PreparedSample], config: ReinforceConfig, counts: Counts
+) -> Iterator[list[PreparedSample]]:
+    """As many good samples as have `batch_size` views together, at least one."""
+    images_per_batch = max(1, config.batch_size // config.num_augmentations)
+    batch = []
+    for sample in samples:
+        if sample.problem is not None:
+            counts.left_out[sample.problem] += 1
+            continue
+        batch.append(sample)
+        if len(batch) == images_per_batch:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _with_captions(
+    results: list[tuple[PreparedSample, Reinforcement | None]], counts: Counts
+) -> Iterator[tuple[PreparedSample, Reinforcement]]:
+    for sample, reinforcement in results:
+        if reinforcement is None:
+            counts.left_out["no synthetic caption"] += 1
+        else:
+            yield sample, reinforcement
+
+
+@torch.inference_mode()
+def _encode(
+    batch: list[PreparedSample], shard: str, workshop: Workshop
+) -> list[tuple[PreparedSample, Reinforcement | None]]:
+    """Captions and embeddings of a batch, on the CPU; None for a sample without synthetic captions."""
+    synthetic = _caption(batch, shard, workshop)
+    teachers = workshop.teachers
+    views = {size: _joined([sample.views[size] for sample in batch], workshop.device) for size in batch[0].views}
+    images = join_embeddings([teacher.encode_images(views[teacher.image_size_px]) for teacher in teachers])
+    captions = [[*sample.captions, *written] for sample, written in zip(batch, synthetic, strict=True)]
+    texts = [caption for several in captions for caption in several]
+    text_rows = join_embeddings([teacher.encode_texts(texts) for teacher in teachers])
+    image_parts = torch.split(images, workshop.config.num_augmentations)
+    text_parts = torch.split(text_rows, [len(several) for several in captions])
+    results: list[tuple[PreparedSample, Reinforcement | None]] = []
+    for sample, written, image_part, text_part in zip(batch, synthetic, image_parts, text_parts, strict=True):
+        reinforcement = Reinforcement(
+            augmentations=sample.augmentations, image_embeddings=image_part, text_embeddings=text_part,
+            synthetic_captions=tuple(written),
+        )  # fmt: skip
+        results.append((sample, reinforcement if written else None))
+    return results
+
+
+def _caption(batch: list[PreparedSample], shard: str, workshop: Workshop) -> list[list[str]]:
+    """At most S synthetic captions for each sample, none of them empty."""
+    config = workshop.config
+    plain = [sample.plain for sample in batch if sample.plain is not None]
+    draws = [generator_of(config.seed, shard, sample.key, "captions") for sample in batch]
+    written = workshop.captioner.write(
+        [sample.key for sample in batch], [sample.present for sample in batch],
+        torch.stack(plain) if plain else None, draws,
+    )  # fmt: skip
+    return [[caption for caption in captions if caption.strip()][: config.num_captions] for captions in written]
+
+
+def _joined(tensors: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+    joined = torch.cat(tensors)
+    return joined.pin_memory() if device.type == "cuda" else joined
