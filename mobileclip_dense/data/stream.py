@@ -260,8 +260,8 @@ class CaptionStream(IterableDataset[Batch]):
         if not self.use_reinforcement:
             return Batch(images, texts, None, None, None, None, (captions,), keys, position)
         synthetic = [visit.synthetic or "" for visit in visits]
-        rows = [torch.stack(row) for row in zip(*(visit.rows for visit in visits if visit.rows), strict=True)]
-        return Batch(images, texts, self.tokenizer(synthetic), *rows, (captions, synthetic), keys, position)
+        image, real, other = (torch.stack(row) for row in zip(*(v.rows for v in visits if v.rows), strict=True))
+        return Batch(images, texts, self.tokenizer(synthetic), image, real, other, (captions, synthetic), keys, position)
 
     def _too_many(
         self, seen: int, bad: Counter[str], by_shard: Counter[str], sample: Sample, error: BadSample

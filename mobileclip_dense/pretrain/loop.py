@@ -164,8 +164,8 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
             batch = next(batches)
             losses = _step(training, batch)
             # One collective for what the processes agree on: is the loss finite, has one of them been told to stop?
-            agreed = fabric.all_reduce(torch.stack([*losses, losses.total.new_tensor(terminated.is_set())]))
-            total, contrastive, distillation, stop = agreed.tolist()
+            own = torch.stack([*losses, losses.total.new_tensor(terminated.is_set())])
+            total, contrastive, distillation, stop = torch.as_tensor(fabric.all_reduce(own)).tolist()
             if not math.isfinite(total):
                 raise ValueError(_not_finite(training, batch, total))
             training.positions[training.step % len(training.positions)] = batch.position

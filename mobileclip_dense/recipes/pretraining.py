@@ -8,12 +8,13 @@ weight decay 0.2, beta2 0.95, 1000 steps of warm-up, gradient norm 1; on 12 mill
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tyro
 
 from mobileclip_dense.config import PretrainConfig
 
-_DATACOMPDR = dict(
+_DATACOMPDR: dict[str, Any] = dict(
     contrastive_weight=0.0, distillation_weight=1.0, teacher_dims=(768, 768), teacher_temperatures=(100.0, 100.0)
 )
 
