@@ -91,7 +91,8 @@ def _curves(runs: list[RunFiles]) -> str:
             start = "pruned" if "structure_sha256" in run.record else "pretrained" if pretrained else "from scratch"
             label = "CLIP loss" if task == "pretrain" else start
             colour = "#1f6fb4" if pretrained or task == "pretrain" else "#d8722c"
-            steps, losses = [line["step"] for line in run.curve], [line["loss"] for line in run.curve]
+            trained = [line for line in run.curve if "loss" in line]  # others are evaluations on the way
+            steps, losses = [line["step"] for line in trained], [line["loss"] for line in trained]
             axes.plot(steps, losses, color=colour, linewidth=1.3, label=None if label in labelled else label)
             labelled.add(label)
         axes.set(title=task, xlabel="step", ylabel="training loss", ylim=(0, None))

@@ -117,9 +117,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "steps", "devices", "checkpoint_every", "shuffle_block"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        _require(self, "data", len(self.data) > 0, "at least one source of shards")
-        fits = len(self.data_weights) in (0, len(self.data)) and all(weight > 0 for weight in self.data_weights)
-        _require(self, "data_weights", fits, f"none, or one above 0 for each of {len(self.data)} sources")
+        _require(self, "data", self.data != (), "at least one source of shards")
+        if self.data_weights:
+            fits = len(self.data_weights) == len(self.data) and all(weight > 0 for weight in self.data_weights)
+            _require(self, "data_weights", fits, f"one above 0 for each of {len(self.data)} sources")
         _require(self, "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
         _require(self, "num_workers", self.num_workers >= 0, "at least 0")
         _require(self, "warmup_steps", 0 <= self.warmup_steps <= self.steps, "at least 0, at most --steps")

@@ -17,10 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.data.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
-from mobileclip_dense.models.clip import Tokenizer, build_clip
+from mobileclip_dense.models.clip import Tokenizer, build_clip, open_clip_config
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import checkpoint_file, gather_objects, resume_training, save_training
 from mobileclip_dense.pretrain.evaluation import HeldOut, find_held_out, measure
@@ -88,6 +89,8 @@ def pretrain(config: PretrainConfig) -> None:
         print(f"{config.out}: SIGTERM: step {training.step} of {config.steps} is saved; repeat the command to go on")
     elif fabric.is_global_zero:
         metrics = training.measure(held_out)
+        # With this, stock open_clip loads the folder as "local-dir:RUN", with the right preprocessing.
+        write_json(config.out / "open_clip_config.json", open_clip_config(config.model, config.image_size_px))
         finish_run(config, training.result.state_dict(), metrics, started=started, device=str(fabric.device),
                    details={"skipped_samples": count_bad(positions)})  # fmt: skip
         print(summarise_bad(positions) + _summary(config, metrics))
