@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import webdataset as wds
 from PIL import Image
 
 from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.preprocess import load_image, resize_image
+from mobileclip_dense.data import samples
 from mobileclip_dense.data.folders import SPLITS, list_pairs
-from mobileclip_dense.data.shards import decode_sample, list_shards
+from mobileclip_dense.data.shards import list_shards
 
 Split = Literal["train", "val"]
 
@@ -38,9 +38,9 @@ def read_pairs(
     config: PretrainConfig, split: Split, count: int, size_px: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions."""
-    samples = wds.DataPipeline(wds.SimpleShardList(list_shards(config.data, split)), wds.tarfile_to_samples())
-    pairs = [decode_sample(sample) for sample in islice(samples, count)]
-    return np.stack([_crop(image, size_px) for image, _ in pairs]), [captions[0] for _, captions in pairs]
+    pairs = list(islice(samples.read_pairs(list_shards(config.data, split)), count))
+    crops = [_crop(Image.fromarray(image), size_px) for image, _ in pairs]
+    return np.stack(crops), [captions[0] for _, captions in pairs]
 
 
 def _crop(image: Image.Image, size_px: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -1,115 +1,143 @@
-"""Captioned images from webdataset shards: what img2dataset and DataCompDR write.
+"""Webdataset shards, local and remote: which there are, and the samples in one of them, from any place in it.
 
-A sample's captions are its `syn.json` {"syn_text": [...]} where there is one, else its `txt`.
+A shard is an uncompressed tar; files that share a path up to the first dot of their name and follow one another are the
+members of a sample, known by what comes after that dot: jpg, txt, json (img2dataset), syn.json, paug.json, pth.gz
+(DataCompDR).
 """
 
-import io
-import json
-import random
-from collections.abc import Iterator
-from itertools import count, islice
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, NamedTuple
+from urllib.parse import urlparse
 
-import numpy as np
-import torch
-import webdataset as wds
-from PIL import Image, UnidentifiedImageError
-from torch.utils.data import IterableDataset, get_worker_info
-from torchvision.transforms import v2
+import fsspec
+from webdataset.gopen import gopen, gopen_schemes
+from webdataset.shardlists import expand_urls
 
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.models.clip import Tokenizer
-
-_SHUFFLE_BUFFER = 1000
-
-Pair = tuple[torch.Tensor, torch.Tensor]  # image float32 [3,H,W], text int64 [L]
+_READ_AHEAD = 1 << 20
+_UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
-def list_shards(folder: Path, split: str) -> list[str]:
-    """The *.tar of `folder/split`, sorted.
+class Sample(NamedTuple):
+    """A raw sample.
+
+    Attributes:
+        shard, key: where it comes from. members: contents by suffix; empty where the shard could not be read further.
+        fault: what was wrong with the shard here, None for a sample.
+    """
+
+    shard: str
+    key: str
+    members: dict[str, bytes]
+    fault: str | None = None
+
+
+def list_shards(source: str | Path, split: str) -> list[str]:
+    """Shards of a source: a folder with SPLIT/*.tar (for "train" also plain *.tar), or files or URLs with brace ranges.
+
+    Args:
+        source: e.g. `scenes/shards`, `DIR/{00000..00127}.tar`, `s3://bucket/{00000..00127}.tar`, `pipe:COMMAND`;
+            lists of shards have no splits and count as "train".
 
     Raises:
-        FileNotFoundError: the folder is missing or holds no shard.
+        FileNotFoundError: the folder or a local shard is missing, or there is no shard for that split.
     """
-    shards = sorted(str(path) for path in (folder / split).glob("*.tar"))
-    if not shards:
-        raise FileNotFoundError(f"{folder / split}: shards: found no *.tar; expected a folder of webdataset shards "
-                                f"with train/ and val/, as `mobileclip-dense scenes` writes under shards/")  # fmt: skip
+    text = str(source)
+    expected = (
+        "expected a folder of webdataset shards with train/ and val/, as `mobileclip-dense scenes` writes under "
+        "shards/, or shards as in DIR/{00000..00127}.tar"
+    )
+    if Path(text).is_dir():
+        folders = [Path(text) / split, *([Path(text)] if split == "train" else [])]
+        for folder in folders:
+            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # not what is being written
+                return shards
+        raise FileNotFoundError(f"{folders[0]}: shards: found no *.tar; {expected}")
+    if not _scheme(text) and not text.endswith(".tar"):
+        raise FileNotFoundError(f"{Path(text) / split}: shards: no such folder; {expected}")
+    if split != "train":
+        raise FileNotFoundError(f"{text}: shards: a list of shards has no {split} split; name a folder")
+    shards = [text] if text.startswith("pipe:") and "{" not in text else list(expand_urls(text))
+    missing = [shard for shard in shards if not _scheme(shard) and not Path(shard).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]}: shards: no such file ({len(missing)} of {len(shards)} are missing)")
     return shards
 
 
-def decode_sample(sample: dict[str, Any]) -> tuple[Image.Image, list[str]]:
-    """RGB image and captions of a raw webdataset sample.
+def _scheme(shard: str) -> str:
+    scheme = urlparse(shard).scheme
+    return "" if len(scheme) < 2 else scheme  # one letter is a drive
+
+
+def open_shard(shard: str) -> IO[bytes]:
+    """Open for reading: local files, what webdataset opens (http, https, gs, hf, pipe), else fsspec (s3 and more).
 
     Raises:
-        ValueError: a member is missing, or the image cannot be decoded; names shard and key.
+        OSError: it cannot be opened. ValueError: no installed library knows the URL's scheme.
     """
-    where = f"{sample.get('__url__')}: sample {sample.get('__key__')}"
-    data = next((sample[suffix] for suffix in ("jpg", "jpeg", "png", "webp") if suffix in sample), None)
-    if data is None:
-        raise ValueError(f"{where}: image: found members {sorted(k for k in sample if k[0] != '_')}, expected jpg")
+    scheme = _scheme(shard)
+    if scheme in ("", "file"):
+        return Path(shard.removeprefix("file://")).open("rb", buffering=_READ_AHEAD)
+    if scheme in gopen_schemes:
+        return gopen(shard)
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{where}: image: cannot be decoded ({error}); repair or remove it") from None
-    if "syn.json" in sample:
-        captions = json.loads(sample["syn.json"])["syn_text"]
-    elif "txt" in sample:
-        captions = [sample["txt"].decode("utf-8")]
-    else:
-        raise ValueError(f"{where}: caption: found neither syn.json nor txt")
-    return image, captions
+        return fsspec.open(shard, "rb").open()
+    except ImportError as error:
+        raise ValueError(f"{shard}: {error}") from None
 
 
-class CaptionedImages(IterableDataset[Pair]):
-    """An endless, seeded stream of augmented images and tokens; the same position always gives the same pair.
+def read_samples(shard: str, start: int = 0) -> Iterator[Sample]:
+    """The samples of a shard from number `start` on.
 
-    Shards are dealt to processes and their loader workers anew in every epoch. Worker w of W yields every W-th batch,
-    so a stream that starts at batch n is exactly what is left of one that started at 0.
+    A shard that cannot be opened, that is cut short or that holds no sample gives, last, a `Sample` with a fault.
     """
+    number, key = 0, ""  # `number` counts the samples begun
+    members: dict[str, bytes] = {}
+    try:
+        for name, read in _iterate_members(shard):
+            found_key, suffix = split_name(name)
+            if found_key != key:
+                if members:
+                    yield Sample(shard, key, members)
+                number, key, members = number + 1, found_key, {}
+            if number > start:
+                members[suffix] = read()
+    except _UNREADABLE as error:
+        yield Sample(shard, key, {}, f"{type(error).__name__}: {error}")
+        return
+    if members:
+        yield Sample(shard, key, members)
+    if not number:
+        yield Sample(shard, "", {}, "no sample in it")
 
-    def __init__(
-        self, shards: list[str], tokenizer: Tokenizer, normalization: Normalization, *, image_size_px: int,
-        crop_scale_min: float, batch_size: int, seed: int, rank: int, world_size: int, first_batch: int,
-    ):  # fmt: skip
-        self.shards, self.tokenizer = shards, tokenizer
-        self.batch_size, self.seed, self.first_batch = batch_size, seed, first_batch
-        self.rank, self.world_size = rank, world_size
-        # No flips: captions speak of left and right.
-        self.augment = v2.Compose(
-            [
-                v2.RandomResizedCrop(image_size_px, scale=(crop_scale_min, 1.0), ratio=(0.8, 1.25)),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(normalization.mean, normalization.std),
-            ]
-        )
 
-    def __iter__(self) -> Iterator[Pair]:
-        info = get_worker_info()
-        num_workers = 1 if info is None else info.num_workers
-        # The loader asks worker 0 first: it takes the part of the worker whose turn it is.
-        worker = 0 if info is None else (info.id + self.first_batch) % num_workers
-        done = max(0, -(-(self.first_batch - worker) // num_workers)) * self.batch_size
-        samples = islice(enumerate(self._raw_samples(worker, num_workers)), done, None)
-        return (self._prepare(sample, index, worker) for index, sample in samples)
+def split_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: `a/b.syn.json` is `syn.json` of `a/b`."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return folder + slash + stem, suffix.lower()
 
-    def _raw_samples(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
-        place, places = self.rank * num_workers + worker, self.world_size * num_workers
-        if places > len(self.shards):
-            raise ValueError(f"shards: found {len(self.shards)}, expected at least one for each of "
-                             f"{self.world_size} processes x {num_workers} workers; lower --num-workers")  # fmt: skip
-        for epoch in count():
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
-            own = [self.shards[i] for i in order[place::places]]
-            shuffle = wds.shuffle(_SHUFFLE_BUFFER, rng=random.Random(f"{self.seed}/{epoch}/{place}"))
-            yield from wds.DataPipeline(wds.SimpleShardList(own), wds.tarfile_to_samples(), shuffle)
 
-    def _prepare(self, sample: dict[str, Any], index: int, worker: int) -> Pair:
-        image, captions = decode_sample(sample)
-        drawn = np.random.default_rng([self.seed, self.rank, worker, index]).integers(2**31, size=2)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(drawn[0]))  # torchvision's transforms draw from the global generator
-            pixels = self.augment(image)
-        return pixels, self.tokenizer([captions[int(drawn[1]) % len(captions)]])[0]
+def _iterate_members(shard: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Name of every file in a tar, and how to read it, which must be done before going on to the next."""
+    file = open_shard(shard)
+    try:
+        seekable = getattr(file, "seekable", lambda: False)()  # webdataset's pipes have no such method
+        with tarfile.open(fileobj=file, mode="r:" if seekable else "r|") as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # read once; tarfile would remember it all
+                if info.isfile():
+                    yield info.name, partial(_read_member, tar, info)
+    finally:
+        with suppress(OSError):  # a pipe that is closed early complains
+            file.close()
+
+
+def _read_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    content = tar.extractfile(info)
+    assert content is not None
+    return content.read()

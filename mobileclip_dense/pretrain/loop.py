@@ -1,7 +1,6 @@
 """CLIP pretraining: a Lightning Fabric loop over webdataset shards (arXiv 2405.08911, section 3)."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.data.shards import CaptionedImages, list_shards
+from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.data.stream import CaptionStream, Position
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.pretrain.retrieval import measure_retrieval
 from mobileclip_dense.run import (
@@ -49,14 +50,15 @@ def pretrain(config: PretrainConfig) -> None:
         open_run(config)
     fabric.barrier()
     model, optimizer = fabric.setup(clip, build_optimizer(clip, config))
-    step = _resume(config.out, clip, optimizer)
-    stream = CaptionedImages(
-        train_shards, tokenizer, normalization, image_size_px=config.image_size_px, batch_size=config.batch_size,
+    step, positions = _resume(config, clip, optimizer, fabric.global_rank)
+    stream = CaptionStream(
+        [train_shards], tokenizer, image_size_px=config.image_size_px, batch_size=config.batch_size,
         crop_scale_min=config.crop_scale_min, seed=config.seed, rank=fabric.global_rank, world_size=fabric.world_size,
-        first_batch=step,
+        use_reinforcement=False, positions=positions, first_batch=step,
     )  # fmt: skip
-    loader = DataLoader(stream, batch_size=config.batch_size, num_workers=config.num_workers)
-    _train(fabric, model, clip, optimizer, iter(fabric.setup_dataloaders(loader)), config, step)
+    loader = DataLoader(stream, batch_size=None, num_workers=config.num_workers)
+    batches = iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+    _train(fabric, model, clip, optimizer, batches, normalization, config, step, positions)
     if fabric.is_global_zero:
         metrics = measure_retrieval(
             clip, tokenizer, normalization, val_shards, image_size_px=config.image_size_px, device=fabric.device
@@ -83,21 +85,32 @@ def learning_rate_at(step: int, config: PretrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
 
 
-def _resume(folder: Path, clip: CustomTextCLIP, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint, if any; the number of steps done."""
-    path = folder / "checkpoints" / "last.pt"
+def _resume(
+    config: PretrainConfig, clip: CustomTextCLIP, optimizer: torch.optim.Optimizer, rank: int
+) -> tuple[int, list[Position | None]]:
+    """Load the last checkpoint, if any; the number of steps done and the positions of this process's workers."""
+    path = config.out / "checkpoints" / "last.pt"
     if not path.exists():
-        return 0
+        return 0, [None] * max(1, config.num_workers)
     state = load_checkpoint(path)
     clip.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return int(state["step"]), state["positions"][rank]
+
+
+def _gather(positions: list[Position | None], world_size: int) -> list[list[Position | None]]:
+    """The positions of all processes."""
+    gathered: list[Any] = [positions] * world_size
+    if world_size > 1:
+        torch.distributed.all_gather_object(gathered, positions)
+    return gathered
 
 
 def _train(
     fabric: Fabric, model: nn.Module, clip: CustomTextCLIP, optimizer: torch.optim.Optimizer, batches: Any,
-    config: PretrainConfig, step: int,
+    normalization: Normalization, config: PretrainConfig, step: int, positions: list[Position | None],
 ) -> None:  # fmt: skip
+    mean, std = (torch.tensor(v, device=fabric.device)[:, None, None] for v in (normalization.mean, normalization.std))
     loss_function = ClipLoss(
         local_loss=True, gather_with_grad=True, rank=fabric.global_rank, world_size=fabric.world_size
     )
@@ -109,8 +122,9 @@ def _train(
     while step < config.steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config)
-        images, texts = next(batches)
-        image_features, text_features, logit_scale = model(images, texts)
+        batch = next(batches)
+        positions[step % len(positions)] = batch.position
+        image_features, text_features, logit_scale = model((batch.images / 255 - mean) / std, batch.texts)
         loss = loss_function(image_features, text_features, logit_scale)
         if not torch.isfinite(loss):
             raise ValueError(f"{config.out}: loss: found {loss.item()} at step {step}; lower --learning-rate")
@@ -129,7 +143,10 @@ def _train(
                            logit_scale=float(logit_scale), pairs_per_s=pairs / (now - window))  # fmt: skip
             bar.set_postfix(loss=f"{loss.item():.3f}")
             window = now
-        if (step % config.checkpoint_every == 0 or step == config.steps) and fabric.is_global_zero:
-            state = {"model": clip.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            save_checkpoint(config.out / "checkpoints" / "last.pt", state)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            gathered = _gather(positions, fabric.world_size)
+            state = {"model": clip.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+                     "positions": gathered}  # fmt: skip
+            if fabric.is_global_zero:
+                save_checkpoint(config.out / "checkpoints" / "last.pt", state)
     bar.close()

@@ -1,12 +1,12 @@
 """Zero-shot retrieval on held-out pairs: does a caption find its image, and an image its caption?"""
 
 import torch
-import webdataset as wds
 from open_clip.model import CustomTextCLIP
+from PIL import Image
 from torchvision.transforms import v2
 
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.shards import decode_sample
+from mobileclip_dense.data.samples import read_pairs
 from mobileclip_dense.models.clip import Tokenizer
 
 
@@ -34,12 +34,10 @@ def measure_retrieval(
         ]
     )
     image_features, text_features = [], []
-    pairs = [
-        decode_sample(sample) for sample in wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())
-    ]
+    pairs = list(read_pairs(shards))
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
-        images = torch.stack([transform(image) for image, _ in batch]).to(device)
+        images = torch.stack([transform(Image.fromarray(image)) for image, _ in batch]).to(device)
         texts = tokenizer([captions[0] for _, captions in batch]).to(device)
         image_features.append(model.encode_image(images, normalize=True))
         text_features.append(model.encode_text(texts, normalize=True))
