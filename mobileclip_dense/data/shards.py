@@ -54,7 +54,7 @@ def list_shards(source: str | Path, split: str) -> list[str]:
     if Path(text).is_dir():
         folders = [Path(text) / split, *([Path(text)] if split == "train" else [])]
         for folder in folders:
-            if shards := sorted(str(path) for path in folder.glob("*.tar")):
+            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # not what is being written
                 return shards
         raise FileNotFoundError(f"{folders[0]}: shards: found no *.tar; {expected}")
     if not _scheme(text) and not text.endswith(".tar"):

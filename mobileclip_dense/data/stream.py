@@ -114,17 +114,21 @@ class CaptionStream(IterableDataset[Batch]):
             max_bad_share: more bad samples than this raise StreamError.
             embedding_width: D; None: that of the first reinforced sample.
             rank, world_size: of the process. positions, first_batch: see the class.
+
+        Raises:
+            ValueError: the weights do not fit the sources. While iterating, StreamError: too many bad samples, fewer
+                shards than workers, or another number of workers than `positions` has.
         """
         self.sources, self.tokenizer = [list(shards) for shards in sources], tokenizer
+        if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
+            raise ValueError(f"--data-weights: found {list(weights)}, expected a positive weight for each of "
+                             f"{len(sources)} sources")  # fmt: skip
         self.weights = None if weights is None else np.asarray(weights, np.float64) / sum(weights)
         self.image_size_px, self.batch_size, self.crop_scale_min = image_size_px, batch_size, crop_scale_min
         self.use_reinforcement, self.embedding_width = use_reinforcement, embedding_width
         self.shuffle_block, self.max_bad_share = shuffle_block, max_bad_share
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.positions, self.first_batch = positions, first_batch
-        if self.weights is not None and (len(self.weights) != len(self.sources) or (self.weights <= 0).any()):
-            raise ValueError(f"--data-weights: found {list(weights or ())}, expected a positive weight for each of "
-                             f"{len(self.sources)} sources")  # fmt: skip
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()

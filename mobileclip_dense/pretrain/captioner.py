@@ -12,6 +12,7 @@ from mobileclip_dense.pretrain.teachers import hash_weights, load_clip, to_unit_
 
 Draws = np.random.Generator
 
+FROM_SHARD = "shard"  # of --captions
 _MAX_TOKENS = 30  # per caption, as open_clip's own generation
 _MIN_TOKENS = 5
 _TOP_P = 0.9  # nucleus: captions of one image should differ, yet stay likely
@@ -189,7 +190,7 @@ def load_captioner(source: str, num_captions: int, device: torch.device) -> Capt
     Raises:
         ValueError, OSError: see `FileCaptions` and `CocaCaptioner`.
     """
-    if source == "shard":
+    if source == FROM_SHARD:
         return ShardCaptions()
     if Path(source).is_file():
         return FileCaptions(Path(source))

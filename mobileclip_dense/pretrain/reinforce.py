@@ -30,14 +30,15 @@ def reinforce(config: ReinforceConfig) -> Counts:
 
     Raises:
         FileNotFoundError: no shards. FileExistsError: the folder was made with other settings.
-        ValueError: a teacher, a caption file or a shard cannot be used.
+        ValueError: a teacher or a caption file cannot be used, no sample of a shard can, or, when all others are done,
+            there are damaged shards.
         ChildProcessError: on Ray, a shard's worker died again and again.
     """
     started = time.time()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    shards = [Path(shard) for shard in list_shards(config.data, "train")]
-    val_shards = [Path(shard) for shard in list_shards(config.data, "val")]
-    jobs = [Job(shard=shard.absolute(), out=(config.out / "train" / shard.name).absolute()) for shard in shards]
+    shards = [Path(shard).absolute() for shard in list_shards(config.data, "train")]
+    val_shards = list_shards(config.data, "val") if (config.data / "val").is_dir() else []
+    jobs = [Job(shard=shard, out=config.out.absolute() / "train" / shard.name) for shard in shards]
     own = jobs[rank::world_size]
     todo = [job for job in own if not job.out.exists()]
     counts, bar = Counts(), _Bar(todo, shown=rank == 0)
@@ -46,9 +47,12 @@ def reinforce(config: ReinforceConfig) -> Counts:
         counts.add(done)
     bar.close()
     if rank == 0:
-        for shard in val_shards:
+        for shard in map(Path, val_shards):
             _copy(shard, config.out / "val" / shard.name)
-    _print(config, counts, len(todo), len(own) - len(todo), rank, time.time() - started)
+    _print(config, counts, len(todo) - len(counts.damaged), len(own) - len(todo), time.time() - started)
+    if counts.damaged:
+        raise ValueError(f"{len(counts.damaged)} shards cannot be read to their end and were left out; repair or "
+                         f"remove them and repeat the command:\n" + "\n".join(counts.damaged))  # fmt: skip
     return counts
 
 
@@ -152,12 +156,12 @@ class _Bar:
 
 
 def _print(
-    config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, rank: int, seconds: float
+    config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, seconds: float
 ) -> None:
     views = counts.images * config.num_augmentations
     rows = [("shards reinforced", num_shards), ("shards that were complete already", num_present),
             ("images", counts.images), ("views", views),
             *((f"left out: {kind}", number) for kind, number in sorted(counts.left_out.items()))]  # fmt: skip
     width = max(len(name) for name, _ in rows)
-    share = f" (rank {rank})" if "RANK" in os.environ else ""
+    share = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
     print(f"{config.out}{share}: {seconds:.0f} s\n" + "\n".join(f"  {name:<{width}}  {n:>10,}" for name, n in rows))

@@ -6,7 +6,6 @@ with the same number of threads, on which the last bits of a matrix product depe
 """
 
 import io
-import json
 import os
 import tarfile
 from collections import Counter, deque
@@ -19,18 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import webdataset as wds
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import staged_file
 from mobileclip_dense.data.augmentation import Augmentation, replay, sample_augmentation
-from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
-from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
+from mobileclip_dense.data.reinforced import (
+    EMBEDDING_MEMBERS,
+    Reinforcement,
+    read_synthetic_captions,
+    write_reinforcement,
+)
+from mobileclip_dense.data.samples import BadSample, read_captions, read_image
+from mobileclip_dense.data.shards import read_samples
+from mobileclip_dense.pretrain.captioner import FROM_SHARD, Captioner, load_captioner
 from mobileclip_dense.pretrain.teachers import Teacher, join_embeddings
 
 _WORKERS_BESIDE_A_GPU = 8
@@ -71,15 +74,18 @@ class PreparedSample:
 
 @dataclass(kw_only=True)
 class Counts:
-    """What became of the samples: images written, and those left out by the kind of what was wrong with them."""
+    """What became of the samples: images written, those left out by the kind of what was wrong with them, and the
+    shards that cannot be read to their end, of which nothing is written."""
 
     images: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    damaged: list[str] = field(default_factory=list)
 
     def add(self, other: "Counts") -> None:
         """Sum up."""
         self.images += other.images
         self.left_out += other.left_out
+        self.damaged += other.damaged
 
 
 class Workshop:
@@ -134,8 +140,10 @@ class _OneShard:
     path: Path
 
     def __iter__(self) -> Iterator[tuple[str, str, Members]]:
-        for key, members in read_raw_samples(self.path):
-            yield self.path.stem, key, members
+        for sample in read_samples(str(self.path)):
+            if sample.fault is not None:
+                raise DamagedShard(f"{self.path}: after sample {sample.key or 'none'}: {sample.fault}")
+            yield self.path.stem, sample.key, sample.members
 
 
 class _Prepare(Dataset[PreparedSample]):
@@ -143,14 +151,18 @@ class _Prepare(Dataset[PreparedSample]):
 
     def __init__(self, config: ReinforceConfig, sizes_px: list[int], plain_size_px: int | None):
         self.seed, self.num_augmentations = config.seed, config.num_augmentations
+        self.wants_present = config.captions == FROM_SHARD
         self.drawn_for_px, self.sizes_px, self.plain_size_px = sizes_px[0], sorted(set(sizes_px)), plain_size_px
 
     def __getitem__(self, raw: tuple[str, str, Members]) -> PreparedSample:
         shard, key, members = raw
         try:
-            image, captions, present = read_plain_sample(members)
+            image, captions = read_image(members), read_captions(members)
+            present = read_synthetic_captions(members) if self.wants_present and "syn.json" in members else []
         except BadSample as bad:
-            return PreparedSample(key=key, members=members, problem=str(bad))
+            return PreparedSample(key=key, members=members, problem=bad.kind)
+        except ValueError:
+            return PreparedSample(key=key, members=members, problem="syn.json")
         height, width = image.shape[:2]
         rng = generator_of(self.seed, shard, key, "augmentations")
         augmentations = tuple(
@@ -170,40 +182,8 @@ class _Prepare(Dataset[PreparedSample]):
                               augmentations=augmentations, views=views, plain=plain)  # fmt: skip
 
 
-class BadSample(ValueError):
-    """A sample that cannot be used; the message is the kind of what is wrong."""
-
-
-def read_raw_samples(path: Path) -> Iterator[tuple[str, Members]]:
-    """Key and members, by suffix, of each sample of a shard."""
-    try:
-        for sample in wds.DataPipeline(wds.SimpleShardList([str(path)]), wds.tarfile_to_samples()):
-            yield sample["__key__"], {name: data for name, data in sample.items() if not name.startswith("__")}
-    except tarfile.TarError as error:
-        raise ValueError(f"{path}: shard: not a complete tar file ({error}); fetch it again or remove it") from None
-
-
-def read_plain_sample(members: Members) -> tuple[npt.NDArray[np.uint8], list[str], list[str]]:
-    """Image uint8 [H,W,3], original captions, captions of syn.json.
-
-    Raises:
-        BadSample: there is no image or no caption, or one of the members cannot be read.
-    """
-    data = next((members[suffix] for suffix in ("jpg", "jpeg", "png", "webp") if suffix in members), None)
-    if data is None:
-        raise BadSample("no image")
-    try:
-        image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        raise BadSample("unreadable image") from None
-    caption = members.get("txt", b"").decode("utf-8", errors="replace").strip()
-    if not caption:
-        raise BadSample("no caption")
-    try:
-        present = json.loads(members["syn.json"])["syn_text"] if "syn.json" in members else []
-    except (ValueError, KeyError, TypeError):
-        raise BadSample("unreadable syn.json") from None
-    return image, [caption], [text for text in present if isinstance(text, str)]
+class DamagedShard(ValueError):
+    """A shard that cannot be read to its end; names it."""
 
 
 def _as_it_is(sample: Any) -> Any:
@@ -227,9 +207,19 @@ def reinforce_shard(job: Job, workshop: Workshop, progress: Progress = lambda im
 
     Written aside and renamed at the end. One shard is to be given to one process at a time.
 
+    Returns:
+        What became of the samples. A shard that is damaged is named in it and not written: the others go on.
+
     Raises:
-        ValueError: the shard cannot be read, or no sample of it is good.
+        ValueError: no sample of the shard is good.
     """
+    try:
+        return _reinforce_shard(job, workshop, progress)
+    except DamagedShard as damaged:
+        return Counts(damaged=[str(damaged)])
+
+
+def _reinforce_shard(job: Job, workshop: Workshop, progress: Progress) -> Counts:
     remove_partials(job.out)
     counts, left = Counts(), job.shard.stat().st_size
     with staged_file(job.out) as staging:

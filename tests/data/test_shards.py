@@ -1,81 +1,86 @@
 import io
 import tarfile
-from itertools import islice
 from pathlib import Path
 
+import fsspec
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.shards import CaptionedImages, list_shards
-from mobileclip_dense.models.clip import build_clip
-
-UNIT = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
+from mobileclip_dense.data.shards import list_shards, read_samples, split_name
+from tests.data.shards import plain_members, write_shard, write_shards
 
 
-def write_shards(folder: Path, count: int, *, broken: bool = False) -> Path:
-    """`count` shards of 6 plain samples (jpg, txt)."""
-    from PIL import Image
-
-    (folder / "train").mkdir(parents=True)
-    for shard in range(count):
-        with tarfile.open(folder / "train" / f"{shard:05d}.tar", "w") as tar:
-            for index in range(6):
-                buffer = io.BytesIO()
-                Image.new("RGB", (48, 40), (shard * 40, index * 30, 90)).save(buffer, "JPEG")
-                image = buffer.getvalue()[:100] if broken and index == 3 else buffer.getvalue()
-                for suffix, data in (("jpg", image), ("txt", f"picture {shard} {index}".encode())):
-                    info = tarfile.TarInfo(f"{shard:03d}{index:03d}.{suffix}")
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
-    return folder
+def test_a_folder_lists_its_split_or_for_training_its_own_tars(tmp_path: Path) -> None:
+    write_shards(tmp_path / "split", 2)
+    assert [Path(shard).name for shard in list_shards(tmp_path / "split", "train")] == ["00000.tar", "00001.tar"]
+    assert [Path(shard).parent.name for shard in list_shards(tmp_path / "split/train", "train")] == ["train", "train"]
+    with pytest.raises(FileNotFoundError, match=r"val: shards: found no \*\.tar"):
+        list_shards(tmp_path / "split", "val")
 
 
-def stream(folder: Path, **changes: int) -> CaptionedImages:
-    _, tokenizer, _ = build_clip("nano", 32)
-    position = {"rank": 0, "world_size": 1, "first_batch": 0, "seed": 0} | changes
-    return CaptionedImages(
-        list_shards(folder, "train"), tokenizer, UNIT, image_size_px=32, crop_scale_min=0.5, batch_size=4, **position
-    )
+def test_brace_ranges_expand_and_missing_files_are_named(tmp_path: Path) -> None:
+    train = write_shards(tmp_path, 3) / "train"
+    assert list_shards(f"{train}/{{00000..00002}}.tar", "train") == list_shards(tmp_path, "train")
+    assert list_shards("s3://bucket/{0..2}.tar", "train") == [f"s3://bucket/{i}.tar" for i in range(3)]
+    with pytest.raises(FileNotFoundError, match=r"00003\.tar: shards: no such file \(1 of 4 are missing\)"):
+        list_shards(f"{train}/{{00000..00003}}.tar", "train")
+    with pytest.raises(FileNotFoundError, match="has no val split"):
+        list_shards(f"{train}/{{00000..00002}}.tar", "val")
 
 
-def batches(dataset: CaptionedImages, count: int, num_workers: int) -> list[list[torch.Tensor]]:
-    return list(islice(DataLoader(dataset, batch_size=4, num_workers=num_workers), count))
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no-such/train: shards: no such folder; expected a folder of webdata"):
+        list_shards(tmp_path / "no-such", "train")
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_a_resumed_stream_continues_exactly(tmp_path: Path, num_workers: int) -> None:
-    folder = write_shards(tmp_path, 4)
-    whole = batches(stream(folder), 8, num_workers)
-    for first in (1, 2, 3):
-        rest = batches(stream(folder, first_batch=first), 8 - first, num_workers)
-        for found, expected in zip(rest, whole[first:], strict=True):
-            assert torch.equal(found[0], expected[0])
-            assert torch.equal(found[1], expected[1])
+def test_names_split_at_the_first_dot_of_the_file_name() -> None:
+    assert split_name("a.b/00.syn.JSON") == ("a.b/00", "syn.json")
+    assert split_name("00.jpg") == ("00", "jpg")
 
 
-def test_processes_see_different_shards_and_together_all(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path, 4)
-    texts = [
-        {tuple(tokens.tolist()) for _, tokens in islice(stream(folder, rank=rank, world_size=2), 12)} for rank in (0, 1)
-    ]
-    assert not texts[0] & texts[1]
-    assert len(texts[0] | texts[1]) == 24
+@pytest.mark.parametrize("scheme", ["", "file://", "pipe:cat ", "memory://"])
+def test_samples_are_read_from_any_place_of_any_kind_of_source(tmp_path: Path, scheme: str) -> None:
+    path = Path(list_shards(write_shards(tmp_path, 1), "train")[0])
+    fsspec.filesystem("memory").pipe(str(path), path.read_bytes())
+    for start in range(8):
+        found = list(read_samples(f"{scheme}{path}", start))
+        assert [sample.key for sample in found] == [f"000{i:03d}" for i in range(start, 6)]
+        assert [sample.members for sample in found] == [plain_members(i) for i in range(start, 6)]
+        assert all(sample.fault is None for sample in found)
 
 
-def test_too_few_shards_for_the_processes_is_an_error(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path, 1)
-    with pytest.raises(ValueError, match="shards: found 1, expected at least one for each of 2 processes"):
-        next(iter(stream(folder, world_size=2)))
+def test_members_with_long_names_and_folders_are_read(tmp_path: Path) -> None:
+    key = "folder/" + "x" * 150
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "0.tar", "w", format=form) as tar:
+            folder = tarfile.TarInfo("folder")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            info = tarfile.TarInfo(f"{key}.txt")
+            info.size = 2
+            tar.addfile(info, io.BytesIO(b"hi"))
+        (sample,) = read_samples(str(tmp_path / "0.tar"))
+        assert (sample.key, sample.members) == (key, {"txt": b"hi"})
 
 
-def test_a_truncated_image_is_named_with_its_shard(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path, 1, broken=True)
-    with pytest.raises(ValueError, match=r"00000\.tar: sample 000003: image: cannot be decoded"):
-        list(islice(stream(folder), 6))
+@pytest.mark.parametrize("through", ["", "pipe:cat "])
+def test_a_truncated_shard_gives_what_is_whole_and_then_a_fault(tmp_path: Path, through: str) -> None:
+    path = Path(list_shards(write_shards(tmp_path, 1), "train")[0])
+    whole = path.read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: len(whole) * 6 // 10])
+    *samples, last = read_samples(f"{through}{cut}")
+    assert 2 <= len(samples) <= 4
+    assert [sample.members for sample in samples] == [plain_members(i) for i in range(len(samples))]
+    assert last.fault is not None
+    assert [sample.fault for sample in read_samples(f"{through}{cut}", len(samples))] == [last.fault]
 
 
-def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"train: shards: found no \*\.tar"):
-        list_shards(tmp_path, "train")
+@pytest.mark.parametrize("shard", ["no-such.tar", "pipe:exit 3", "memory://no-such.tar", "no-such-scheme://x.tar"])
+def test_a_shard_that_cannot_be_opened_is_a_fault(shard: str) -> None:
+    (sample,) = read_samples(shard)
+    assert sample.fault
+
+
+def test_an_empty_shard_is_a_fault(tmp_path: Path) -> None:
+    (sample,) = read_samples(str(write_shard(tmp_path / "0.tar", {})))
+    assert sample.fault == "no sample in it"

@@ -57,10 +57,13 @@ def write_open_clip_folder(folder: Path, model_cfg: dict[str, object], seed: int
     folder.mkdir()
     config = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": VIT_MEAN, "std": VIT_STD}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    model = open_clip.create_model(f"local-dir:{folder}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = open_clip.create_model(f"local-dir:{folder}")
     randomize(model, seed, model.visual.image_size[0])
     if hasattr(model, "text_decoder"):
-        model.text_decoder.text_projection.data.mul_(0.6)  # else it is sure of one word
+        generator = torch.Generator().manual_seed(seed)  # open_clip leaves it as the memory was
+        model.text_decoder.text_projection.data.normal_(std=0.6, generator=generator)
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / "model.safetensors")
     return folder
 
@@ -69,7 +72,9 @@ def write_open_clip_folder(folder: Path, model_cfg: dict[str, object], seed: int
 def nano_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """MobileCLIP-nano in a file: 128 px, pixels in 0..1, 128-d, 48 tokens."""
     path = tmp_path_factory.mktemp("teacher") / "nano.pt"
-    model, _, _ = build_clip("nano", 128)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model, _, _ = build_clip("nano", 128)
     randomize(model, 1, 128)
     torch.save(model.state_dict(), path)
     return f"MobileCLIP-nano:{path}"

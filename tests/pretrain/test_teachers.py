@@ -84,11 +84,11 @@ def test_a_pretraining_run_is_a_teacher(tmp_path: Path) -> None:
     [
         ("ViT-L-14", ["'ViT-L-14'", "MODEL:TAG"]),
         ("ViT-L14:openai", ["'ViT-L14'", "ViT-L-14"]),
-        ("ViT-L-14:nowhere", ["nowhere", "no such file", "openai", "datacomp_xl_s13b_b90k"]),
-        ("ViT-L-14:openai", ["another activation", "'ViT-L-14-quickgelu'"]),
+        ("ViT-B-32:nowhere", ["nowhere", "no such file", "openai", "datacomp_xl_s13b_b90k"]),
+        ("ViT-B-32:openai", ["another activation", "'ViT-B-32-quickgelu'"]),
         ("RN50:{nano}", ["not of model 'RN50'"]),
         ("MobileCLIP-nano:{junk}", ["junk.pt", "expected safetensors or a torch file"]),
-        ("coca_ViT-B-32:{junk}", ["could not load"]),
+        ("coca_ViT-B-32:nowhere.pt", ["could not load", "nowhere.pt"]),
         ("{empty}", ["no weights"]),
     ],
 )

@@ -1,0 +1,106 @@
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobileclip_dense.data import samples
+from mobileclip_dense.data.samples import BadSample, read_captions, read_image, read_pairs, read_sample
+from tests.data.shards import jpeg, plain_members, record, write_shard
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (33, 41, 3), dtype=np.uint8))
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6
+PICTURES = {
+    "colour": ("jpg", encoded(NOISE, "JPEG")),
+    "full chroma": ("jpg", encoded(NOISE, "JPEG", subsampling=0)),
+    "progressive": ("jpeg", encoded(NOISE, "JPEG", progressive=True)),
+    "grey": ("jpg", encoded(NOISE.convert("L"), "JPEG")),
+    "cmyk": ("jpg", encoded(NOISE.convert("CMYK"), "JPEG")),
+    "with an orientation": ("jpg", encoded(NOISE, "JPEG", exif=ROTATED)),
+    "with junk after it": ("jpg", encoded(NOISE, "JPEG") + b"junk"),
+    "png": ("png", encoded(NOISE, "PNG")),
+    "png with alpha": ("png", encoded(NOISE.convert("RGBA"), "PNG")),
+    "palette": ("png", encoded(NOISE.quantize(16), "PNG")),
+    "webp": ("webp", encoded(NOISE, "WEBP", lossless=True)),
+    "a png called jpg": ("jpg", encoded(NOISE, "PNG")),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_decode_as_pillow_decodes_them(name: str) -> None:
+    suffix, data = PICTURES[name]
+    found = read_image({suffix: data})
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("members", "kind", "message"),
+    [
+        ({"jpg": jpeg(0)[:-40]}, "image", "cannot be decoded"),
+        ({"jpg": jpeg(0)[:30]}, "image", "cannot be decoded"),
+        ({"jpg": b""}, "image", "not an image|cannot identify|cannot be decoded"),
+        ({"png": encoded(NOISE, "PNG")[:-60]}, "image", "cannot be decoded"),
+        ({"txt": b"x"}, "members", "image: found txt, expected one of jpg"),
+    ],
+)
+def test_a_damaged_picture_is_a_bad_sample(members: dict[str, bytes], kind: str, message: str) -> None:
+    with pytest.raises(BadSample, match=message) as caught:
+        read_image(members)
+    assert caught.value.kind == kind
+
+
+def test_a_gigantic_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    bomb += encoded(NOISE, "PNG")[33:]
+    with pytest.raises(BadSample) as caught:
+        read_image({"png": bomb})
+    assert caught.value.kind == "image size"
+    monkeypatch.setattr(samples, "MAX_PIXELS", 48 * 40 - 1)
+    with pytest.raises(BadSample, match="found 40x48, expected at most 1919 pixels"):
+        read_image({"jpg": jpeg(0)})
+
+
+def test_captions_come_from_txt_then_from_img2datasets_record() -> None:
+    assert read_captions({"txt": b"one", "json": record(caption="other")}) == ["one"]
+    assert read_captions({"json": record(caption="d\u00e9j\u00e0 vu")}) == ["d\u00e9j\u00e0 vu"]
+    assert read_captions({"json": record(caption=["a", "b"])}) == ["a", "b"]
+
+
+def test_synthetic_captions_are_preferred_in_a_plain_sample() -> None:
+    members = plain_members(0) | {"syn.json": json.dumps({"syn_text": ["x", "y"]}).encode()}
+    assert read_sample(members)[1] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("members", "kind"),
+    [
+        ({}, "members"), ({"txt": b" \n"}, "caption"), ({"json": b"{"}, "caption"), ({"json": b"[]"}, "caption"),
+        ({"json": record(caption=None)}, "caption"), ({"json": record(caption=[])}, "caption"),
+    ],
+)  # fmt: skip
+def test_a_sample_without_a_caption_is_bad(members: dict[str, bytes], kind: str) -> None:
+    with pytest.raises(BadSample) as caught:
+        read_captions(members)
+    assert caught.value.kind == kind
+
+
+def test_a_bad_sample_of_a_strict_reading_is_named_with_its_shard(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "0.tar", {"good": plain_members(0), "bad": {"jpg": jpeg(1)[:90], "txt": b"x"}})
+    pairs = read_pairs([str(shard)])
+    assert next(pairs)[1] == ["picture 0"]
+    with pytest.raises(ValueError, match=r"0\.tar: sample bad: image: cannot be decoded"):
+        next(pairs)
