@@ -14,6 +14,8 @@ from PIL import Image
 
 from export.to_coreml import ToCoreMLConfig, to_coreml
 from export.to_onnx import ToOnnxConfig, to_onnx
+from mobileclip_dense.config import ReinforceConfig
+from mobileclip_dense.pretrain.reinforce import reinforce
 
 gc.freeze()  # coremltools collects garbage at every conversion; without this it walks through all of torch each time
 
@@ -35,6 +37,11 @@ def run_module(*arguments: object, check: bool = True, **environment: str) -> su
     return done
 
 
+def replaced(config: Any, **changes: object) -> Any:
+    """`dataclasses.replace` of a recipe, whose missing fields have to be given in `changes`."""
+    return dataclasses.replace(config, **changes)
+
+
 @dataclass(frozen=True)
 class Line:
     """Folders of one run through the line."""
@@ -48,6 +55,10 @@ class Line:
     @property
     def clip(self) -> Path:
         return self.root / "runs" / "clip"
+
+    @property
+    def reinforced(self) -> Path:
+        return self.root / "reinforced"
 
     def run(self, task: str) -> Path:
         return self.root / "runs" / task
@@ -80,6 +91,8 @@ def make_line(line: Line) -> None:
     run_module("mobileclip_dense", "scenes", "--out", line.scenes, "--num-images", 48, "--size-px", 64)
     data = ("--data", line.scenes / "shards")
     run_module("mobileclip_dense", "pretrain", "nano-scenes", *data, "--out", line.clip, *SMALL_PRETRAIN)
+    reinforce(ReinforceConfig(data=line.scenes / "shards", out=line.reinforced, teachers=(str(line.clip),),
+                              num_augmentations=2))  # fmt: skip
     for task, labels in (("segment", "ade"), ("depth", "nyu")):
         run_module("mobileclip_dense", "finetune", f"nano-{task}", "--data", line.scenes / labels, "--out",
                    line.run(task), "--init", line.clip, *SMALL_FINETUNE)  # fmt: skip

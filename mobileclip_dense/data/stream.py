@@ -265,7 +265,8 @@ class CaptionStream(IterableDataset[Batch]):
             return Batch(images, texts, None, None, None, None, (captions,), keys, position)
         synthetic = [visit.synthetic or "" for visit in visits]
         image, real, other = (torch.stack(row) for row in zip(*(v.rows for v in visits if v.rows), strict=True))
-        return Batch(images, texts, self.tokenizer(synthetic), image, real, other, (captions, synthetic), keys, position)
+        others = self.tokenizer(synthetic)
+        return Batch(images, texts, others, image, real, other, (captions, synthetic), keys, position)
 
     def _too_many(
         self, seen: int, bad: Counter[str], by_shard: Counter[str], sample: Sample, error: BadSample

@@ -1,3 +1,5 @@
+"""The trainer through the real command line: resuming, signals, several processes, distillation."""
+
 import json
 import os
 import signal
@@ -6,46 +8,54 @@ import sys
 import time
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.pretrain.loop import build_optimizer, learning_rate_at
-from mobileclip_dense.pretrain.retrieval import recall_at
-from mobileclip_dense.run import read_metrics
-from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, run_module
+from mobileclip_dense.data.stream import Batch
+from mobileclip_dense.pretrain import loop
+from mobileclip_dense.pretrain.loop import pretrain
+from mobileclip_dense.pretrain.losses import Losses
+from mobileclip_dense.recipes.pretraining import nano_reinforced, nano_scenes
+from mobileclip_dense.run import load_checkpoint, read_metrics
+from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, replaced, run_module
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_recall_on_a_case_worked_out_by_hand() -> None:
-    similarity = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.3, 0.5], [0.2, 0.1, 0.7]])
-    assert recall_at(similarity, 1) == pytest.approx(200 / 3)  # the second row's own is third
-    assert recall_at(similarity, 2) == pytest.approx(200 / 3)
-    assert recall_at(similarity, 3) == 100
+def small(line: Line, out: Path, **changes: object) -> PretrainConfig:
+    """The settings of SMALL_PRETRAIN, for runs inside the test's own process."""
+    settings = dict(data=(str(line.scenes / "shards"),), out=out, image_size_px=32, batch_size=8, steps=4,
+                    warmup_steps=1, checkpoint_every=2, num_workers=0)  # fmt: skip
+    return replaced(nano_scenes(), **settings | changes)
 
 
-def test_the_schedule_warms_up_and_ends_at_zero() -> None:
-    config = PretrainConfig(data=Path("x"), out=Path("y"), steps=100, warmup_steps=10, learning_rate=1.0)
-    assert learning_rate_at(0, config) == pytest.approx(0.1)
-    assert learning_rate_at(9, config) == pytest.approx(1.0)
-    assert learning_rate_at(55, config) == pytest.approx(0.5)
-    assert learning_rate_at(100, config) == pytest.approx(0.0, abs=1e-7)
+def distilling(line: Line, out: Path, **changes: object) -> PretrainConfig:
+    weights = {name: getattr(nano_reinforced(), name) for name in ("contrastive_weight", "distillation_weight")}
+    return small(line, out, **{"data": (str(line.reinforced),), **weights, **changes})
 
 
-def test_biases_norms_and_the_temperature_do_not_decay() -> None:
-    class Tiny(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = torch.nn.Linear(2, 3)
-            self.norm = torch.nn.BatchNorm1d(3)
-            self.logit_scale = torch.nn.Parameter(torch.ones([]))
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mobileclip_dense", "pretrain", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                            text=True)  # fmt: skip
 
-    config = PretrainConfig(data=Path("x"), out=Path("y"), weight_decay=0.2)
-    decayed, free = build_optimizer(Tiny(), config).param_groups
-    assert decayed["weight_decay"] == 0.2
-    assert [p.shape for p in decayed["params"]] == [(3, 2)]
-    assert free["weight_decay"] == 0.0
-    assert len(free["params"]) == 4
+
+def wait_for_checkpoint(run: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (run / "checkpoints" / "last.pt").exists()
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (found, expected))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    losses = [[line["loss"] for line in read_metrics(folder)] for folder in (found, expected)]
+    assert losses[0] == losses[1]
+    assert losses[0]
 
 
 def test_a_run_folder_explains_itself(line: Line) -> None:
@@ -53,48 +63,138 @@ def test_a_run_folder_explains_itself(line: Line) -> None:
     assert "pretrain nano-scenes" in record["command"]
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["metrics"]["num_pairs"] == 6
+    assert record["skipped_samples"] == {}
     config = json.loads((line.clip / "config.json").read_text())
-    assert config["encoder"] == "nano"
+    assert config["model"] == "nano"
     assert config["steps"] == 4
 
 
+def test_stock_open_clip_loads_a_run_with_its_preprocessing(line: Line) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{line.clip}")
+    ours = load_file(line.clip / "weights.safetensors")
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in model.state_dict().items())
+    assert model.visual.image_size == (32, 32)
+    assert "mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0]" in str(transform)
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(line: Line, tmp_path: Path) -> None:
+    """With everything that has a state: distillation, two passes, drawn sources, a moving average, a loader worker."""
     out = tmp_path / "killed"
-    command = ["mobileclip_dense", "pretrain", "nano-scenes", "--data", line.scenes / "shards", "--out", out,
-               *SMALL_PRETRAIN, "--steps", "12", "--checkpoint-every", "4"]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, command)], cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (out / "checkpoints" / "last.pt").exists()
+    flags = ["nano-reinforced", "--data", line.reinforced, line.reinforced, "--data-weights", "1", "2", "--out", out,
+             *SMALL_PRETRAIN, "--steps", "24", "--checkpoint-every", "4", "--accumulate", "2", "--ema-decay", "0.5",
+             "--num-workers", "2", "--shuffle-block", "20"]  # fmt: skip
+    process = start(*flags)
+    wait_for_checkpoint(out)
+    process.kill()
+    process.communicate()
     assert not (out / "run.json").exists()
-    assert "resuming" in run_module(*command).stdout
+    assert "resuming" in run_module("mobileclip_dense", "pretrain", *flags).stdout
     whole = tmp_path / "whole"
-    run_module(*[whole if part == out else part for part in command])
-    found, expected = (load_file(folder / "weights.safetensors") for folder in (out, whole))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert [line["loss"] for line in read_metrics(out)] == [line["loss"] for line in read_metrics(whole)]
+    run_module("mobileclip_dense", "pretrain", *[whole if part == out else part for part in flags])
+    assert_same_run(out, whole)
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(line: Line, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("nano-scenes", "--data", line.scenes / "shards", "--out", out, *SMALL_PRETRAIN, "--steps", "5000",
+                    "--checkpoint-every", "1")  # fmt: skip
+    wait_for_checkpoint(out)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    step = load_checkpoint(out / "checkpoints" / "last.pt")["step"]
+    assert f"SIGTERM: step {step} of 5000 is saved; repeat the command to go on" in said
+    assert not (out / "run.json").exists()
 
 
 def test_a_complete_run_is_not_overwritten(line: Line) -> None:
     before = (line.clip / "weights.safetensors").read_bytes()
-    again = run_module("mobileclip_dense", "pretrain", "nano-scenes", "--data", line.scenes / "shards", "--out",
-                       line.clip, *SMALL_PRETRAIN, check=False)  # fmt: skip
-    assert again.returncode == 1
-    assert "this run is complete" in again.stderr
+    with pytest.raises(FileExistsError, match="this run is complete"):
+        pretrain(small(line, line.clip))
     assert (line.clip / "weights.safetensors").read_bytes() == before
 
 
-def test_two_processes_train_the_same_weights_on_both(line: Line, tmp_path: Path) -> None:
-    """DDP over gloo through the real command line: it runs, and its loss starts near ln(batch of both)."""
+def test_torchrun_trains_one_run_with_two_processes(line: Line, tmp_path: Path) -> None:
+    """DDP over gloo: the run is written once, over the pairs of both, and its loss starts near ln(pairs of both)."""
     scenes, out = tmp_path / "scenes", tmp_path / "two"
     run_module("mobileclip_dense", "scenes", "--out", scenes, "--num-images", 320, "--size-px", 32)
-    run_module("mobileclip_dense", "pretrain", "nano-scenes", "--data", scenes / "shards", "--out", out,
-               *SMALL_PRETRAIN, "--steps", "10", "--devices", "2")  # fmt: skip
-    assert json.loads((out / "run.json").read_text())["metrics"]["num_pairs"] == 40
-    assert 1.5 < read_metrics(out)[0]["loss"] < 4.5
+    run_module("torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29641, "-m", "mobileclip_dense",
+               "pretrain", "nano-scenes", "--data", scenes / "shards", "--out", out, *SMALL_PRETRAIN, "--steps", 10,
+               "--evaluate-every", 5, "--zeroshot-data", scenes / "classify" / "val")  # fmt: skip
+    metrics = json.loads((out / "run.json").read_text())["metrics"]
+    assert metrics["num_pairs"] == 40
+    on_the_way, logged = read_metrics(out)
+    assert on_the_way["step"] == 5
+    assert on_the_way["num_classes"] == metrics["num_classes"]
+    assert 1.5 < logged["loss"] < 4.5
+    assert len(load_checkpoint(out / "checkpoints" / "last.pt")["processes"]) == 2
+
+
+def test_teachers_in_every_step_are_asked_about_the_students_crops(line: Line, tmp_path: Path) -> None:
+    """A student that starts as its own teacher, at the same temperature, has nothing to learn but the entropy."""
+    config = distilling(line, tmp_path / "run", data=(str(line.scenes / "shards"),), teachers=(str(line.clip),),
+                        contrastive_weight=0.0, distillation_weight=1.0, steps=10)  # fmt: skip
+    pretrain(config)
+    logged = read_metrics(tmp_path / "run")[-1]
+    assert logged["distillation"] == pytest.approx(logged["loss"])
+    assert 1.0 < logged["distillation"] < 2.3
+    assert logged["contrastive"] != pytest.approx(logged["loss"])
+
+
+def test_the_moving_average_is_what_is_saved(line: Line, tmp_path: Path) -> None:
+    pretrain(small(line, tmp_path / "run", ema_decay=0.75, steps=2, checkpoint_every=1))
+    state = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    saved = load_file(tmp_path / "run" / "weights.safetensors")
+    name = "visual.trunk.stem.0.conv_kxk.0.conv.weight"
+    assert torch.equal(saved[name], state["average"][name])
+    # The first update starts from the fresh weights w0: 0.75 (0.75 w0 + 0.25 w1) + 0.25 w2.
+    fresh, one = (tmp_path / folder for folder in ("fresh", "one"))
+    torch.manual_seed(0)
+    pretrain(small(line, one, steps=2, checkpoint_every=1, max_bad_share=0.5))
+    assert not torch.equal(load_file(one / "weights.safetensors")[name], saved[name])
+    assert torch.equal(load_file(one / "weights.safetensors")[name], state["model"][name])
+    assert not fresh.exists()
+
+
+def test_a_loss_that_is_not_finite_names_step_samples_and_checkpoint(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = loop._step
+
+    def diverging(training: loop.Training, batch: Batch) -> Losses:
+        losses = honest(training, batch)
+        return losses if training.step < 3 else losses._replace(total=losses.total * float("nan"))
+
+    monkeypatch.setattr(loop, "_step", diverging)
+    with pytest.raises(ValueError, match=r"found nan at step 4, samples 0000000\d\d, .*last good checkpoint is .*last"):
+        pretrain(small(line, tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 2
+
+
+def test_another_number_of_workers_cannot_resume(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = loop.finish_run
+
+    def lose_power(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "finish_run", lose_power)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(small(line, tmp_path / "run"))
+    monkeypatch.setattr(loop, "finish_run", stopped)
+    with pytest.raises(FileExistsError, match="num_workers: 0 -> 2"):
+        pretrain(small(line, tmp_path / "run", num_workers=2))
+    pretrain(small(line, tmp_path / "run"))  # only the end was missing
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_shards_without_a_word_about_their_teachers_want_the_flags(line: Line, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"reinforcement\.json: no such file.*--teacher-dims"):
+        pretrain(distilling(line, tmp_path / "run", data=(str(line.scenes / "shards"),)))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="--teacher-temperatures: found 0, expected one for each of 2"):
+        pretrain(distilling(line, tmp_path / "run", teacher_dims=(100, 28)))
+
+
+def test_embeddings_of_another_width_than_the_flags_say_stop_the_run(line: Line, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"bad samples in .* reinforcement"):
+        pretrain(distilling(line, tmp_path / "run", teacher_dims=(100,), teacher_temperatures=(10.0,)))
