@@ -7,8 +7,8 @@ one more forward pass, with the activations of one micro-batch in memory. BatchN
 own statistics, as it does with any other way of accumulating.
 
 Both passes must see the same network. Random numbers (drop path, dropout) are replayed, and only the second pass
-updates BatchNorm's running statistics. Under torch.compile the replay is exact only where the random numbers of a graph
-do not depend on whether it records gradients.
+updates BatchNorm's running statistics. The first pass does record each micro-batch's graph, and drops it at once: under
+torch.compile a network draws other random numbers where gradients are off, and the result would be silently wrong.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +44,10 @@ def backward(
         fabric.backward(losses.total)
         return losses._replace(total=losses.total.detach())
     random_states, parts = [], []
-    with torch.no_grad(), _frozen_running_statistics(model):
+    with fabric.no_backward_sync(model), _frozen_running_statistics(model):  # type: ignore[arg-type]
         for micro_batch in micro_batches:
             random_states.append(_random_states(fabric.device))
-            parts.append(model(*micro_batch))
+            parts.append(_detached(model(*micro_batch)))
     features, scale = _joined(parts)
     losses = loss_of(features)
     *gradients, scale_gradient = torch.autograd.grad(losses.total, (features.image, *features.texts, scale))
@@ -68,6 +68,11 @@ def backward(
     return losses._replace(total=losses.total.detach())
 
 
+def _detached(features: Features) -> Features:
+    texts = tuple(text.detach() for text in features.texts)
+    return Features(features.image.detach(), texts, torch.as_tensor(features.logit_scale).detach())
+
+
 def _joined(parts: Sequence[Features]) -> tuple[Features, Tensor]:
     """The features of all micro-batches in one, as leaves that ask for a gradient; their logit scale again."""
     image = torch.cat([part.image for part in parts]).requires_grad_()
@@ -80,9 +85,9 @@ def _joined(parts: Sequence[Features]) -> tuple[Features, Tensor]:
 def _frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     """Normalise by the statistics of the batch and leave running statistics and their counter alone.
 
-    `track_running_stats` of a module in training decides just that: it neither reads nor writes its buffers.
+    Without `track_running_stats` a BatchNorm in training does not touch its buffers; one in evaluation uses them still.
     """
-    tracking = [one for one in model.modules() if one.training and getattr(one, "track_running_stats", False)]
+    tracking = [one for one in model.modules() if getattr(one, "track_running_stats", False)]
     for module in tracking:
         module.track_running_stats = False  # type: ignore[assignment]
     try:

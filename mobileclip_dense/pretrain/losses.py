@@ -88,8 +88,7 @@ def reinforced_loss(
     _check(student, teachers, weights)
     with torch.autocast(student.image.device.type, enabled=False):
         everyones = _gather([student])[0]
-        with torch.no_grad():
-            everyones_teachers = _gather(teachers)
+        everyones_teachers = _gather(teachers)
         contrastive = distillation = torch.zeros((), device=student.image.device)
         for caption_set in range(len(student.texts)):
             for direction in ("image to text", "text to image"):
