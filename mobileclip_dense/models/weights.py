@@ -57,7 +57,11 @@ def load_encoder_weights(encoder: Encoder, source: Path) -> None:
     """
     trunk = trunk_weights(read_state_dict(source), encoder.trunk)
     if is_fused(trunk):
-        warnings.warn(f"{source}: fused weights: they train worse than those from before the fusion", stacklevel=2)
+        warnings.warn(
+            f"{source}: fused weights: their BatchNorms hold no statistics of data; to train, prefer the file from "
+            "before the fusion",
+            stacklevel=2,
+        )
         trunk = expand_fused(encoder.trunk, trunk)
     trunk = {name: tensor for name, tensor in trunk.items() if not name.startswith(_NOT_IN_A_PYRAMID)}
     _fill(encoder.trunk, trunk, f"{source}: weights: not of encoder {encoder.name!r}",
