@@ -155,9 +155,7 @@ class _Bar:
         self._bar.close()
 
 
-def _print(
-    config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, seconds: float
-) -> None:
+def _print(config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, seconds: float) -> None:
     views = counts.images * config.num_augmentations
     rows = [("shards reinforced", num_shards), ("shards that were complete already", num_present),
             ("images", counts.images), ("views", views),

@@ -13,34 +13,34 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import escape
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import staged_file
-from mobileclip_dense.data.augmentation import Augmentation, replay, sample_augmentation
 from mobileclip_dense.data.reinforced import (
     EMBEDDING_MEMBERS,
     Reinforcement,
-    read_synthetic_captions,
     write_reinforcement,
 )
-from mobileclip_dense.data.samples import BadSample, read_captions, read_image
-from mobileclip_dense.data.shards import read_samples
-from mobileclip_dense.pretrain.captioner import FROM_SHARD, Captioner, load_captioner
+from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
+from mobileclip_dense.pretrain.prepared import (
+    DamagedShard,
+    Members,
+    Prepare,
+    PreparedSample,
+    ShardSamples,
+    generator_of,
+)
 from mobileclip_dense.pretrain.teachers import Teacher, join_embeddings
 
 _WORKERS_BESIDE_A_GPU = 8
 _BLOCK = 512  # bytes: a tar file's header, and what its members are filled up to
 _REPLACED = {"syn.json", "paug.json", *EMBEDDING_MEMBERS}
 
-Members = dict[str, bytes]
 Progress = Callable[[int, int], None]  # told of images done and bytes of the shard read, each since the last call
 
 
@@ -50,26 +50,6 @@ class Job:
 
     shard: Path
     out: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedSample:
-    """A sample as a loader process hands it over.
-
-    Attributes:
-        key: of the sample. members: as they are in the shard. problem: the kind of what is wrong with it, if anything.
-        captions: original ones. present: captions of its syn.json. augmentations: A of them.
-        views: uint8 [A,3,S,S] for each size S of a teacher. plain: uint8 [3,S,S] for the captioner, unaugmented.
-    """
-
-    key: str
-    members: Members
-    problem: str | None = None
-    captions: list[str] = field(default_factory=list)
-    present: list[str] = field(default_factory=list)
-    augmentations: tuple[Augmentation, ...] = ()
-    views: dict[int, torch.Tensor] = field(default_factory=dict)
-    plain: torch.Tensor | None = None
 
 
 @dataclass(kw_only=True)
@@ -106,8 +86,8 @@ class Workshop:
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
         self.teachers = [Teacher(name, self.device, config.temperature) for name in config.teachers]
         self.captioner: Captioner = load_captioner(config.captions, config.num_captions, self.device)
-        self.source = _OneShard()
-        prepare = _Prepare(config, [teacher.image_size_px for teacher in self.teachers], self.captioner.image_size_px)
+        self.source = ShardSamples()
+        prepare = Prepare(config, [teacher.image_size_px for teacher in self.teachers], self.captioner.image_size_px)
         num_workers = config.num_workers
         if num_workers is None:
             num_workers = _WORKERS_BESIDE_A_GPU if cuda else 0
@@ -134,66 +114,8 @@ class Workshop:
         self.threads.shutdown()
 
 
-class _OneShard:
-    """The loader's sampler: raw samples of the shard in hand, read in this process, in their order in the file."""
-
-    path: Path
-
-    def __iter__(self) -> Iterator[tuple[str, str, Members]]:
-        for sample in read_samples(str(self.path)):
-            if sample.fault is not None:
-                raise DamagedShard(f"{self.path}: after sample {sample.key or 'none'}: {sample.fault}")
-            yield self.path.stem, sample.key, sample.members
-
-
-class _Prepare(Dataset[PreparedSample]):
-    """Runs in the loader processes: decodes a raw sample, draws its augmentations, replays them at every size."""
-
-    def __init__(self, config: ReinforceConfig, sizes_px: list[int], plain_size_px: int | None):
-        self.seed, self.num_augmentations = config.seed, config.num_augmentations
-        self.wants_present = config.captions == FROM_SHARD
-        self.drawn_for_px, self.sizes_px, self.plain_size_px = sizes_px[0], sorted(set(sizes_px)), plain_size_px
-
-    def __getitem__(self, raw: tuple[str, str, Members]) -> PreparedSample:
-        shard, key, members = raw
-        try:
-            image, captions = read_image(members), read_captions(members)
-            present = read_synthetic_captions(members) if self.wants_present and "syn.json" in members else []
-        except BadSample as bad:
-            return PreparedSample(key=key, members=members, problem=bad.kind)
-        except ValueError:
-            return PreparedSample(key=key, members=members, problem="syn.json")
-        height, width = image.shape[:2]
-        rng = generator_of(self.seed, shard, key, "augmentations")
-        augmentations = tuple(
-            sample_augmentation(height, width, rng, teacher_size_px=self.drawn_for_px)
-            for _ in range(self.num_augmentations)
-        )
-        views = {
-            size: torch.from_numpy(np.stack([replay(image, a, size) for a in augmentations])).permute(0, 3, 1, 2)
-            for size in self.sizes_px
-        }
-        plain = None
-        if self.plain_size_px is not None:
-            resize = v2.Compose([v2.Resize(self.plain_size_px, v2.InterpolationMode.BICUBIC, antialias=True),
-                                 v2.CenterCrop(self.plain_size_px)])  # fmt: skip
-            plain = resize(torch.from_numpy(image).permute(2, 0, 1))
-        return PreparedSample(key=key, members=members, captions=captions, present=present,
-                              augmentations=augmentations, views=views, plain=plain)  # fmt: skip
-
-
-class DamagedShard(ValueError):
-    """A shard that cannot be read to its end; names it."""
-
-
 def _as_it_is(sample: Any) -> Any:
     return sample
-
-
-def generator_of(seed: int, shard: str, key: str, purpose: str) -> np.random.Generator:
-    """The random numbers that a sample draws from for a purpose."""
-    digest = sha256(f"{seed}\0{shard}\0{key}\0{purpose}".encode()).digest()
-    return np.random.default_rng(list(digest))
 
 
 def remove_partials(path: Path) -> None:
