@@ -37,11 +37,6 @@ def run_module(*arguments: object, check: bool = True, **environment: str) -> su
     return done
 
 
-def replaced(config: Any, **changes: object) -> Any:
-    """`dataclasses.replace` of a recipe, whose missing fields have to be given in `changes`."""
-    return dataclasses.replace(config, **changes)
-
-
 @dataclass(frozen=True)
 class Line:
     """Folders of one run through the line."""

@@ -265,9 +265,10 @@ def _solarize(image: Pixels, magnitude: float) -> Pixels:
 
 def _auto_contrast(image: Pixels, magnitude: float) -> Pixels:
     tables = []
-    for low, high in zip(image.min(axis=(0, 1)), image.max(axis=(0, 1)), strict=True):
-        scale = 255.0 / (float(high) - float(low)) if high > low else 1.0
-        offset = -float(low) * scale if high > low else 0.0
+    extrema: Any = Image.fromarray(image).getextrema()
+    for low, high in extrema:
+        scale = 255.0 / (high - low) if high > low else 1.0
+        offset = -low * scale if high > low else 0.0
         tables.append(np.clip(np.arange(256) * scale + offset, 0, 255))
     return _look_up(image, np.stack(tables, axis=1))
 

@@ -19,7 +19,7 @@ from webdataset.gopen import gopen, gopen_schemes
 from webdataset.shardlists import expand_urls
 
 _READ_AHEAD = 1 << 20
-_UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
 class Sample(NamedTuple):
@@ -44,7 +44,8 @@ def list_shards(source: str | Path, split: str) -> list[str]:
             lists of shards have no splits and count as "train".
 
     Raises:
-        FileNotFoundError: the folder or a local shard is missing, or there is no shard for that split.
+        FileNotFoundError: the folder or a local shard is missing, or there is no shard for that split. ValueError: no
+            installed library knows the URL's scheme; the message says what to install, if anything.
     """
     text = str(source)
     expected = (
@@ -65,6 +66,11 @@ def list_shards(source: str | Path, split: str) -> list[str]:
     missing = [shard for shard in shards if not _scheme(shard) and not Path(shard).is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: shards: no such file ({len(missing)} of {len(shards)} are missing)")
+    for scheme in {_scheme(shard) for shard in shards} - {"", *gopen_schemes}:
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{text}: shards: {error}") from None
     return shards
 
 
@@ -84,6 +90,15 @@ def open_shard(shard: str) -> IO[bytes]:
         return Path(shard.removeprefix("file://")).open("rb", buffering=_READ_AHEAD)
     if scheme in gopen_schemes:
         return gopen(shard)
+    return open_seekable(shard)
+
+
+def open_seekable(shard: str) -> IO[bytes]:
+    """Open for reading in parts: local files and fsspec's file systems, which have no pipes.
+
+    Raises:
+        OSError: it cannot be opened. ValueError: no installed library knows the URL's scheme.
+    """
     try:
         return fsspec.open(shard, "rb").open()
     except ImportError as error:
@@ -106,7 +121,7 @@ def read_samples(shard: str, start: int = 0) -> Iterator[Sample]:
                 number, key, members = number + 1, found_key, {}
             if number > start:
                 members[suffix] = read()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         yield Sample(shard, key, {}, f"{type(error).__name__}: {error}")
         return
     if members:

@@ -78,10 +78,10 @@ def pretrain(config: PretrainConfig) -> None:
     if config.image_size_px % 32:
         raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of 32")
     shards = [list_shards(source, "train") for source in config.data]
-    held_out = find_held_out(config)
+    held_out, teaching = find_held_out(config), find_teaching(config)
     if _is_first_process():  # before the others start: they would wait for a process that has already given up
         open_run(config)
-    training = _set_up(_launch(config), config)
+    training = _set_up(_launch(config), config, teaching)
     finished = _train(training, iter(_load(training, shards)), held_out)
     fabric = training.fabric
     positions = [position for of_process in gather_objects(training.positions) for position in of_process]
@@ -114,14 +114,17 @@ def _launch(config: PretrainConfig) -> Fabric:
     return fabric
 
 
-def _set_up(fabric: Fabric, config: PretrainConfig) -> Training:
+def _set_up(fabric: Fabric, config: PretrainConfig, teaching: Teaching | None) -> Training:
     clip, tokenizer, normalization = build_clip(config.model, config.image_size_px)
+    if getattr(clip, "logit_bias", None) is not None:
+        raise ValueError(f"--model: found {config.model}, a SigLIP, expected a model that is trained with CLIP's loss")
     if config.grad_checkpointing:
         clip.set_grad_checkpointing()
     on_gpu = fabric.device.type == "cuda"
     # On a CPU, torch 2.11 crashes in the backward pass of MCi's convolutions in channels-last.
     clip.to(fabric.device, memory_format=torch.channels_last if on_gpu else torch.contiguous_format)
-    teaching = find_teaching(config, fabric.device)
+    for teacher in () if teaching is None else teaching.online:
+        teacher.move(fabric.device)
     average = ModelEmaV3(clip, decay=config.ema_decay) if config.ema_decay else None
     optimizer = build_optimizer(clip, config)
     towers: nn.Module = torch.compile(Towers(clip)) if config.compile else Towers(clip)  # type: ignore[assignment]

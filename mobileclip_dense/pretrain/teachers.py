@@ -54,6 +54,11 @@ class Teacher:
         self.image_size_px = int(height)
         self.dim = int(self.encode_texts([""]).shape[1])
 
+    def move(self, device: torch.device) -> None:
+        """Compute on another device from now on."""
+        self.device = device
+        self._model.to(device)
+
     def __repr__(self) -> str:
         return f"{self.name} ({self.image_size_px} px, {self.dim}-d, temperature {self.temperature:.4g})"
 

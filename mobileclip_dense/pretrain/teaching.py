@@ -54,7 +54,7 @@ def _run(teacher: Teacher, temperature: float, batch: Batch, images: torch.Tenso
     return Features(teacher.encode_images(resized).clone(), tuple(text.clone() for text in texts), temperature)
 
 
-def find_teaching(config: PretrainConfig, device: torch.device) -> Teaching | None:
+def find_teaching(config: PretrainConfig) -> Teaching | None:
     """The teachers that a config names, None where distillation has no weight.
 
     Raises:
@@ -64,7 +64,7 @@ def find_teaching(config: PretrainConfig, device: torch.device) -> Teaching | No
     if config.distillation_weight == 0:
         return None
     if config.teachers:
-        online = tuple(Teacher(name, device) for name in config.teachers)
+        online = tuple(Teacher(name, torch.device("cpu")) for name in config.teachers)
         dims, temperatures = tuple(t.dim for t in online), tuple(t.temperature for t in online)
     elif config.teacher_dims:
         online, dims, temperatures = (), config.teacher_dims, config.teacher_temperatures

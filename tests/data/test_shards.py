@@ -20,11 +20,16 @@ def test_a_folder_lists_its_split_or_for_training_its_own_tars(tmp_path: Path) -
 def test_brace_ranges_expand_and_missing_files_are_named(tmp_path: Path) -> None:
     train = write_shards(tmp_path, 3) / "train"
     assert list_shards(f"{train}/{{00000..00002}}.tar", "train") == list_shards(tmp_path, "train")
-    assert list_shards("s3://bucket/{0..2}.tar", "train") == [f"s3://bucket/{i}.tar" for i in range(3)]
+    assert list_shards("https://host/{0..2}.tar", "train") == [f"https://host/{i}.tar" for i in range(3)]
     with pytest.raises(FileNotFoundError, match=r"00003\.tar: shards: no such file \(1 of 4 are missing\)"):
         list_shards(f"{train}/{{00000..00003}}.tar", "train")
     with pytest.raises(FileNotFoundError, match="has no val split"):
         list_shards(f"{train}/{{00000..00002}}.tar", "val")
+
+
+def test_an_unknown_scheme_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"no-such://x/{0\.\.2}\.tar: shards: Protocol not known: no-such"):
+        list_shards("no-such://x/{0..2}.tar", "train")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The trainer through the real command line: resuming, signals, several processes, distillation."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from mobileclip_dense.pretrain.loop import pretrain
 from mobileclip_dense.pretrain.losses import Losses
 from mobileclip_dense.recipes.pretraining import nano_reinforced, nano_scenes
 from mobileclip_dense.run import load_checkpoint, read_metrics
-from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, replaced, run_module
+from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, run_module
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -29,7 +30,7 @@ def small(line: Line, out: Path, **changes: object) -> PretrainConfig:
     """The settings of SMALL_PRETRAIN, for runs inside the test's own process."""
     settings = dict(data=(str(line.scenes / "shards"),), out=out, image_size_px=32, batch_size=8, steps=4,
                     warmup_steps=1, checkpoint_every=2, num_workers=0)  # fmt: skip
-    return replaced(nano_scenes(), **settings | changes)
+    return dataclasses.replace(nano_scenes(), **settings | changes)
 
 
 def distilling(line: Line, out: Path, **changes: object) -> PretrainConfig:
