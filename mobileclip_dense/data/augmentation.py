@@ -165,6 +165,8 @@ def sample_crop(
 def replay(image: Pixels, augmentation: Augmentation, size_px: int) -> Pixels:
     """Crop, resize and augment exactly as the published transform does on Pillow images.
 
+    Translations stay as stored, in pixels, also at another size than the teacher's: as in the published training.
+
     Args:
         image: uint8 [H,W,3], the original image. size_px: side of the result; the teacher's was 224.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 from urllib.parse import urlparse
 
 import fsspec
@@ -36,6 +36,19 @@ class Sample(NamedTuple):
     fault: str | None = None
 
 
+class StrictHeader(tarfile.TarInfo):
+    """For tarfile, which takes a damaged or missing header for the end: here only tar's end marker is the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error or 'no end marker'} at byte {tarfile_.offset}") from None
+
+
 def list_shards(source: str | Path, split: str) -> list[str]:
     """Shards of a source: a folder with SPLIT/*.tar (for "train" also plain *.tar), or files or URLs with brace ranges.
 
@@ -55,7 +68,7 @@ def list_shards(source: str | Path, split: str) -> list[str]:
     if Path(text).is_dir():
         folders = [Path(text) / split, *([Path(text)] if split == "train" else [])]
         for folder in folders:
-            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # not what is being written
+            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # hidden ones are being written
                 return shards
         raise FileNotFoundError(f"{folders[0]}: shards: found no *.tar; {expected}")
     if not _scheme(text) and not text.endswith(".tar"):
@@ -142,7 +155,7 @@ def _iterate_members(shard: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     file = open_shard(shard)
     try:
         seekable = getattr(file, "seekable", lambda: False)()  # webdataset's pipes have no such method
-        with tarfile.open(fileobj=file, mode="r:" if seekable else "r|") as tar:
+        with tarfile.open(fileobj=file, mode="r:" if seekable else "r|", tarinfo=StrictHeader) as tar:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # read once; tarfile would remember it all
                 if info.isfile():

@@ -124,9 +124,10 @@ def test_a_shard_without_a_match_is_not_written(sources: Path) -> None:
     assert len(list_shards(sources / "out", "train")) == 2
 
 
-def test_shards_cut_short_give_what_is_whole_and_are_named(sources: Path) -> None:
+@pytest.mark.parametrize("tenths", [3, 4, 5, 6])
+def test_shards_cut_short_give_what_is_whole_and_are_named(sources: Path, tenths: int) -> None:
     for path in (sources / "images" / "00001.tar", sources / "dr" / "00000001.tar"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * tenths // 10])
     result = join(config(sources))
     assert result["unreadable_image_shards"] == 1
     assert list(result["unreadable_reinforcement_shards"]) == [str(sources / "dr" / "00000001.tar")]
