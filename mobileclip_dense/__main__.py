@@ -93,6 +93,7 @@ After training, from a checkout of the project:
   python -m benchmarks.latency ARTIFACT...    latency in ONNX Runtime
   python -m benchmarks.report          one page with curves, pictures and tables
   python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
+  python -m benchmarks.reinforce DATA  reinforcing against the teachers' own forward passes
   python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
   python -m apps.segment ARTIFACT IMAGE...    draw classes on photographs
   python -m apps.depth ARTIFACT IMAGE...      draw depth of photographs

@@ -276,7 +276,8 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(small: ReinforceC
     present = sorted(path.name for path in (killed.out / "train").iterdir())
     assert present[0].startswith(".00001.partial-")
     assert present[1:] == ["00000.tar"]
-    assert reinforce(killed).images == 2 * 60
+    counts = reinforce(killed)
+    assert (counts.images, counts.begun_again) == (2 * 60, 1)
     whole = dataclasses.replace(killed, out=tmp_path / "whole")
     reinforce(whole)
     assert_same_folder(killed.out, whole.out)
@@ -334,7 +335,8 @@ def test_on_ray_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
     assert renames.read() == [f"{n:05d}.tar" for n in range(NUM_TRAIN_SHARDS)]
     assert_same_folder(on_ray.out, local.out)
     printed = capfd.readouterr()
-    assert len(printed.out.splitlines()) == 5  # the table alone
+    assert len(printed.out.splitlines()) == 6  # the table alone, a row for the kill in it
+    assert counts.begun_again == 1
     assert all("reinforce" in line for line in printed.err.replace("\r", "\n").splitlines() if line.strip())
 
 
