@@ -103,6 +103,9 @@ After training, from a checkout of the project:
   python -m benchmarks.report          one page with curves, pictures and tables
   python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
   python -m benchmarks.data_path SHARDS    loading of reinforced samples against the plain way
+  python -m benchmarks.reinforce DATA  reinforcing against the teachers' own forward passes
+  python -m benchmarks.training_rival --data SHARDS    a training step against open_clip's trainer
+  python -m benchmarks.training_memory    pace and memory of a training step against batch size
   python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
   python -m apps.segment ARTIFACT IMAGE...    draw classes on photographs
   python -m apps.depth ARTIFACT IMAGE...      draw depth of photographs

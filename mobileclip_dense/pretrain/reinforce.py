@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,8 @@ def reinforce(config: ReinforceConfig) -> Counts:
     jobs = [Job(shard=shard, out=config.out.absolute() / "train" / shard.name) for shard in shards]
     own = jobs[rank::world_size]
     todo = [job for job in own if not job.out.exists()]
-    counts, bar = Counts(), _Bar(todo, shown=rank == 0)
-    engine = _on_ray(config, todo, bar) if config.engine == "ray" else _in_process(config, todo, rank, bar)
-    for done in engine:
-        counts.add(done)
+    bar = _Bar(todo, shown=rank == 0)
+    counts = _on_ray(config, todo, bar) if config.engine == "ray" else _in_process(config, todo, rank, bar)
     bar.close()
     if rank == 0:
         for shard in map(Path, val_shards):
@@ -56,18 +53,19 @@ def reinforce(config: ReinforceConfig) -> Counts:
     return counts
 
 
-def _in_process(config: ReinforceConfig, jobs: list[Job], rank: int, bar: "_Bar") -> Iterator[Counts]:
-    workshop = Workshop(config)
+def _in_process(config: ReinforceConfig, jobs: list[Job], rank: int, bar: "_Bar") -> Counts:
+    total, workshop = Counts(), Workshop(config)
     try:
         open_folder(config.out, workshop.describe(), rank)
         bar.begin()
         for job in jobs:
-            yield reinforce_shard(job, workshop, bar.advance)
+            total.add(reinforce_shard(job, workshop, bar.advance))
     finally:
         workshop.close()
+    return total
 
 
-def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Iterator[Counts]:
+def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Counts:
     from mobileclip_dense.pretrain.ray_engine import reinforce_on_ray
 
     def begin(record: dict[str, Any]) -> None:
@@ -159,6 +157,7 @@ def _print(config: ReinforceConfig, counts: Counts, num_shards: int, num_present
     views = counts.images * config.num_augmentations
     rows = [("shards reinforced", num_shards), ("shards that were complete already", num_present),
             ("images", counts.images), ("views", views),
+            *([("shards begun again after a kill", counts.begun_again)] if counts.begun_again else []),
             *((f"left out: {kind}", number) for kind, number in sorted(counts.left_out.items()))]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     share = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""

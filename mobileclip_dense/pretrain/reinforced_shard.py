@@ -21,11 +21,7 @@ from torch.utils.data import DataLoader
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import staged_file
-from mobileclip_dense.data.reinforced import (
-    EMBEDDING_MEMBERS,
-    Reinforcement,
-    write_reinforcement,
-)
+from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
 from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
 from mobileclip_dense.pretrain.prepared import (
     DamagedShard,
@@ -54,18 +50,20 @@ class Job:
 
 @dataclass(kw_only=True)
 class Counts:
-    """What became of the samples: images written, those left out by the kind of what was wrong with them, and the
-    shards that cannot be read to their end, of which nothing is written."""
+    """What became of the samples: images written, those left out by the kind of what was wrong with them, the shards
+    that cannot be read to their end, of which nothing is written, and how many shards were found half-written."""
 
     images: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     damaged: list[str] = field(default_factory=list)
+    begun_again: int = 0
 
     def add(self, other: "Counts") -> None:
         """Sum up."""
         self.images += other.images
         self.left_out += other.left_out
         self.damaged += other.damaged
+        self.begun_again += other.begun_again
 
 
 class Workshop:
@@ -118,10 +116,12 @@ def _as_it_is(sample: Any) -> Any:
     return sample
 
 
-def remove_partials(path: Path) -> None:
-    """Remove what attempts to write `path` left beside it when they were killed; no other may be under way."""
-    for partial in path.parent.glob(f".{escape(path.stem)}.partial-*{escape(path.suffix)}"):
+def remove_partials(path: Path) -> bool:
+    """Remove what attempts to write `path` left beside it when they were killed, if they did; none may be under way."""
+    partials = list(path.parent.glob(f".{escape(path.stem)}.partial-*{escape(path.suffix)}"))
+    for partial in partials:
         partial.unlink()
+    return bool(partials)
 
 
 def reinforce_shard(job: Job, workshop: Workshop, progress: Progress = lambda images, size: None) -> Counts:
@@ -142,8 +142,7 @@ def reinforce_shard(job: Job, workshop: Workshop, progress: Progress = lambda im
 
 
 def _reinforce_shard(job: Job, workshop: Workshop, progress: Progress) -> Counts:
-    remove_partials(job.out)
-    counts, left = Counts(), job.shard.stat().st_size
+    counts, left = Counts(begun_again=int(remove_partials(job.out))), job.shard.stat().st_size
     with staged_file(job.out) as staging:
         with tarfile.open(staging, "w", format=tarfile.PAX_FORMAT) as tar:
             for sample, reinforcement in _reinforcements(job.shard, workshop, counts):

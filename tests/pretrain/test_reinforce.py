@@ -25,8 +25,9 @@ from mobileclip_dense.data.augmentation import OPERATIONS
 from mobileclip_dense.data.reinforced import read_reinforcement
 from mobileclip_dense.data.shards import list_shards, read_samples
 from mobileclip_dense.pretrain import reinforce as reinforce_module
+from mobileclip_dense.pretrain.ray_engine import _reinforce
 from mobileclip_dense.pretrain.reinforce import SIDECAR, open_folder, reinforce
-from mobileclip_dense.pretrain.reinforced_shard import Workshop
+from mobileclip_dense.pretrain.reinforced_shard import Counts, Job
 from tests.conftest import REPOSITORY
 from tests.data.shards import jpeg, record, write_shard
 from tests.pretrain.conftest import VIT_MEAN, VIT_STD
@@ -276,7 +277,8 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(small: ReinforceC
     present = sorted(path.name for path in (killed.out / "train").iterdir())
     assert present[0].startswith(".00001.partial-")
     assert present[1:] == ["00000.tar"]
-    assert reinforce(killed).images == 2 * 60
+    counts = reinforce(killed)
+    assert (counts.images, counts.begun_again) == (2 * 60, 1)
     whole = dataclasses.replace(killed, out=tmp_path / "whole")
     reinforce(whole)
     assert_same_folder(killed.out, whole.out)
@@ -334,7 +336,8 @@ def test_on_ray_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
     assert renames.read() == [f"{n:05d}.tar" for n in range(NUM_TRAIN_SHARDS)]
     assert_same_folder(on_ray.out, local.out)
     printed = capfd.readouterr()
-    assert len(printed.out.splitlines()) == 5  # the table alone
+    assert len(printed.out.splitlines()) == 6  # the table alone, a row for the kill in it
+    assert counts.begun_again == 1
     assert all("reinforce" in line for line in printed.err.replace("\r", "\n").splitlines() if line.strip())
 
 
@@ -347,13 +350,15 @@ def test_ray_is_asked_for_by_name_where_it_is_missing(
     assert not (tmp_path / "out").exists()
 
 
-def test_every_worker_must_hold_the_same_teachers(small: ReinforceConfig, alone: Path) -> None:
-    """A file of the same name on another machine may be another."""
-    from mobileclip_dense.pretrain.ray_engine import _reinforce
-    from mobileclip_dense.pretrain.reinforced_shard import Job
-
-    workshop = Workshop(small)
-    other = workshop.describe() | {"teachers": [workshop.teachers[0].describe() | {"weights_sha256": "0"}]}
-    workshop.close()
+def test_a_worker_holds_the_same_teachers_as_the_others_and_leaves_what_is_complete(
+    small: ReinforceConfig, alone: Path
+) -> None:
+    """A file of the same name on another machine may be another; a worker may die after its last rename."""
+    job = Job(shard=small.data / "train" / "00000.tar", out=alone / "train" / "00000.tar")
+    record = json.loads((alone / SIDECAR).read_text())
+    written = job.out.stat()
+    assert _reinforce(small, job, record) == Counts()
+    record["teachers"][0]["weights_sha256"] = "0"
     with pytest.raises(ValueError, match="not those of the others"):
-        _reinforce(small, Job(shard=small.data / "train" / "00000.tar", out=alone / "train" / "00000.tar"), other)
+        _reinforce(small, job, record)
+    assert job.out.stat() == written
