@@ -11,9 +11,11 @@ REPOSITORY = Path(__file__).parent.parent.parent
 NO_TORCH = (
     "apps.segment",
     "apps.depth",
+    "apps.classify",
     "apps.demo",
     "benchmarks.latency",
     "benchmarks.accuracy",
+    "benchmarks.demo_throughput",
     "benchmarks.report",
     "mobileclip_dense.contract.artifact",
     "mobileclip_dense.data.layouts",
