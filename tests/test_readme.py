@@ -13,7 +13,9 @@ from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN
 
 README = (REPOSITORY / "README.md").read_text()
 SMALLER = {
-    "mobileclip-dense scenes": ("--num-images", "48", "--size-px", "64"),
+    "mobileclip-dense scenes": ("--num-images", "128", "--size-px", "64"),  # two shards, for two processes
+    "mobileclip-dense reinforce": ("--num-augmentations", "2"),
+    "torchrun": SMALL_PRETRAIN,
     "mobileclip-dense pretrain": SMALL_PRETRAIN,
     "mobileclip-dense finetune": SMALL_FINETUNE,
     "python -m benchmarks.latency": ("--runs", "5"),
@@ -35,7 +37,9 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         for written, smallest in sizes.items():
             command = command.replace(written, smallest)
         arguments = shlex.split(command)
-        program = {"python": [sys.executable], "mobileclip-dense": [sys.executable, "-m", "mobileclip_dense"]}
+        module = [sys.executable, "-m"]
+        program = {"python": [sys.executable], "mobileclip-dense": [*module, "mobileclip_dense"],
+                   "torchrun": [*module, "torch.distributed.run"]}  # fmt: skip
         done = subprocess.run(
             [*program[arguments[0]], *arguments[1:], *smaller],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

@@ -34,7 +34,7 @@ from mobileclip_dense.contract.files import staged_folder, write_json
 from mobileclip_dense.data.captions import write_captions
 from mobileclip_dense.data.scenes import CLASS_NAMES, KINDS, Rendered, render, sample_scene
 
-IMAGES_PER_SHARD = 250
+IMAGES_PER_SHARD = 100
 _ONE_IN = 8  # every eighth image is held out for validation, in all layouts
 _ADE_SPLIT = {"train": "training", "val": "validation"}
 _NYU_SPLIT = {"train": "train", "val": "test"}
