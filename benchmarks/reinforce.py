@@ -1,7 +1,8 @@
 """`python -m benchmarks.reinforce DATA`: does `reinforce` keep its teachers busy?
 
-Views per second of reinforcing a shard (read, decode, augment, encode, write) against the teachers' forward passes alone
-over as many views and captions in the same batches, already augmented and tokenized. Both in turn, round after round.
+Views per second of reinforcing a shard (read, decode, augment, encode, write) against the teachers' forward passes
+alone over as many views and captions in the same batches, already augmented and tokenized. Both in turn, round after
+round.
 """
 
 import dataclasses
@@ -39,11 +40,11 @@ class ThroughputConfig:
     """Folder of shards with synthetic captions, as `reinforce --data` takes it; the first shard of train is used."""
     models: tuple[str, ...] = ("ViT-B-32",)
     """open_clip models, with random weights, which take as long as trained ones."""
-    images: int = 64
+    images: int = 16
     """Images of the shard that is reinforced."""
-    num_augmentations: int = 10
+    num_augmentations: int = 8
     """Views per image."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Views per forward pass."""
     num_workers: int | None = None
     """Processes that decode and augment; None: as `reinforce` chooses."""
@@ -120,14 +121,13 @@ def _forward_passes(shard: Path, config: ThroughputConfig, workshop: Workshop) -
     sizes = {teacher.image_size_px for teacher in workshop.teachers}
     views = {size: torch.cat([sample.views[size] for sample in prepared]) for size in sizes}
     tokens = [teacher.tokenize(texts).tensor_split(num_batches) for teacher in workshop.teachers]
-    batches = {size: stacked.split(per_batch * config.num_augmentations) for size, stacked in views.items()}
+    batches = {size: torch.split(stacked, per_batch * config.num_augmentations) for size, stacked in views.items()}
 
     def forward() -> None:
         for i in range(num_batches):
-            join_embeddings([teacher.encode_images(batches[teacher.image_size_px][i]) for teacher in workshop.teachers])
-            join_embeddings(
-                [teacher.encode_tokens(own[i]) for teacher, own in zip(workshop.teachers, tokens, strict=True)]
-            )
+            images = [teacher.encode_images(batches[teacher.image_size_px][i]) for teacher in workshop.teachers]
+            captions = [teacher.encode_tokens(tokens[k][i]) for k, teacher in enumerate(workshop.teachers)]
+            join_embeddings(images), join_embeddings(captions)
 
     return forward, len(texts)
 

@@ -38,7 +38,7 @@ def reinforce_on_ray(
         import ray
     except ImportError:
         raise ValueError("--engine ray: Ray is not installed; pip install 'mobileclip-dense[ray]'") from None
-    from ray.exceptions import RayTaskError, WorkerCrashedError
+    from ray.exceptions import RayError, RayTaskError
 
     total = Counts()
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
@@ -64,10 +64,10 @@ def reinforce_on_ray(
         if isinstance(error.cause, ValueError | OSError):
             raise error.cause from None
         raise
-    except WorkerCrashedError:
+    except RayError as error:
         raise ChildProcessError(
-            f"a worker died {config.max_retries + 1} times over the same shard; is it out of memory? Lower "
-            f"--batch-size or --num-workers; what is complete stays, and the same command goes on"
+            f"a worker died {config.max_retries + 1} times over the same shard ({type(error).__name__}); is it out of "
+            f"memory? Lower --batch-size or --num-workers; what is complete stays, and the same command goes on"
         ) from None
     finally:
         ray.shutdown()

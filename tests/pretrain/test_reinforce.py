@@ -25,8 +25,9 @@ from mobileclip_dense.data.augmentation import OPERATIONS
 from mobileclip_dense.data.reinforced import read_reinforcement
 from mobileclip_dense.data.shards import list_shards, read_samples
 from mobileclip_dense.pretrain import reinforce as reinforce_module
+from mobileclip_dense.pretrain.ray_engine import _reinforce
 from mobileclip_dense.pretrain.reinforce import SIDECAR, open_folder, reinforce
-from mobileclip_dense.pretrain.reinforced_shard import Workshop
+from mobileclip_dense.pretrain.reinforced_shard import Counts, Job
 from tests.conftest import REPOSITORY
 from tests.data.shards import jpeg, record, write_shard
 from tests.pretrain.conftest import VIT_MEAN, VIT_STD
@@ -157,15 +158,14 @@ def test_a_reinforced_folder_keeps_every_sample_and_says_what_made_it(
     assert (sidecar["num_augmentations"], sidecar["num_captions"], sidecar["storage"]) == (NUM_VIEWS, 2, "bf16")
 
 
-def test_augmentations_differ_from_sample_to_sample_and_from_seed_to_seed(
-    alone: Path, small: ReinforceConfig, tmp_path: Path
-) -> None:
-    reinforce(dataclasses.replace(small, out=tmp_path / "out", seed=1))
-    drawn = [
-        members["paug.json"] for folder in (alone, tmp_path / "out") for members in
-        samples_of(folder / "train" / "00000.tar").values()
-    ]  # fmt: skip
-    assert len(set(drawn)) == 2 * NUM_IMAGES
+def test_augmentations_differ_by_sample_shard_and_seed(small: ReinforceConfig, tmp_path: Path) -> None:
+    for shard in "01":  # the same image everywhere
+        write_shard(tmp_path / "data" / "train" / f"{shard}.tar", {key: plain_sample(1) for key in "ab"})
+    for seed in (0, 1):
+        reinforce(dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / f"{seed}", seed=seed))
+    drawn = {members["paug.json"] for seed in "01" for shard in "01"
+             for members in samples_of(tmp_path / seed / "train" / f"{shard}.tar").values()}  # fmt: skip
+    assert len(drawn) == 8
 
 
 def test_loader_processes_change_no_byte(alone: Path, small: ReinforceConfig, tmp_path: Path) -> None:
@@ -349,13 +349,15 @@ def test_ray_is_asked_for_by_name_where_it_is_missing(
     assert not (tmp_path / "out").exists()
 
 
-def test_every_worker_must_hold_the_same_teachers(small: ReinforceConfig, alone: Path) -> None:
-    """A file of the same name on another machine may be another."""
-    from mobileclip_dense.pretrain.ray_engine import _reinforce
-    from mobileclip_dense.pretrain.reinforced_shard import Job
-
-    workshop = Workshop(small)
-    other = workshop.describe() | {"teachers": [workshop.teachers[0].describe() | {"weights_sha256": "0"}]}
-    workshop.close()
+def test_a_worker_holds_the_same_teachers_as_the_others_and_leaves_what_is_complete(
+    small: ReinforceConfig, alone: Path
+) -> None:
+    """A file of the same name on another machine may be another; a worker may die after its last rename."""
+    job = Job(shard=small.data / "train" / "00000.tar", out=alone / "train" / "00000.tar")
+    record = json.loads((alone / SIDECAR).read_text())
+    written = job.out.stat()
+    assert _reinforce(small, job, record) == Counts()
+    record["teachers"][0]["weights_sha256"] = "0"
     with pytest.raises(ValueError, match="not those of the others"):
-        _reinforce(small, Job(shard=small.data / "train" / "00000.tar", out=alone / "train" / "00000.tar"), other)
+        _reinforce(small, job, record)
+    assert job.out.stat() == written
