@@ -11,6 +11,7 @@ from mobileclip_dense.command import run_command
 from mobileclip_dense.config import (
     ConvertWeightsConfig,
     FinetuneConfig,
+    JoinConfig,
     PretrainConfig,
     PruneConfig,
     ReinforceConfig,
@@ -24,6 +25,13 @@ def _scenes(arguments: list[str], prog: str) -> None:
     from mobileclip_dense.data.layouts import write_scenes
 
     write_scenes(tyro.cli(ScenesConfig, prog=prog, args=arguments))
+
+
+def _join(arguments: list[str], prog: str) -> None:
+    config = tyro.cli(JoinConfig, prog=prog, args=arguments)
+    from mobileclip_dense.data.join import join
+
+    join(config)
 
 
 def _pretrain(arguments: list[str], prog: str) -> None:
@@ -72,6 +80,7 @@ def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[
 
 COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "scenes": (_scenes, "generate captioned, labelled scenes in the formats of the real data sets"),
+    "join": (_join, "join DataComp's images and DataCompDR's reinforcements by uid"),
     "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
     "reinforce": (_reinforce, "store teachers' embeddings and synthetic captions beside images (DataCompDR)"),
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
@@ -94,6 +103,7 @@ After training, from a checkout of the project:
   python -m benchmarks.report          one page with curves, pictures and tables
   python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
   python -m benchmarks.reinforce DATA  reinforcing against the teachers' own forward passes
+  python -m benchmarks.data_path SHARDS    loading of reinforced samples against the plain way
   python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
   python -m apps.segment ARTIFACT IMAGE...    draw classes on photographs
   python -m apps.depth ARTIFACT IMAGE...      draw depth of photographs

@@ -35,6 +35,21 @@ class ScenesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JoinConfig:
+    """Join DataComp's image shards and DataCompDR's reinforcement shards by uid into shards to pretrain on."""
+
+    images: str
+    """Image shards as img2dataset writes them (jpg, txt, json with uid): a folder, or files or URLs with a brace range
+    as in DIR/{00000..00127}.tar."""
+    reinforcements: str
+    """DataCompDR's shards (key = uid; syn.json, paug.json, npz or pth.gz), likewise; no pipes."""
+    out: Path
+    """Folder to write; the same command goes on if it was interrupted."""
+    force: bool = False
+    """Replace the folder if it exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Pretrain an image encoder with its text tower, CLIP's way, on captioned images in webdataset shards."""
 

@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY, Line, run_module
 
 COMMANDS = {
     "mobileclip_dense scenes": ["--caption-quality", "pixels"],
+    "mobileclip_dense join": ["--reinforcements", "uid"],
     "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "pixels"],
     "mobileclip_dense finetune nano-segment": ["--init", "--crop-size-px", "metres"],
     "mobileclip_dense reinforce": ["--teachers", "MODEL:TAG", "torchrun", "KEY.pth.gz"],
@@ -20,6 +21,7 @@ COMMANDS = {
     "export.to_coreml": ["--size-px", "iphone", "ios18", "w8a8"],
     "export.verify": ["ARTIFACT", "--bisect"],
     "benchmarks.onnx_rivals": ["--threads"],
+    "benchmarks.data_path": ["--batch-size"],
     "benchmarks.mil_executor": ["--out"],
     "benchmarks.reinforce": ["--batch-size"],
     "benchmarks.latency": ["--threads"],
@@ -32,7 +34,7 @@ COMMANDS = {
 
 def test_help_lists_every_command_with_a_line_each() -> None:
     text = run_module("mobileclip_dense", "--help").stdout
-    for name in ("scenes", "pretrain", "finetune", "prune", "convert-weights"):
+    for name in ("scenes", "join", "reinforce", "pretrain", "finetune", "prune", "convert-weights"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert len(line.split()) > 4
     for name in COMMANDS:
@@ -71,7 +73,7 @@ def test_the_lists_of_recipes_are_complete() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "command: found 'nonsense', expected one of scenes, pretrain, finetune, prune"),
+        (["nonsense"], "command: found 'nonsense', expected one of scenes, join, pretrain, finetune, prune"),
         (["finetune", "mci9-segment"], "mci2-segment"),
         (["finetune", "nano-segment", "--data", "x", "--out", "y", "--learning-rat", "1"], "--learning-rat"),
         (["pretrain", "nano-scenes", "--data", "x"], "--out"),

@@ -165,6 +165,8 @@ def sample_crop(
 def replay(image: Pixels, augmentation: Augmentation, size_px: int) -> Pixels:
     """Crop, resize and augment exactly as the published transform does on Pillow images.
 
+    Translations stay as stored, in pixels, also at another size than the teacher's: as in the published training.
+
     Args:
         image: uint8 [H,W,3], the original image. size_px: side of the result; the teacher's was 224.
 
@@ -265,9 +267,10 @@ def _solarize(image: Pixels, magnitude: float) -> Pixels:
 
 def _auto_contrast(image: Pixels, magnitude: float) -> Pixels:
     tables = []
-    for low, high in zip(image.min(axis=(0, 1)), image.max(axis=(0, 1)), strict=True):
-        scale = 255.0 / (float(high) - float(low)) if high > low else 1.0
-        offset = -float(low) * scale if high > low else 0.0
+    extrema: Any = Image.fromarray(image).getextrema()
+    for low, high in extrema:
+        scale = 255.0 / (high - low) if high > low else 1.0
+        offset = -low * scale if high > low else 0.0
         tables.append(np.clip(np.arange(256) * scale + offset, 0, 255))
     return _look_up(image, np.stack(tables, axis=1))
 

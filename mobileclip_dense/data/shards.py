@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 from urllib.parse import urlparse
 
 import fsspec
@@ -19,7 +19,7 @@ from webdataset.gopen import gopen, gopen_schemes
 from webdataset.shardlists import expand_urls
 
 _READ_AHEAD = 1 << 20
-_UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
 class Sample(NamedTuple):
@@ -36,6 +36,19 @@ class Sample(NamedTuple):
     fault: str | None = None
 
 
+class StrictHeader(tarfile.TarInfo):
+    """For tarfile, which takes a damaged or missing header for the end: here only tar's end marker is the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error or 'no end marker'} at byte {tarfile_.offset}") from None
+
+
 def list_shards(source: str | Path, split: str) -> list[str]:
     """Shards of a source: a folder with SPLIT/*.tar (for "train" also plain *.tar), or files or URLs with brace ranges.
 
@@ -44,7 +57,8 @@ def list_shards(source: str | Path, split: str) -> list[str]:
             lists of shards have no splits and count as "train".
 
     Raises:
-        FileNotFoundError: the folder or a local shard is missing, or there is no shard for that split.
+        FileNotFoundError: the folder or a local shard is missing, or there is no shard for that split. ValueError: no
+            installed library knows the URL's scheme; the message says what to install, if anything.
     """
     text = str(source)
     expected = (
@@ -54,7 +68,7 @@ def list_shards(source: str | Path, split: str) -> list[str]:
     if Path(text).is_dir():
         folders = [Path(text) / split, *([Path(text)] if split == "train" else [])]
         for folder in folders:
-            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # not what is being written
+            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # hidden ones are being written
                 return shards
         raise FileNotFoundError(f"{folders[0]}: shards: found no *.tar; {expected}")
     if not _scheme(text) and not text.endswith(".tar"):
@@ -65,6 +79,11 @@ def list_shards(source: str | Path, split: str) -> list[str]:
     missing = [shard for shard in shards if not _scheme(shard) and not Path(shard).is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: shards: no such file ({len(missing)} of {len(shards)} are missing)")
+    for scheme in {_scheme(shard) for shard in shards} - {"", *gopen_schemes}:
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{text}: shards: {error}") from None
     return shards
 
 
@@ -84,6 +103,15 @@ def open_shard(shard: str) -> IO[bytes]:
         return Path(shard.removeprefix("file://")).open("rb", buffering=_READ_AHEAD)
     if scheme in gopen_schemes:
         return gopen(shard)
+    return open_seekable(shard)
+
+
+def open_seekable(shard: str) -> IO[bytes]:
+    """Open for reading in parts: local files and fsspec's file systems, which have no pipes.
+
+    Raises:
+        OSError: it cannot be opened. ValueError: no installed library knows the URL's scheme.
+    """
     try:
         return fsspec.open(shard, "rb").open()
     except ImportError as error:
@@ -106,7 +134,7 @@ def read_samples(shard: str, start: int = 0) -> Iterator[Sample]:
                 number, key, members = number + 1, found_key, {}
             if number > start:
                 members[suffix] = read()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         yield Sample(shard, key, {}, f"{type(error).__name__}: {error}")
         return
     if members:
@@ -127,7 +155,7 @@ def _iterate_members(shard: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     file = open_shard(shard)
     try:
         seekable = getattr(file, "seekable", lambda: False)()  # webdataset's pipes have no such method
-        with tarfile.open(fileobj=file, mode="r:" if seekable else "r|") as tar:
+        with tarfile.open(fileobj=file, mode="r:" if seekable else "r|", tarinfo=StrictHeader) as tar:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # read once; tarfile would remember it all
                 if info.isfile():

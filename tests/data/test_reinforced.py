@@ -54,10 +54,10 @@ def test_the_same_content_gives_the_same_bytes(
 
 
 def test_a_part_of_a_larger_table_is_written_without_the_rest() -> None:
-    large = torch.zeros(10_000, D)
+    large = torch.zeros(10_000, D, dtype=torch.bfloat16)
     whole = reinforcement()
     part = Reinforcement(
-        augmentations=whole.augmentations, image_embeddings=large[:A].bfloat16(), text_embeddings=large[: C + S],
+        augmentations=whole.augmentations, image_embeddings=large[:A], text_embeddings=large[: C + S],
         synthetic_captions=whole.synthetic_captions,
     )  # fmt: skip
     assert len(gzip.decompress(write_reinforcement(part, storage="bf16")["pth.gz"])) < 10_000

@@ -115,6 +115,14 @@ def test_a_pass_visits_every_sample_once_and_the_next_in_another_order(plain: Pa
     assert keys[:24] != keys[24:]
 
 
+def test_shards_come_in_another_order_in_every_pass(plain: Path) -> None:
+    batches = take(stream(plain, shuffle_block=6, batch_size=6), 20)
+    shards = [batch.keys[0][:3] for batch in batches]
+    passes = [tuple(shards[start : start + 4]) for start in range(0, 20, 4)]
+    assert all(set(shards) == {"000", "001", "002", "003"} for shards in passes)
+    assert len(set(passes)) > 2
+
+
 def test_processes_and_workers_see_different_samples_and_together_all(plain: Path) -> None:
     seen = [
         {key for batch in take(stream(plain, rank=rank, world_size=2, shuffle_block=6, batch_size=3), 4, num_workers=2)

@@ -1,0 +1,196 @@
+"""`python -m benchmarks.data_path SHARDS --out FILE`: reinforced samples per second and core, ours and the plain way.
+
+Both read the same shards, decode, replay a stored augmentation, tokenize two captions, pick the teachers' rows and
+stack a batch; in turn, batch after batch, in one process with one thread. The plain way is what one writes first:
+webdataset, Pillow, torchvision's transforms on Pillow images, ToTensor, `torch.load` of the whole pth.gz.
+"""
+
+import gzip
+import io
+import json
+import platform
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import tyro
+import webdataset as wds
+from PIL import Image
+from torch.nn.functional import normalize
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+from torchvision.transforms.autoaugment import _apply_op
+from tqdm import tqdm
+
+from benchmarks.latency import device_name
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.data.augmentation import from_param_aug, replay, sample_augmentation
+from mobileclip_dense.data.layouts import make_example
+from mobileclip_dense.data.reinforced import Reinforcement, read_augmentations, write_reinforcement
+from mobileclip_dense.data.samples import read_image
+from mobileclip_dense.data.shards import list_shards, read_samples
+from mobileclip_dense.data.stream import CaptionStream
+from mobileclip_dense.models.clip import Tokenizer, build_clip
+
+_NUM_AUGMENTATIONS, _WIDTH, _TEACHERS = 30, 1536, 2  # DataCompDR-12M
+_NUM_COMPARED = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPathConfig:
+    """Time loading of reinforced samples: this package against webdataset, Pillow, torchvision and torch.load."""
+
+    shards: Annotated[Path, tyro.conf.Positional]
+    """Folder of reinforced shards (jpg, txt, syn.json, paug.json, pth.gz); made of 512-pixel scenes if missing."""
+    out: Path = Path("results/data-path.json")
+    """Result file."""
+    image_size_px: int = 256
+    """Side of the training image."""
+    batch_size: int = 32
+    """Samples in a batch."""
+    batches: int = 40
+    """Timed batches of each way."""
+    num_scenes: int = 256
+    """Scenes to make if there are no shards."""
+    seed: int = 0
+    """Seeds scenes, embeddings and choices."""
+    force: bool = False
+    """Replace the result file if it exists."""
+
+
+def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
+    """Write and return the result.
+
+    Raises:
+        FileNotFoundError, ValueError: the shards cannot be read. FileExistsError: the result exists.
+    """
+    refuse_existing(config.out, config.force)
+    if not config.shards.exists():
+        write_reinforced_scenes(config.shards, config.num_scenes, config.seed)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    shards = list_shards(config.shards, "train")
+    _, tokenizer, _ = build_clip("nano", 64)
+    ours = iter(
+        CaptionStream(
+            [shards], tokenizer, image_size_px=config.image_size_px, batch_size=config.batch_size, seed=config.seed,
+            use_reinforcement=True, shuffle_block=config.batch_size,
+        )
+    )  # fmt: skip
+    plain = plain_batches(shards, tokenizer, config)
+    seconds = time_batches({"ours": ours, "plain": plain}, config.batches)
+    rates = {name: config.batch_size / float(np.median(times)) for name, times in seconds.items()}
+    result = {
+        "device": device_name(),
+        "threads": 1,
+        "seed": config.seed,
+        "image_size_px": config.image_size_px,
+        "batch_size": config.batch_size,
+        "batches": config.batches,
+        "versions": {
+            name: version(name)
+            for name in ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "opencv-python", "numpy")
+        }
+        | {"python": platform.python_version()},
+        "samples_per_s": rates,
+        "ms_per_sample": {name: 1e3 / rate for name, rate in rates.items()},
+        "speedup": rates["ours"] / rates["plain"],
+        "largest_grey_level_difference": largest_difference(shards, config),
+    }
+    write_json(config.out, result)
+    print(f"{rates['ours']:.0f} samples/s against {rates['plain']:.0f}: {result['speedup']:.2f}x; images differ by at "
+          f"most {result['largest_grey_level_difference']} grey levels")  # fmt: skip
+    return result
+
+
+def time_batches(ways: dict[str, Iterator[Any]], count: int) -> dict[str, list[float]]:
+    """CPU seconds of every batch, the ways taking turns; the first batch of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in tqdm(range(count + 1), unit="batch", desc="data path"):
+        for name, batches in ways.items():
+            start = time.process_time()
+            next(batches)
+            if number:
+                seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
+    """The plain way, without end."""
+    rng = np.random.default_rng(config.seed)
+    rows: list[tuple[torch.Tensor, ...]] = []
+    while True:
+        for sample in wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples()):
+            entries = json.loads(sample["paug.json"])["param_aug"]
+            entries = json.loads(entries) if isinstance(entries, str) else entries
+            synthetic = json.loads(sample["syn.json"])["syn_text"]
+            a, s = int(rng.integers(len(entries))), int(rng.integers(len(synthetic)))
+            tables = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
+            image = F.to_tensor(plain_replay(sample["jpg"], entries[a], config.image_size_px))
+            captions = tokenizer([sample["txt"].decode()])[0], tokenizer([synthetic[s]])[0]
+            texts = tables["text_emb"]
+            embeddings = tables["image_emb"][a], texts[0], texts[len(texts) - len(synthetic) + s]
+            rows.append((image, *captions, *(embedding.float() for embedding in embeddings)))
+            if len(rows) == config.batch_size:
+                yield [torch.stack(column) for column in zip(*rows, strict=True)]
+                rows = []
+
+
+def plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
+    """A stored augmentation as published, on a Pillow image."""
+    augmentation = from_param_aug(entry)
+    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    image = F.resized_crop(image, *augmentation.crop, [size_px, size_px], InterpolationMode.BICUBIC)
+    for name, magnitude in augmentation.operations:
+        image = _apply_op(image, name, magnitude or 0.0, interpolation=InterpolationMode.NEAREST, fill=None)
+    return image
+
+
+def largest_difference(shards: list[str], config: DataPathConfig) -> int:
+    """Between images of the two ways, over a random augmentation of the first samples."""
+    rng, largest = np.random.default_rng(config.seed), 0
+    samples = (sample for shard in shards for sample in read_samples(shard))
+    for _, sample in zip(range(_NUM_COMPARED), samples, strict=False):
+        entries = read_augmentations(sample.members)
+        entry = entries[int(rng.integers(len(entries)))]
+        ours = replay(read_image(sample.members), from_param_aug(entry), config.image_size_px)
+        plain = np.asarray(plain_replay(sample.members["jpg"], entry, config.image_size_px))
+        largest = max(largest, int(np.abs(ours.astype(np.int16) - plain).max()))
+    return largest
+
+
+def write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
+    """One shard of 512-pixel scenes with DataCompDR's members; the embeddings are random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def embeddings(rows: int) -> torch.Tensor:
+        drawn = torch.randn(rows, _TEACHERS, _WIDTH // _TEACHERS, generator=generator)
+        return normalize(drawn, dim=-1).flatten(1)
+
+    with staged_folder(folder) as staging, tarfile.open(staging / "00000.tar", "w") as tar:
+        for index in tqdm(range(count), unit="scene", desc="scenes"):
+            example = make_example(seed, 512, "reinforced", index)
+            rng = np.random.default_rng([seed, index, 2])
+            reinforcement = Reinforcement(
+                augmentations=tuple(sample_augmentation(512, 512, rng) for _ in range(_NUM_AUGMENTATIONS)),
+                image_embeddings=embeddings(_NUM_AUGMENTATIONS),
+                text_embeddings=embeddings(1 + len(example.synthetic_captions)),
+                synthetic_captions=tuple(example.synthetic_captions),
+            )
+            members = {"jpg": example.jpeg, "txt": example.caption.encode()}
+            for suffix, data in (members | write_reinforcement(reinforcement, storage="bf16")).items():
+                info = tarfile.TarInfo(f"{index:09d}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+if __name__ == "__main__":
+    run_with_settings(DataPathConfig, measure_data_path, "python -m benchmarks.data_path")
