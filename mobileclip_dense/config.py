@@ -12,7 +12,7 @@ from mobileclip_dense.data.captions import CaptionQuality
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    """Generate captioned, labelled scenes in the formats of DataCompDR, ADE20K, NYUv2 and COCO."""
+    """Generate captioned, labelled scenes in the formats of DataCompDR, ADE20K, NYUv2, COCO and ImageNet."""
 
     out: Path
     """Folder to create."""

@@ -4,6 +4,11 @@ DIR/shards/{train,val}/00000.tar   img2dataset: KEY.jpg, KEY.txt, KEY.json; Data
 DIR/ade/{images,annotations}/{training,validation}, objectInfo150.csv   ADE20K (0 = other, 1.. = classes)
 DIR/nyu/{images,annotations}/{train,test}   NYU Depth v2 as mmsegmentation reads it (16-bit PNG, millimetres)
 DIR/coco/{train2017,val2017}, annotations/instances_{train,val}2017.json   COCO boxes and run-length masks
+DIR/classify/{train,val}/CLASS/*.jpg, class_names.txt   ImageNet's layout, for zero-shot classification
+
+`classify` holds the scenes in which one object is at least twice as large as every other: the class is its kind, which
+is what someone who has read captions of such pictures would say they show. All kinds have a folder, empty or not, so
+that each of them is an answer to choose from.
 """
 
 import io
@@ -30,7 +35,7 @@ from mobileclip_dense.data.captions import write_captions
 from mobileclip_dense.data.scenes import CLASS_NAMES, KINDS, Rendered, render, sample_scene
 
 IMAGES_PER_SHARD = 250
-_ONE_IN = 8  # every eighth image is held out for validation, in all four layouts
+_ONE_IN = 8  # every eighth image is held out for validation, in all layouts
 _ADE_SPLIT = {"train": "training", "val": "validation"}
 _NYU_SPLIT = {"train": "train", "val": "test"}
 
@@ -46,6 +51,7 @@ class Example:
     caption: str
     synthetic_captions: list[str]
     annotations: list[dict[str, Any]]  # COCO, without ids
+    main_kind: str | None  # None where no object stands out
 
     @property
     def split(self) -> str:
@@ -69,6 +75,7 @@ def write_scenes(config: ScenesConfig) -> None:
             writer.close()
             write_json(folder / "coco" / "annotations" / f"instances_{split}2017.json", coco[split])
         _write_class_names(folder / "ade" / "objectInfo150.csv")
+        _complete_classes(folder / "classify")
         write_json(
             folder / "scenes.json",
             {"num_images": config.num_images, "size_px": config.size_px, "caption_quality": config.caption_quality,
@@ -76,7 +83,7 @@ def write_scenes(config: ScenesConfig) -> None:
         )  # fmt: skip
     num_val = config.num_images // _ONE_IN
     print(f"{config.out}: {config.num_images - num_val} training and {num_val} validation scenes, "
-          f"{len(CLASS_NAMES)} classes; shards/, ade/, nyu/, coco/")  # fmt: skip
+          f"{len(CLASS_NAMES)} classes; shards/, ade/, nyu/, coco/, classify/")  # fmt: skip
 
 
 def _examples(config: ScenesConfig) -> Iterator[Example]:
@@ -90,6 +97,7 @@ def make_example(seed: int, size_px: int, quality: Any, index: int) -> Example:
     """Scene number `index` of the data set `seed`; the picture does not depend on the caption quality."""
     scene = sample_scene(np.random.default_rng([seed, index]))
     view = render(scene, size_px)
+    main = view.main_object()
     caption, synthetic_captions = write_captions(scene, view, quality, np.random.default_rng([seed, index, 1]))
     return Example(
         index=index,
@@ -99,6 +107,7 @@ def make_example(seed: int, size_px: int, quality: Any, index: int) -> Example:
         caption=caption,
         synthetic_captions=synthetic_captions,
         annotations=_coco_annotations([item.kind for item in scene.objects], view),
+        main_kind=None if main is None else scene.objects[main].kind,
     )
 
 
@@ -129,6 +138,8 @@ def _write_images(folder: Path, example: Example) -> None:
     _write(folder / "ade" / "images" / _ADE_SPLIT[split] / f"{name}.jpg", example.jpeg)
     _write(folder / "nyu" / "images" / _NYU_SPLIT[split] / f"{name}.jpg", example.jpeg)
     _write(folder / "coco" / f"{split}2017" / f"{name}.jpg", example.jpeg)
+    if example.main_kind is not None:
+        _write(folder / "classify" / split / example.main_kind / f"{name}.jpg", example.jpeg)
     _write(folder / "ade" / "annotations" / _ADE_SPLIT[split] / f"{name}.png", example.class_png)
     _write(folder / "nyu" / "annotations" / _NYU_SPLIT[split] / f"{name}.png", example.depth_png)
 
@@ -141,6 +152,14 @@ def _write(path: Path, data: bytes) -> None:
 def _write_class_names(path: Path) -> None:
     rows = ["Idx,Name", *(f"{index},{name}" for index, name in enumerate(CLASS_NAMES, start=1))]
     _write(path, ("\n".join(rows) + "\n").encode())
+
+
+def _complete_classes(folder: Path) -> None:
+    """A folder for every kind, and the text file of class names: `FOLDER,NAME` lines."""
+    for split in ("train", "val"):
+        for kind in KINDS:
+            (folder / split / kind).mkdir(parents=True, exist_ok=True)
+    _write(folder / "class_names.txt", "".join(f"{kind},{kind}\n" for kind in sorted(KINDS)).encode())
 
 
 class _ShardWriter:

@@ -96,6 +96,12 @@ class Rendered:
         order = np.argsort(-counts, kind="stable")
         return [int(i) for i in order if counts[i] >= max(4, _MIN_VISIBLE_FRACTION * self.instances.size)]
 
+    def main_object(self) -> int | None:
+        """Index of the object that is at least twice as large in the image as every other; None if there is none."""
+        visible = self.visible_objects()
+        areas = [int((self.instances == index).sum()) for index in visible]
+        return visible[0] if visible and (len(areas) == 1 or areas[0] >= 2 * areas[1]) else None
+
 
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene: 1 to 4 solids that do not stand in each other, no two of the same kind and colour."""

@@ -9,6 +9,7 @@
 Apple's names inside the towers are translated by timm and open_clip; the fused ones, which those do not know, here.
 """  # noqa: E501  a table
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,14 @@ def load_encoder_weights(encoder: Encoder, source: Path) -> None:
         FileNotFoundError: no such file or folder.
         ValueError: unreadable, or of another architecture: the message lists keys and shapes that do not fit.
     """
-    trunk = expand_fused(encoder.trunk, trunk_weights(read_state_dict(source), encoder.trunk))
+    trunk = trunk_weights(read_state_dict(source), encoder.trunk)
+    if is_fused(trunk):
+        warnings.warn(
+            f"{source}: fused weights: their BatchNorms hold no statistics of data; to train, prefer the file from "
+            "before the fusion",
+            stacklevel=2,
+        )
+        trunk = expand_fused(encoder.trunk, trunk)
     trunk = {name: tensor for name, tensor in trunk.items() if not name.startswith(_NOT_IN_A_PYRAMID)}
     _fill(encoder.trunk, trunk, f"{source}: weights: not of encoder {encoder.name!r}",
           "choose the --encoder they belong to")  # fmt: skip

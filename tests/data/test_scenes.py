@@ -110,6 +110,24 @@ def test_the_coco_masks_are_the_class_maps(folder: Path) -> None:
             assert (width, height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
 
 
+def test_zero_shot_images_show_mainly_one_object_of_their_class(folder: Path) -> None:
+    names = dict(line.split(",") for line in (folder / "classify" / "class_names.txt").read_text().splitlines())
+    assert sorted(names) == sorted(names.values()) == sorted(KINDS)
+    for split in ("train", "val"):
+        assert sorted(path.name for path in (folder / "classify" / split).iterdir()) == sorted(KINDS)
+        coco = COCO(folder / "coco" / "annotations" / f"instances_{split}2017.json")
+        shown = {int(path.stem): path for path in (folder / "classify" / split).glob("*/*.jpg")}
+        assert shown
+        for image in coco.loadImgs(coco.getImgIds()):
+            objects = sorted(coco.loadAnns(coco.getAnnIds(image["id"])), key=lambda a: -a["area"])
+            stands_out = bool(objects) and all(2 * other["area"] <= objects[0]["area"] for other in objects[1:])
+            assert (image["id"] in shown) == stands_out
+            if stands_out:
+                path = shown[image["id"]]
+                assert path.parent.name == coco.loadCats(objects[0]["category_id"])[0]["name"]
+                assert path.read_bytes() == (folder / "coco" / f"{split}2017" / image["file_name"]).read_bytes()
+
+
 def test_an_existing_folder_is_refused_and_left_alone(folder: Path) -> None:
     before = digest(folder)
     with pytest.raises(FileExistsError, match="--force"):
