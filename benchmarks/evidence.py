@@ -167,10 +167,16 @@ def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
 
 def _published(run: RunFiles) -> dict[str, Any]:
     kept = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics")
-    folders = ("data", "out", "init", "class_names")  # as their last part
-    settings = {name: Path(value).name if name in folders and value else value for name, value in run.config.items()}
+    settings = {name: _last_part(value) for name, value in run.config.items()}
     parent = run.record["parent"] and run.record["parent"]["weights_sha256"]
     return {"settings": settings, "parent_weights_sha256": parent} | {key: run.record[key] for key in kept}
+
+
+def _last_part(value: Any) -> Any:
+    """Of a path, or of each in a list; anything else as it is: where a folder lies is nobody's business."""
+    if isinstance(value, list):
+        return [_last_part(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _distance(artifact: Artifact) -> str:

@@ -158,15 +158,14 @@ def test_a_reinforced_folder_keeps_every_sample_and_says_what_made_it(
     assert (sidecar["num_augmentations"], sidecar["num_captions"], sidecar["storage"]) == (NUM_VIEWS, 2, "bf16")
 
 
-def test_augmentations_differ_from_sample_to_sample_and_from_seed_to_seed(
-    alone: Path, small: ReinforceConfig, tmp_path: Path
-) -> None:
-    reinforce(dataclasses.replace(small, out=tmp_path / "out", seed=1))
-    drawn = [
-        members["paug.json"] for folder in (alone, tmp_path / "out") for members in
-        samples_of(folder / "train" / "00000.tar").values()
-    ]  # fmt: skip
-    assert len(set(drawn)) == 2 * NUM_IMAGES
+def test_augmentations_differ_by_sample_shard_and_seed(small: ReinforceConfig, tmp_path: Path) -> None:
+    for shard in "01":  # the same image everywhere
+        write_shard(tmp_path / "data" / "train" / f"{shard}.tar", {key: plain_sample(1) for key in "ab"})
+    for seed in (0, 1):
+        reinforce(dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / f"{seed}", seed=seed))
+    drawn = {members["paug.json"] for seed in "01" for shard in "01"
+             for members in samples_of(tmp_path / seed / "train" / f"{shard}.tar").values()}  # fmt: skip
+    assert len(drawn) == 8
 
 
 def test_loader_processes_change_no_byte(alone: Path, small: ReinforceConfig, tmp_path: Path) -> None:
