@@ -8,7 +8,7 @@ import numpy.typing as npt
 IGNORE_INDEX = 255
 
 # Anchors of Turbo (Mikhailov 2019, public), near to far from red to blue.
-_TURBO = np.array(
+TURBO = np.array(
     [
         [122, 4, 3], [180, 25, 2], [221, 61, 8], [245, 105, 24], [254, 155, 45], [240, 199, 58], [205, 236, 52],
         [164, 252, 60], [109, 254, 98], [50, 242, 152], [24, 214, 203], [41, 171, 243], [70, 125, 245],
@@ -51,8 +51,8 @@ def overlay_classes(
 
 def colour_depth(depth_m: npt.NDArray[np.floating], near_m: float, far_m: float) -> npt.NDArray[np.uint8]:
     """Metres [H,W] -> uint8 [H,W,3], red near to dark blue far; black where there is no reading (0)."""
-    position = np.clip((depth_m - near_m) / max(far_m - near_m, 1e-6), 0, 1) * (len(_TURBO) - 1)
-    low = np.minimum(position.astype(np.intp), len(_TURBO) - 2)
+    position = np.clip((depth_m - near_m) / max(far_m - near_m, 1e-6), 0, 1) * (len(TURBO) - 1)
+    low = np.minimum(position.astype(np.intp), len(TURBO) - 2)
     fraction = (position - low)[..., None].astype(np.float32)
-    colour = _TURBO[low] * (1 - fraction) + _TURBO[low + 1] * fraction
+    colour = TURBO[low] * (1 - fraction) + TURBO[low + 1] * fraction
     return np.where((depth_m > 0)[..., None], colour + 0.5, 0).astype(np.uint8)
