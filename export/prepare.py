@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from open_clip import SimpleTokenizer
 from torch import nn
 
 from export.parity import relative_error
@@ -93,6 +94,8 @@ class Prepared:
         outputs: names of what it gives.
         golden: `input` (uint8 [N,H,W,3], or tokens int64 [N,L]) and PyTorch's outputs by name.
         fusion_error: relative error of fused against unfused over the first output.
+        logit_scale: of CLIP's towers, what cosines are multiplied with; None for dense models.
+        tokenizer: of a text tower, what turns text into its tokens; None for all others.
     """
 
     run: Run
@@ -101,6 +104,8 @@ class Prepared:
     outputs: tuple[str, ...]
     golden: dict[str, npt.NDArray[Any]]
     fusion_error: float
+    logit_scale: float | None = None
+    tokenizer: SimpleTokenizer | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -196,12 +201,13 @@ def describe(
         task=prepared.task,
         input=taken,
         outputs=outputs,
-        preprocessing="tokens of CLIP's byte-pair encoding, as open_clip's tokenizer gives them"
+        preprocessing="tokens of CLIP's byte-pair encoding, as tokenizer.json gives them"
         if prepared.task == "embed-text"
         else f"{fit} to {size} (bilinear, antialiased); the model does the rest",
         class_names=class_names,
         palette=tuple(class_palette(len(class_names))),
         max_depth_m=config.max_depth_m if isinstance(config, FinetuneConfig) and prepared.task == "depth" else None,
+        logit_scale=prepared.logit_scale,
         num_parameters=sum(p.numel() for p in prepared.network.parameters()),
         parity={"fusion_relative_error": prepared.fusion_error},
         parent={"run": prepared.run.folder.name, "weights_sha256": record["weights_sha256"]},

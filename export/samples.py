@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import webdataset as wds
-from PIL import Image
 
 from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
-from mobileclip_dense.contract.preprocess import load_image, resize_image
+from mobileclip_dense.contract.preprocess import crop_image, load_image, resize_image
 from mobileclip_dense.data.folders import SPLITS, list_pairs
 from mobileclip_dense.data.shards import decode_sample, list_shards
 
@@ -40,12 +39,5 @@ def read_pairs(
     """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions."""
     samples = wds.DataPipeline(wds.SimpleShardList(list_shards(config.data, split)), wds.tarfile_to_samples())
     pairs = [decode_sample(sample) for sample in islice(samples, count)]
-    return np.stack([_crop(image, size_px) for image, _ in pairs]), [captions[0] for _, captions in pairs]
-
-
-def _crop(image: Image.Image, size_px: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    height, width = size_px
-    scale = max(height / image.height, width / image.width)
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
-    left, top = (resized.width - width) // 2, (resized.height - height) // 2
-    return np.asarray(resized.crop((left, top, left + width, top + height)))
+    images = np.stack([crop_image(np.asarray(image), *size_px) for image, _ in pairs])
+    return images, [captions[0] for _, captions in pairs]

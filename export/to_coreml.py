@@ -24,8 +24,9 @@ from export.parity import Golden, compare_with_golden
 from export.prepare import Prepared, describe, predict, prepare
 from export.profiles import COREML_PROFILES, CoreMLPrecision, CoreMLProfile, Target
 from export.samples import sample_images
+from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import Artifact, TensorSpec, save_artifact
+from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
 
 TARGETS = {"ios15": ct.target.iOS15, "ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
@@ -139,6 +140,8 @@ def _write_artifact(
             parity |= _measure_cost(prepared, draft, predictor, config.allow_accuracy_drop)
         write_json(staging / "neural_engine.json", dataclasses.asdict(report))
         np.savez_compressed(staging / "golden.npz", allow_pickle=False, **golden)
+        if prepared.tokenizer is not None:
+            save_tokenizer(prepared.tokenizer, staging / TOKENIZER_FILE)
         save_artifact(dataclasses.replace(draft, parity=parity), staging)
     size = sum(path.stat().st_size for path in (folder / draft.model_file).rglob("*"))
     figures = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())

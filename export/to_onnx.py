@@ -23,8 +23,9 @@ from export.prepare import FromPixels, Prepared, describe, predict, prepare
 from export.profiles import ONNX_PROFILES, Flexible, OnnxPrecision, OnnxProfile, Pixels
 from export.quantize import NUM_CALIBRATION, quantize_by_measurement
 from export.samples import sample_images
+from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import Artifact, TensorSpec, save_artifact
+from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
 from mobileclip_dense.contract.preprocess import unit_planes
 
@@ -131,6 +132,8 @@ def _write_artifact(prepared: Prepared, draft: Artifact, profile: OnnxProfile, c
         artifact = dataclasses.replace(draft, parity=parity)
         _write_metadata(path, artifact.summary())
         np.savez_compressed(staging / "golden.npz", allow_pickle=False, **golden)
+        if prepared.tokenizer is not None:
+            save_tokenizer(prepared.tokenizer, staging / TOKENIZER_FILE)
         save_artifact(artifact, staging)
     figures = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
     print(f"{folder}: {(folder / artifact.model_file).stat().st_size / 1e6:.2f} MB; {figures}")

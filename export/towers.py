@@ -1,6 +1,7 @@
 """The two towers of a pretraining run, for zero-shot classification and retrieval on a device."""
 
 import torch
+from open_clip import SimpleTokenizer
 from torch import nn
 
 from export.prepare import NUM_GOLDEN, Normalized, Prepared, fuse_exactly, predict, require_exact
@@ -51,8 +52,11 @@ def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -
     unfused = predict(ImageTower(clip.visual, config.encoder).eval(), images, _IMAGE)
     error = require_exact(golden[_IMAGE[0]], unfused[_IMAGE[0]], run.folder)
     text, tokens = TextTower(clip.text).eval(), tokenizer(captions).numpy()
+    scale = float(clip.logit_scale.detach().exp())
+    assert isinstance(tokenizer, SimpleTokenizer)  # as every encoder of ours has it
     return [
-        Prepared(run=run, task="embed-image", network=network, outputs=_IMAGE, golden=golden, fusion_error=error),
-        Prepared(run=run, task="embed-text", network=text, outputs=_TEXT, fusion_error=0.0,
-                 golden={"input": tokens, **predict(text, tokens, _TEXT)}),
+        Prepared(run=run, task="embed-image", network=network, outputs=_IMAGE, golden=golden, fusion_error=error,
+                 logit_scale=scale),
+        Prepared(run=run, task="embed-text", network=text, outputs=_TEXT, fusion_error=0.0, logit_scale=scale,
+                 tokenizer=tokenizer, golden={"input": tokens, **predict(text, tokens, _TEXT)}),
     ]  # fmt: skip

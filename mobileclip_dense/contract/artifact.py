@@ -4,6 +4,16 @@ artifacts/<encoder>-<task>-<data>-<H>x<W>-<precision>.<runtime>/
     model.onnx or model.mlpackage/    the model, preprocessing included
     artifact.json                     what it is, what it wants, what it gives, how far it is from PyTorch
     golden.npz                        inputs and PyTorch's outputs, for checking it anywhere
+    tokenizer.json                    of a text tower only: text -> tokens, see below
+
+Zero-shot classification takes the two towers of one run (`parent["weights_sha256"]` is the same in both):
+
+    tokens        = tokenizer.json applied to a prompt; a file of the Hugging Face `tokenizers` library, read by that
+                    package, by transformers.js and by @huggingface/tokenizers. `encode` gives a whole row: start, text,
+                    end, cut to the tower's length and padded with 0.
+    text          = text tower(tokens)                   one row at a time unless `input.flexible` has axis 0
+    image         = image tower(pixels)                  pixels prepared by `contract.preprocess.crop_image`
+    probabilities = softmax(logit_scale * image @ text)  both are unit vectors, `logit_scale` is in artifact.json
 """
 
 import dataclasses
@@ -18,6 +28,7 @@ import numpy.typing as npt
 from mobileclip_dense.contract.files import read_json, sha256_of, write_json
 
 SCHEMA_VERSION = 1
+TOKENIZER_FILE = "tokenizer.json"
 _MODEL_FILES = {"onnx": "model.onnx", "coreml": "model.mlpackage"}
 
 
@@ -47,6 +58,8 @@ class Artifact:
         outputs: what it gives.
         preprocessing: what the caller still has to do, in words.
         class_names, palette: by class index, empty for depth. max_depth_m: upper end of the range, None for segment.
+        logit_scale: what cosines are multiplied with before the softmax, as learned in pretraining; None where the
+            artifact is no tower of CLIP, or was exported before the scale was recorded.
         num_parameters: after fusion. parity: measured distance to PyTorch, and accuracy figures where they were taken.
         parent: name and weights hash of the run. versions: of the libraries that made it. licence: SPDX or a phrase.
         files: sha256 and size of every other file, by path inside the folder.
@@ -67,6 +80,7 @@ class Artifact:
     parent: dict[str, str]
     versions: dict[str, str]
     licence: str
+    logit_scale: float | None = None
     files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -133,7 +147,7 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
     if version != SCHEMA_VERSION:
         raise ValueError(f"{source}: schema_version: found {version}, expected {SCHEMA_VERSION}; export it again")
     names = {field.name for field in dataclasses.fields(Artifact)}
-    if wrong := sorted(names ^ set(values)):
+    if wrong := sorted((names - {"logit_scale"}) ^ (set(values) - {"logit_scale"})):  # artifacts without it are older
         raise ValueError(f"{source}: fields missing or unknown: {', '.join(wrong)}; export the artifact again")
     try:
         tensors = [

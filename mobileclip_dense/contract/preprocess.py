@@ -51,6 +51,17 @@ def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) ->
     return np.asarray(Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BILINEAR))
 
 
+def crop_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
+    """Resize until the frame is just filled (bilinear, antialiased), then cut its centre out: what CLIP's towers take.
+
+    uint8 [H,W,3] -> uint8 [height_px,width_px,3].
+    """
+    scale = max(height_px / image.shape[0], width_px / image.shape[1])
+    resized = resize_image(image, round(image.shape[0] * scale), round(image.shape[1] * scale))
+    top, left = (resized.shape[0] - height_px) // 2, (resized.shape[1] - width_px) // 2
+    return resized[top : top + height_px, left : left + width_px]
+
+
 def unit_planes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """uint8 [B,H,W,3] RGB -> float32 [B,3,H,W] in 0..1: what models of float pixels take."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
