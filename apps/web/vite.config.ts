@@ -29,5 +29,4 @@ export default defineConfig({
   build: { target: "es2022", modulePreload: { polyfill: false }, chunkSizeWarningLimit: 200 },
   worker: { format: "es" },
   plugins: [runtimeFiles()],
-  test: { testTimeout: 60_000, hookTimeout: 120_000, fileParallelism: false },
 });

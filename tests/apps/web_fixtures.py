@@ -13,13 +13,14 @@ from benchmarks.accuracy import resize_map
 from export.parity import relative_error
 from mobileclip_dense.contract.artifact import SCHEMA_VERSION
 from mobileclip_dense.contract.palette import TURBO, colour_depth, overlay_classes
-from mobileclip_dense.contract.preprocess import resize_image
+from mobileclip_dense.contract.preprocess import crop_image, resize_image
 from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION
 from mobileclip_dense.contract.tolerance import COMPRESSED, TOLERANCE
 
 WEB = Path(__file__).parent.parent.parent / "apps" / "web"
-# Smaller, larger, one axis only, odd factors, to a single pixel.
-_SIZES = (((37, 53), (16, 16)), ((20, 30), (64, 47)), ((61, 7), (10, 20)), ((32, 32), (32, 12)), ((9, 11), (1, 1)))
+# Smaller, larger, one axis only, to a single pixel; and on both sides of Pillow's choice of the axis to begin with.
+_SIZES = (((37, 53), (16, 16)), ((20, 30), (31, 47)), ((61, 7), (10, 20)), ((32, 32), (32, 12)), ((9, 11), (1, 1)),
+          ((30, 20), (16, 13)), ((30, 20), (15, 13)), ((20, 30), (22, 50)))  # fmt: skip
 
 
 def contract() -> dict[str, Any]:
@@ -62,6 +63,7 @@ def _resizing() -> list[dict[str, Any]]:
         metres = rng.uniform(0.3, 10, size).astype(np.float32)
         for kind, taken, given in (
             ("image", image, resize_image(image, *target)),
+            ("crop", image, crop_image(image, *target)),
             ("classes", classes, resize_map(classes, *target)),
             ("metres", metres, resize_map(metres, *target)),
         ):
