@@ -24,6 +24,7 @@ export interface Artifact {
   class_names: string[];
   palette: Rgb[];
   max_depth_m: number | null;
+  logit_scale?: number | null;
   num_parameters: number;
   parent: { run: string; weights_sha256: string };
   files: Record<string, { sha256: string; bytes: number }>;

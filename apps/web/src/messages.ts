@@ -48,7 +48,7 @@ export interface Calls {
   predict: { call: { name: string; bitmap: ImageBitmap }; answer: Prediction };
   embed: { call: { name: string; texts: string[] }; answer: Float32Array[] };
   check: { call: { name: string }; answer: CheckReport };
-  time: { call: { name: string; runs: number }; answer: Latency };
+  time: { call: { name: string; runs: number }; answer: { latency: Latency; runtimeVersion: string } };
   /** Let go of every model but these. */
   keep: { call: { names: string[] }; answer: null };
 }

@@ -8,7 +8,7 @@ import { Model } from "./models";
 import { loadRuntime, type Runtime } from "./runtime";
 import { readTokenizer, type Tokenize } from "./tokens";
 
-const base = new URL("../", import.meta.url).href; // this file lies in assets/
+const base = new URL(/* @vite-ignore */ "../", import.meta.url).href; // this file lies in assets/
 const models = new Map<string, Model>();
 const tokenizers = new Map<string, Tokenize>();
 let runtime: Promise<Runtime> | null = null;
@@ -57,7 +57,8 @@ const handlers: Handlers = {
     return checkGolden(model(name));
   },
   async time({ name, runs }, report) {
-    return timeModel(model(name), runs, (done) => report("runs", done, runs + NUM_WARMUP));
+    const latency = await timeModel(model(name), runs, (done) => report("runs", done, runs + NUM_WARMUP));
+    return { latency, runtimeVersion: (await runtime!).ort.env.versions.web ?? "unknown" };
   },
   async keep({ names }) {
     for (const [name, found] of models) {
