@@ -12,6 +12,7 @@ NO_TORCH = (
     "apps.segment",
     "apps.depth",
     "apps.demo",
+    "apps.web.__main__",
     "benchmarks.latency",
     "benchmarks.accuracy",
     "benchmarks.report",

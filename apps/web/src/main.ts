@@ -226,7 +226,7 @@ async function start(): Promise<void> {
   byId("tasks").addEventListener("change", (event) => {
     void chooseTask((event.target as HTMLInputElement).value as PageTask);
   });
-  void startSources(takePicture);
+  const sources = startSources(takePicture);
   try {
     entries = await loadIndex();
   } catch (error) {
@@ -235,6 +235,8 @@ async function start(): Promise<void> {
   }
   const checked = document.querySelector<HTMLInputElement>("#tasks input:checked");
   await chooseTask((checked?.value ?? "segment") as PageTask);
+  await sources;
+  if (loaded && !stage.hasPicture() && !cameraRuns()) document.querySelector<HTMLElement>("#samples button")?.click();
 }
 
 void start();
