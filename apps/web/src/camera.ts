@@ -46,6 +46,7 @@ export async function eachFrame(
     await new Promise(requestAnimationFrame); // none come while the tab is hidden
     if (!stream || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) continue;
     await use(video);
+    if (!stream) return; // stopped meanwhile
     shown.push(performance.now());
     if (shown.length > 20) shown.shift();
     if (shown.length > 1) rate(((shown.length - 1) * 1000) / (shown.at(-1)! - shown[0]!));

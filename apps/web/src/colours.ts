@@ -9,6 +9,9 @@ const TURBO = contract.turbo as unknown as readonly Rgb[]; // near to far
 /** Opacity of the class colours over the photograph in the pictures that Python draws. */
 export const OVERLAY_OPACITY = 0.55;
 
+/** Of distances: enough to be compared with their scale. */
+export const DEPTH_OPACITY = 0.85;
+
 /**
  * Class indices [H,W] -> RGBA. Indices outside the palette are transparent.
  * With `highlighted`, every other class is faint.

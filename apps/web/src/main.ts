@@ -3,7 +3,7 @@
 import { type IndexEntry, loadIndex } from "./artifact";
 import { cameraRuns, eachFrame, startCamera, stopCamera } from "./camera";
 import { clearCheck, startCheckPanel } from "./checkpanel";
-import { colourClasses, colourDepth } from "./colours";
+import { colourClasses, colourDepth, DEPTH_OPACITY, OVERLAY_OPACITY } from "./colours";
 import { depthRange, markDepth, metres, showDepthBar } from "./depthbar";
 import { byId, element } from "./dom";
 import { megabytes } from "./download";
@@ -73,9 +73,12 @@ function chooseTask(wanted: PageTask): Promise<void> {
   ]) {
     byId(id!).hidden = of !== task;
   }
+  stage.setOpacity(task === "depth" ? DEPTH_OPACITY : OVERLAY_OPACITY);
   byId("look-card").hidden = task === "zero-shot";
   const fitting = entries.filter((entry) => entry.task === MODEL_TASK[task]);
-  modelBox.replaceChildren(...fitting.map(({ name }) => element("option", name, { value: name })));
+  modelBox.replaceChildren(
+    ...fitting.map(({ name }) => element("option", name.replace(/\.onnx$/, ""), { value: name })),
+  );
   modelBox.disabled = fitting.length === 0;
   return chooseModel();
 }

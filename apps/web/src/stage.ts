@@ -1,6 +1,5 @@
 /** The picture, what the model says laid over it, the dividing line, and the point that is read out. */
 
-import { OVERLAY_OPACITY } from "./colours";
 import { byId } from "./dom";
 
 /** A position on the picture as shares 0..1 of its width and height. */
@@ -123,8 +122,13 @@ function step(event: KeyboardEvent): void {
   movePoint(point ? { x: within(from.x + direction[0]! * size), y: within(from.y + direction[1]! * size) } : from);
 }
 
+/** Set the opacity of the overlay, 0..1. */
+export function setOpacity(share: number): void {
+  opacity.value = String(Math.round(share * 100));
+  layOut();
+}
+
 export function startStage(): void {
-  opacity.value = String(OVERLAY_OPACITY * 100);
   opacity.addEventListener("input", layOut);
   split.addEventListener("input", layOut);
   layOut();

@@ -23,14 +23,14 @@ export async function openPage(page: Page, address: string): Promise<void> {
 }
 
 /** Do something, then wait for the prediction that follows. */
-export async function nextPrediction(page: Page, action: () => Promise<unknown>): Promise<void> {
+export async function nextPrediction(page: Page, action: () => Promise<unknown>, timeout = 30_000): Promise<void> {
   const count = () => page.evaluate(() => (window as unknown as { predictions?: unknown[] }).predictions?.length ?? 0);
   const before = await count();
   await action();
   await page.waitForFunction(
     (seen) => ((window as unknown as { predictions?: unknown[] }).predictions?.length ?? 0) > seen,
     before,
-    { timeout: 30_000 },
+    { timeout },
   );
 }
 
