@@ -1,6 +1,7 @@
 """A server for the page: files of one folder, with the headers that let a browser share memory between threads."""
 
 import errno
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,11 @@ class PageHandler(SimpleHTTPRequestHandler):
         ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm",
         ".onnx": "application/octet-stream", ".npz": "application/octet-stream",
     }  # fmt: skip
+
+    def handle(self) -> None:
+        """A browser that leaves in the middle of a download is nothing to report."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def end_headers(self) -> None:
         """Cross-origin isolation, and no copy in a cache that is older than the file."""

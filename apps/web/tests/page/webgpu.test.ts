@@ -10,9 +10,11 @@ test(
   "WebGPU computes what PyTorch computed; an emulated GPU is not chosen unless asked for",
   async () => {
     const browser = await launch(EMULATED);
-    const page = await browser.newPage();
+    let page = await browser.newPage();
     await nextPrediction(page, () => openPage(page, inject("served")));
     expect(await page.locator("#latency").innerText()).toContain("WebAssembly");
+    await page.close();
+    page = await browser.newPage();
     await nextPrediction(page, () => openPage(page, `${inject("served")}?provider=webgpu`), PATIENCE_MS);
     expect(await page.locator("#latency").innerText()).toContain("WebGPU");
     await page.click("#check summary");
