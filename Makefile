@@ -2,13 +2,31 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test web test-web chromium lint lock clean
 
 demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist worksteal
+
+# The page that runs artifacts in a browser; needs Node.js 20.19 or newer.
+ARTIFACTS ?= demo/artifacts
+PORT ?= 8000
+web: .venv/installed
+	$(VENV)/python -m apps.web --artifacts $(ARTIFACTS) --port $(PORT)
+
+# Lint, types and unit tests of the page; then the page in chromium, against what Python says: 2 minutes on 2 cores.
+test-web: .venv/installed chromium
+	npm --prefix apps/web ci --silent
+	npm --prefix apps/web run --silent lint
+	rm -rf build/web-line
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.apps.web_line build/web-line
+	WEB_TEST_LINE=$(CURDIR)/build/web-line PYTHON=$(CURDIR)/$(VENV)/python npm --prefix apps/web run --silent test
+
+chromium:
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium \
+		> /dev/null; } || { echo "chromium: not found; install it first (Debian: apt-get install chromium)" >&2; exit 1; }
 
 lint: .venv/installed
 	$(VENV)/ruff check .

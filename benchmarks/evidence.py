@@ -8,6 +8,7 @@ from typing import Any
 
 from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact
 from mobileclip_dense.contract.files import read_json
+from mobileclip_dense.contract.result import CPU_RUNTIME
 
 # The figure by which runs of a task are compared: key in run.json, name, unit, whether larger is better.
 HEADLINE = {"segment": ("mIoU", "mIoU", "%", True), "depth": ("rmse", "RMSE", "m", False)}
@@ -30,7 +31,8 @@ class RunFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything found. `results` maps an artifact's hash to its latency file's contents."""
+    """Everything found. `results` maps an artifact's hash to its latency file's contents, of this
+    machine's CPU."""
 
     runs: list[RunFiles]
     artifacts: list[tuple[Path, Artifact]]
@@ -84,7 +86,7 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
     return Evidence(
         runs=found_runs,
         artifacts=found_artifacts,
-        results={value["artifact_sha256"]: value for value in contents},
+        results={value["artifact_sha256"]: value for value in contents if value["runtime"] == CPU_RUNTIME},
     )
 
 

@@ -18,8 +18,7 @@ from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
 from mobileclip_dense.contract.files import write_json
-
-RESULT_SCHEMA_VERSION = 1
+from mobileclip_dense.contract.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION, check_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,9 @@ def measure_latency(config: LatencyConfig) -> list[Path]:
     times_ms = dict(zip(keys, time_in_turn(models, config.runs, "latency"), strict=True))
     for folder, path in zip(config.artifacts, paths, strict=True):
         latencies = {str(threads): summarize(times_ms[folder, threads]) for threads in config.threads}
-        write_json(path, {**_record(folder, device, config), "latency_ms_by_threads": latencies})
+        result = {**_record(folder, device, config), "latency_ms_by_threads": latencies}
+        check_result(result, path)
+        write_json(path, result)
         shortest = latencies[str(config.threads[-1])]
         print(f"{path}: p50 {shortest['p50']:.2f} ms, p90 {shortest['p90']:.2f} ms with {config.threads[-1]} threads")
     return paths
@@ -88,7 +89,7 @@ def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
         "artifact_sha256": artifact_sha256(folder),
         "device": device,
         "system": platform.platform(),
-        "runtime": "onnxruntime CPUExecutionProvider",
+        "runtime": CPU_RUNTIME,
         "versions": {name: version(name) for name in ("onnxruntime", "numpy")} | {"python": platform.python_version()},
         "num_warmup": NUM_WARMUP,
         "peak_memory_mb": peak_mb,

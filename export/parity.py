@@ -1,4 +1,4 @@
-"""How far a model is from PyTorch, and how far it may be: the one table of tolerances."""
+"""How far a model is from PyTorch, and how far it may be."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,7 @@ import numpy.typing as npt
 
 from benchmarks.accuracy import Predictor
 from mobileclip_dense.contract.artifact import Artifact
-
-# Relative error of the first output. ONNX Runtime computes an fp16 graph in fp32 between the roundings; the Core ML
-# programs are run with every operation rounded.
-_TOLERANCE = {("onnx", "fp32"): 1e-4, ("onnx", "fp16"): 1e-2, ("coreml", "fp32"): 1e-4, ("coreml", "fp16"): 2e-2}
-_COMPRESSED = 0.5  # a last line: what compression may cost is judged by the task's metric, in gate.py
+from mobileclip_dense.contract.tolerance import tolerance
 
 Golden = dict[str, npt.NDArray[Any]]
 
@@ -25,10 +21,10 @@ def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float
 
 def require_close(where: Path, runtime: str, precision: str, output: str, error: float) -> None:
     """Raises ValueError if a relative error is above the tolerance of a runtime and precision, or not a number."""
-    tolerance = _TOLERANCE.get((runtime, precision), _COMPRESSED)
-    if not error <= tolerance:
+    allowed = tolerance(runtime, precision)
+    if not error <= allowed:
         raise ValueError(f"{where}: {runtime} {precision}: {output}: relative error {error:.1e} to PyTorch, expected "
-                         f"at most {tolerance:.0e}; the exported model is wrong")  # fmt: skip
+                         f"at most {allowed:.0e}; the exported model is wrong")  # fmt: skip
 
 
 def compare_with_golden(where: Path, artifact: Artifact, golden: Golden, predictor: Predictor) -> dict[str, float]:

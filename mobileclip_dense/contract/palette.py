@@ -9,7 +9,7 @@ from PIL import Image
 IGNORE_INDEX = 255
 
 # Anchors of Turbo (Mikhailov 2019, public), near to far from red to blue.
-_TURBO = np.array(
+TURBO = np.array(
     [
         [122, 4, 3], [180, 25, 2], [221, 61, 8], [245, 105, 24], [254, 155, 45], [240, 199, 58], [205, 236, 52],
         [164, 252, 60], [109, 254, 98], [50, 242, 152], [24, 214, 203], [41, 171, 243], [70, 125, 245],
@@ -18,10 +18,10 @@ _TURBO = np.array(
     np.float32,
 )  # fmt: skip
 _NUM_SHADES = 1024  # finer than the eye, and a table is several times as fast as interpolating every pixel
-_ANCHORS = np.linspace(0, _NUM_SHADES - 1, len(_TURBO))
+_ANCHORS = np.linspace(0, _NUM_SHADES - 1, len(TURBO))
 _SHADES = np.zeros((_NUM_SHADES + 1, 3), np.uint8)  # the last is black: no reading
 for _channel in range(3):
-    _SHADES[:-1, _channel] = np.rint(np.interp(np.arange(_NUM_SHADES), _ANCHORS, _TURBO[:, _channel]))
+    _SHADES[:-1, _channel] = np.rint(np.interp(np.arange(_NUM_SHADES), _ANCHORS, TURBO[:, _channel]))
 
 
 def class_palette(num_classes: int) -> list[tuple[int, int, int]]:

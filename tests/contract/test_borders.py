@@ -13,6 +13,7 @@ NO_TORCH = (
     "apps.depth",
     "apps.classify",
     "apps.demo",
+    "apps.web.__main__",
     "benchmarks.latency",
     "benchmarks.accuracy",
     "benchmarks.demo_throughput",

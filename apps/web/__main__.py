@@ -1,0 +1,54 @@
+"""`python -m apps.web`: the page that runs artifacts in a browser, built and served from this machine."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from apps.web.build import HERE, build_page, read_artifacts
+from apps.web.server import open_server
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.files import staged_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebConfig:
+    """Build the page with the artifacts of a folder and serve it on this machine, until Ctrl-C."""
+
+    artifacts: Path = Path("demo/artifacts")
+    """Folder of artifacts; the ONNX ones are bundled."""
+    samples: Path = HERE / "samples"
+    """Folder of sample pictures."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Browsers give camera, threads and cryptography to localhost and to https only."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    build_only: Path | None = None
+    """Write the page to this folder instead of serving it, for any file host. Without the two headers of
+    apps/web/server.py (Cross-Origin-Opener-Policy and -Embedder-Policy) it runs in a single thread."""
+    force: bool = False
+    """Replace the folder of --build-only if it exists."""
+
+
+def web(config: WebConfig) -> None:
+    """Build, and serve unless told otherwise.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: artifacts, samples or Node.js are missing, the build failed, or the
+            port is taken.
+    """
+    artifacts = read_artifacts(config.artifacts)
+    if config.build_only is not None:
+        with staged_folder(config.build_only, force=config.force) as staging:
+            build_page(staging, artifacts, config.samples)
+        print(f"{config.build_only}: {len(artifacts)} artifacts; put the folder on any file host")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        server = open_server(Path(scratch), config.host, config.port)  # before the build: the port may be taken
+        with server:
+            build_page(Path(scratch), artifacts, config.samples)
+            print(f"http://{config.host}:{server.server_port}/  ({len(artifacts)} artifacts; Ctrl-C stops)", flush=True)
+            server.serve_forever()
+
+
+if __name__ == "__main__":
+    run_with_settings(WebConfig, web, "python -m apps.web")

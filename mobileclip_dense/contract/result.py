@@ -1,0 +1,61 @@
+"""The result file `results/<artifact>@<device>.json`: how long an artifact took, where, and in which runtime.
+
+`benchmarks.latency` writes it for ONNX Runtime on a CPU, the page in `apps/web` for a browser.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+RESULT_SCHEMA_VERSION = 1
+CPU_RUNTIME = "onnxruntime CPUExecutionProvider"
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "schema_version": (int,),
+    "artifact": (str,),
+    "artifact_sha256": (str,),  # of artifact.json, which holds the hashes of the other files
+    "device": (str,),  # as a part of a file name
+    "system": (str,),  # operating system, or a browser's user agent
+    "runtime": (str,),  # library and execution provider
+    "versions": (dict,),
+    "num_warmup": (int,),
+    "peak_memory_mb": (int, float, type(None)),  # None where the platform does not tell
+    "latency_ms_by_threads": (dict,),
+}
+_LATENCY = ("p50", "p90", "p99", "mean", "num_runs")
+
+
+def check_result(values: dict[str, Any], source: Path) -> None:
+    """Refuse what is no result of this schema.
+
+    Raises:
+        ValueError: the first thing that is not as expected, by file and field.
+    """
+
+    def expect(field: str, expected: str, holds: bool, found: object) -> None:
+        if not holds:
+            raise ValueError(f"{source}: {field}: found {found!r}, expected {expected}; measure the artifact again")
+
+    wrong = sorted(_FIELDS.keys() ^ values.keys())
+    expect("fields", "all of the schema and no other", not wrong, wrong)
+    for field, types in _FIELDS.items():
+        names = " or ".join(kind.__name__ for kind in types)
+        expect(field, names, isinstance(values[field], types) and values[field] is not True, values[field])
+    version, digest, device = (values[field] for field in ("schema_version", "artifact_sha256", "device"))
+    expect("schema_version", str(RESULT_SCHEMA_VERSION), version == RESULT_SCHEMA_VERSION, version)
+    expect("artifact_sha256", "64 hex digits", re.fullmatch("[0-9a-f]{64}", digest) is not None, digest)
+    expect("device", "lower case, digits and hyphens", re.fullmatch("[a-z0-9-]+", device) is not None, device)
+    for name, number in values["versions"].items():
+        expect(f"versions.{name}", "a string", isinstance(number, str), number)
+    expect("latency_ms_by_threads", "at least one number of threads", bool(values["latency_ms_by_threads"]), {})
+    for threads, latency in values["latency_ms_by_threads"].items():
+        field = f"latency_ms_by_threads.{threads}"
+        expect(field, "a number of threads", re.fullmatch("[1-9][0-9]*", threads) is not None, threads)
+        expect(field, f"the fields {', '.join(_LATENCY)}", sorted(latency) == sorted(_LATENCY), latency)
+        numbers = [latency[key] for key in _LATENCY]
+        expect(field, "positive numbers", all(_is_positive(number) for number in numbers), numbers)
+        expect(field, "p50 <= p90 <= p99", latency["p50"] <= latency["p90"] <= latency["p99"], numbers)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

@@ -1,0 +1,114 @@
+"""The page's Python half: what it bundles, how it serves, and that its fixtures are what Python computes now.
+
+The page itself is tested in a browser: `make test-web`.
+"""
+
+import base64
+import copy
+import io
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import numpy as np
+import pytest
+
+from apps.web import build
+from apps.web.__main__ import WebConfig, web
+from apps.web.build import read_artifacts
+from apps.web.server import open_server
+from mobileclip_dense.contract.result import check_result
+from tests.apps.web_fixtures import as_text, fixtures
+from tests.conftest import REPOSITORY, Line
+
+
+def test_the_pages_tables_and_fixtures_are_what_python_computes_now() -> None:
+    for file, value in fixtures().items():
+        committed = json.loads(file.read_text(encoding="utf-8"))
+        expected = json.loads(as_text(value))
+        if file.name == "arrays.json":  # zlib's bytes differ from version to version, the arrays do not
+            packed = [one.pop("compressed") for one in (committed, expected)]
+            loaded = [np.load(io.BytesIO(base64.b64decode(text))) for text in packed]
+            assert sorted(loaded[0]) == sorted(loaded[1])
+            for name in loaded[0]:
+                np.testing.assert_array_equal(loaded[0][name], loaded[1][name])
+        assert committed == expected, f"{file}: stale; run python -m tests.apps.web_fixtures"
+
+
+def test_onnx_artifacts_are_bundled_fp32_first(line: Line) -> None:
+    found = [(artifact.task, artifact.precision) for _, artifact in read_artifacts(line.root / "artifacts")]
+    assert found == [("segment", "fp32"), ("segment", "int8"), ("depth", "fp32")]
+
+
+def test_without_artifacts_it_says_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="found no ONNX artifact; run `make demo` first"):
+        web(WebConfig(artifacts=tmp_path / "nowhere"))
+
+
+def test_without_node_it_says_what_to_install(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"node: not found; the page is built with Node\.js"):
+        web(WebConfig(artifacts=line.root / "artifacts", build_only=tmp_path / "site"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_named_before_anything_is_built(line: Line, tmp_path: Path) -> None:
+    with (
+        open_server(tmp_path, "127.0.0.1", 0) as server,
+        pytest.raises(OSError, match=f"{server.server_port} is in use"),
+    ):
+        web(WebConfig(artifacts=line.root / "artifacts", port=server.server_port))
+
+
+def test_the_server_isolates_the_page_and_lists_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "runtime.mjs").write_text("export {}")
+    (tmp_path / "models").mkdir()
+    with open_server(tmp_path, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with urllib.request.urlopen(f"{address}/runtime.mjs") as answer:
+            headers = answer.headers
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert headers["Content-Type"] == "text/javascript"
+        for path in ("/models/", "/../../etc/hostname"):
+            with pytest.raises(HTTPError, match="404"):
+                urllib.request.urlopen(f"{address}{path}")
+        server.shutdown()
+
+
+def committed_results() -> list[dict[str, Any]]:
+    return json.loads((REPOSITORY / "benchmarks" / "results" / "demo.json").read_text())["latencies"]
+
+
+def test_the_committed_results_fit_the_schema() -> None:
+    for result in committed_results():
+        check_result(result, Path("demo.json"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda r: r.pop("system"), r"fields: found \['system'\]"),
+        (lambda r: r.update(extra=1), r"fields: found \['extra'\]"),
+        (lambda r: r.update(schema_version=2), "schema_version: found 2, expected 1"),
+        (lambda r: r.update(schema_version=True), "schema_version: found True"),
+        (lambda r: r.update(artifact_sha256="abc"), "artifact_sha256: found 'abc'"),
+        (lambda r: r.update(device="My PC"), "device: found 'My PC'"),
+        (lambda r: r.update(versions={"numpy": 2}), "versions.numpy: found 2"),
+        (lambda r: r.update(latency_ms_by_threads={}), "at least one number of threads"),
+        (lambda r: r["latency_ms_by_threads"].update(two=r["latency_ms_by_threads"]["2"]), "found 'two'"),
+        (lambda r: r["latency_ms_by_threads"]["2"].pop("mean"), "the fields p50, p90, p99, mean, num_runs"),
+        (lambda r: r["latency_ms_by_threads"]["2"].update(p50=float("nan")), "positive numbers"),
+        (lambda r: r["latency_ms_by_threads"]["2"].update(p50=1e9), "p50 <= p90 <= p99"),
+    ],
+)
+def test_what_is_no_result_is_refused_by_field(spoil: Callable[[dict[str, Any]], object], message: str) -> None:
+    result = copy.deepcopy(committed_results()[0])
+    spoil(result)
+    with pytest.raises(ValueError, match=rf"x\.json: .*{message}"):
+        check_result(result, Path("x.json"))
