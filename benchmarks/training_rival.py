@@ -4,9 +4,13 @@ Both train the same open_clip model on the same shards through their own command
 precision, optimizer settings and number of loader workers, in turn, several times. A step's time is what each program
 itself reports between two steps, loading included; the steps in which it warms up (or compiles) are left out.
 
-open_clip's trainer wants pandas, which its wheel does not bring: pip install pandas.
+open_clip's trainer wants pandas, which its wheel does not bring, and stumbles over webdataset 1.0 (KeyError: 'fname').
+Give it a folder of its own with both:
+
+    pip install --no-deps --target FOLDER 'webdataset<=0.2.86' pandas python-dateutil six braceexpand
 """
 
+import os
 import platform
 import re
 import subprocess
@@ -15,7 +19,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -41,6 +44,8 @@ class TrainingRivalConfig:
 
     data: Path
     """Folder of shards with train/ and val/, as `mobileclip-dense scenes` writes."""
+    open_clip_path: Path
+    """Folder with an older webdataset and pandas for open_clip's trainer (see the module's docstring)."""
     model: str = "mci0"
     """nano cannot be: open_clip's own command does not know it."""
     image_size_px: int = 128
@@ -65,11 +70,12 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     """Write and return the result.
 
     Raises:
-        FileExistsError: the result exists. ValueError: pandas is missing, or one of the programs failed.
+        FileExistsError: the result exists. FileNotFoundError: no such folder. ValueError: one of the programs failed.
     """
     refuse_existing(config.out, config.force)
-    if find_spec("pandas") is None:
-        raise ValueError("pandas: not installed, and open_clip's trainer imports it; pip install pandas")
+    if not (config.open_clip_path / "webdataset").is_dir():
+        raise FileNotFoundError(f"{config.open_clip_path}: webdataset: not found; fill the folder as "
+                                "`python -m pydoc benchmarks.training_rival` says")  # fmt: skip
     programs: dict[str, Callable[..., list[float]]] = {"open_clip": _time_open_clip, "ours": _time_ours}
     variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
     times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
@@ -130,7 +136,7 @@ def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) 
     if not compiled:
         del arguments["torchcompile"]
     flags = [part for name, value in arguments.items() for part in (f"--{name}", *([] if value is None else [value]))]
-    log = _run([sys.executable, "-m", "open_clip_train.main", *map(str, flags)])
+    log = _run([sys.executable, "-m", "open_clip_train.main", *map(str, flags)], PYTHONPATH=str(config.open_clip_path))
     steps = [float(found) for found in re.findall(r"Batch \(t\): ([\d.]+)", log)][: _num_steps(config)]
     if len(steps) < _num_steps(config):
         raise ValueError(f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
@@ -138,8 +144,8 @@ def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) 
     return [sum(steps[start : start + _WINDOW]) / _WINDOW for start in range(_WINDOW, len(steps), _WINDOW)]
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: list[str], **environment: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     if done.returncode:
         raise ValueError(f"{' '.join(command[:4])} failed with exit status {done.returncode}:\n{done.stderr[-3000:]}")
     return done.stdout + done.stderr

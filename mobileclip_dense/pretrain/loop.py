@@ -120,9 +120,7 @@ def _set_up(fabric: Fabric, config: PretrainConfig, teaching: Teaching | None) -
         raise ValueError(f"--model: found {config.model}, a SigLIP, expected a model that is trained with CLIP's loss")
     if config.grad_checkpointing:
         clip.set_grad_checkpointing()
-    on_gpu = fabric.device.type == "cuda"
-    # On a CPU, torch 2.11 crashes in the backward pass of MCi's convolutions in channels-last.
-    clip.to(fabric.device, memory_format=torch.channels_last if on_gpu else torch.contiguous_format)
+    clip.to(fabric.device, memory_format=_memory_format(fabric.device))
     for teacher in () if teaching is None else teaching.online:
         teacher.move(fabric.device)
     average = ModelEmaV3(clip, decay=config.ema_decay) if config.ema_decay else None
@@ -218,11 +216,16 @@ def _step(training: Training, batch: Batch) -> Losses:
     return losses
 
 
+def _memory_format(device: torch.device) -> torch.memory_format:
+    """Channels-last is faster on a GPU; on a CPU, torch 2.11 crashes in the backward pass of MCi's convolutions in it."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """uint8 [B,3,H,W] -> float32 of the same shape, (pixel / 255 - mean) / std, channels-last on a GPU."""
+    """uint8 [B,3,H,W] -> float32 of the same shape, (pixel / 255 - mean) / std."""
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (normalization.mean, normalization.std))
     pixels = images.float().div_(255).sub_(mean).div_(std)
-    return pixels.contiguous(memory_format=torch.channels_last) if images.is_cuda else pixels
+    return pixels.contiguous(memory_format=_memory_format(images.device))
 
 
 @contextmanager
