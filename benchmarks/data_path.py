@@ -42,6 +42,7 @@ from mobileclip_dense.models.clip import Tokenizer, build_clip
 
 _NUM_AUGMENTATIONS, _WIDTH, _TEACHERS = 30, 1536, 2  # DataCompDR-12M
 _NUM_COMPARED = 100
+_VERSIONED = ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "opencv-python", "numba", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,16 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
         "batches": config.batches,
         "versions": {
             name: version(name)
-            for name in ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "opencv-python", "numpy")
+            for name in (
+                "torch",
+                "torchvision",
+                "webdataset",
+                "pillow",
+                "simplejpeg",
+                "opencv-python",
+                "numba",
+                "numpy",
+            )
         }
         | {"python": platform.python_version()},
         "samples_per_s": rates,

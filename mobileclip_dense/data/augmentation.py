@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mobileclip_dense.data.resize import Pixels, resize_bicubic
+
 # The place of a name is the number under which DataCompDR stores the operation.
 OPERATIONS = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
@@ -29,7 +31,6 @@ _NUM_OPERATIONS = 2
 _STRENGTH = 9 / 30  # magnitude 9 of 31 levels
 _LEVELS = np.arange(256, dtype=np.float32)
 
-Pixels = npt.NDArray[np.uint8]
 Operation = tuple[str, float | None]
 
 
@@ -194,8 +195,7 @@ def crop_and_resize(image: Pixels, crop: tuple[int, int, int, int], size_px: int
             f"crop: found rows {top} to {top + height} and columns {left} to {left + width}, expected within "
             f"{image.shape[0]}x{image.shape[1]}; it was drawn for an image of another size"
         )
-    cropped = np.ascontiguousarray(image[top : top + height, left : left + width])  # Pillow copies strided rows slowly
-    return np.asarray(Image.fromarray(cropped).resize((size_px, size_px), Image.Resampling.BICUBIC))
+    return resize_bicubic(np.ascontiguousarray(image[top : top + height, left : left + width]), size_px)
 
 
 def _affine(image: Pixels, matrix: tuple[float, float, float, float, float, float]) -> Pixels:
@@ -277,10 +277,8 @@ def _auto_contrast(image: Pixels, magnitude: float) -> Pixels:
 
 def _equalize(image: Pixels, magnitude: float) -> Pixels:
     tables = []
-    for channel in range(3):
-        counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
-        present = np.flatnonzero(counts)
-        step = int(counts.sum() - counts[present[-1]]) // 255
+    for counts in np.array(Image.fromarray(image).histogram()).reshape(3, 256):
+        step = int(counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
         before = np.cumsum(counts) - counts  # pixels darker than each level
         tables.append((step // 2 + before) // step if step else np.arange(256))
     return _look_up(image, np.minimum(np.stack(tables, axis=1), 255))

@@ -10,8 +10,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from mobileclip_dense.data.augmentation import Pixels
 from mobileclip_dense.data.reinforced import read_synthetic_captions
+from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.shards import read_samples
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")

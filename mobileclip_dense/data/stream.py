@@ -16,19 +16,14 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mobileclip_dense.data.augmentation import (
-    Pixels,
-    crop_and_resize,
-    from_param_aug,
-    replay,
-    sample_crop,
-)
+from mobileclip_dense.data.augmentation import crop_and_resize, from_param_aug, replay, sample_crop
 from mobileclip_dense.data.reinforced import (
     check_rows,
     read_augmentations,
     read_embeddings,
     read_synthetic_captions,
 )
+from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.samples import BadSample, read_captions, read_image, read_sample
 from mobileclip_dense.data.shards import Sample, read_samples
 from mobileclip_dense.models.clip import Tokenizer
