@@ -64,8 +64,6 @@ def overlap(
                     break
                 answer, model_ms = _timed(model, taken)
                 writing.append((item, writers.submit(_timed, write, taken, answer), read_ms, model_ms))
-                del taken, answer  # or they would live on while the next item is waited for
-            del future
             while writing and (len(writing) >= num_waiting or writing[0][1].done()):
                 yield _settle(*writing.popleft())
         while writing:

@@ -32,19 +32,20 @@ def load_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             image.load()
-            if image.mode != "RGB":
-                raise ValueError(
-                    f"{path}: image mode: found {image.mode!r}, expected 'RGB' with 8 bits per channel; "
-                    f"convert it first, e.g. `convert {path.name} -depth 8 -type TrueColor rgb-{path.stem}.png`"
-                )
-            return np.asarray(ImageOps.exif_transpose(image))
+            mode, upright = image.mode, ImageOps.exif_transpose(image)
     except Image.DecompressionBombError:
         raise ValueError(f"{path}: image: found more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}, which is taken "
                          f"for an attack; scale it down first") from None  # fmt: skip
     except UnidentifiedImageError:
         raise ValueError(f"{path}: image: not an image file; expected one of {', '.join(IMAGE_SUFFIXES)}") from None
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: image: cannot be decoded ({error}); the file is truncated or damaged") from None
+    if mode != "RGB":
+        raise ValueError(
+            f"{path}: image mode: found {mode!r}, expected 'RGB' with 8 bits per channel; "
+            f"convert it first, e.g. `convert {path.name} -depth 8 -type TrueColor rgb-{path.stem}.png`"
+        )
+    return np.asarray(upright)
 
 
 def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:

@@ -336,7 +336,9 @@ def test_throughput_compares_the_demo_with_the_model(line: Line, tmp_path: Path)
     assert (result["num_frames"], result["photographs"]) == (3, "generated, 640x480 JPEG")
     share = result["latency_ms"]["model"]["mean"] / result["wall_ms_per_frame"] * 100
     assert result["model_share_percent"] == pytest.approx(share)
-    assert result["model_alone_ms"]["num_runs"] == 3
+    alone = result["model_alone_ms"]
+    assert alone["num_runs"] == 3
+    assert result["model_alone_share_percent"] == pytest.approx(alone["mean"] / result["wall_ms_per_frame"] * 100)
     shutil.copytree(line.scenes / "ade" / "images" / "validation", tmp_path / "own")
     own = measure_throughput(ThroughputConfig(artifact=line.artifact("segment", "fp32.onnx"), folder=tmp_path / "own",
                                               threads=1, runs=3, out=tmp_path / "own.json"))  # fmt: skip

@@ -39,8 +39,8 @@ def test_results_lying_within_the_folder_are_not_taken_for_inputs(tmp_path: Path
 
 
 def test_no_two_inputs_share_a_name_and_no_file_comes_twice(tmp_path: Path) -> None:
-    touch(*(tmp_path / name for name in ("x/a.jpg", "x/A.png", "y/a.jpg", "y/a-2.jpg")))
-    arguments = [str(tmp_path / "x"), str(tmp_path / "x" / "a.jpg"), str(tmp_path / "y" / "a.jpg"),
+    touch(*(tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/A.jpg", "y/a-2.jpg")))
+    arguments = [str(tmp_path / "x"), str(tmp_path / "x" / "a.jpg"), str(tmp_path / "y" / "A.jpg"),
                  str(tmp_path / "y" / "a-2.jpg")]  # fmt: skip
     found = names(arguments, tmp_path / "out")
     assert len(found) == 4
