@@ -1,55 +1,71 @@
-"""`python -m apps.segment ARTIFACT IMAGE...`: classes drawn over photographs. ONNX Runtime, no torch."""
+"""`python -m apps.segment ARTIFACT INPUT...`: classes drawn over photographs and videos. ONNX Runtime, no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import tyro
 
-from apps.drawing import add_legend
-from apps.files import draw_each
-from benchmarks.accuracy import predict_at
-from benchmarks.runtimes import load_onnx_artifact
+from apps.batch import BatchConfig, Demo, Drawn, Outputs, Pixels, load_for, run_batch, save_png
+from apps.drawing import add_legend, describe_shares
+from benchmarks.accuracy import resize_map
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.palette import overlay_classes
+from mobileclip_dense.contract.preprocess import resize_image
+
+_MOST_CLASSES = 255
+_SMALLEST_SHARE = 0.005  # of the picture, for a class to be in the legend
+_ROWS_IN_VIDEO = 2  # of the legend: all frames of a video have one size
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
-    """Draw the classes of photographs: an overlay with a legend, at the photograph's resolution."""
-
-    artifact: Annotated[Path, tyro.conf.Positional]
-    """ONNX artifact of a segmenter."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files, 8-bit RGB."""
-    out: Path = Path("pictures")
-    """Folder for NAME-segment.png."""
-    force: bool = False
-    """Replace pictures that exist."""
+class SegmentConfig(BatchConfig):
+    """Find the classes of photographs: an overlay with a legend, class indices as an 8-bit PNG, and shares, all at the
+    photograph's own resolution. A video gives a video."""
 
 
-def segment(config: SegmentConfig) -> None:
-    """Draw every image.
+def segment(config: SegmentConfig) -> dict[str, Any]:
+    """Do every input: NAME-segment.png, NAME-classes.png (uint8 [H,W] class indices), segment-summary.json.
 
     Raises:
-        FileNotFoundError, ValueError: the artifact is damaged or for another task, or an image could not be used.
+        FileNotFoundError, FileExistsError, ValueError: see `load_for` and `run_batch`.
     """
-    artifact, model = load_onnx_artifact(config.artifact)
-    if artifact.task != "segment":
-        raise ValueError(f"{config.artifact}: task: found {artifact.task}, expected segment; try apps.{artifact.task}")
-    palette = list(artifact.palette)
+    artifact, model = load_for(config, "segment")
+    if len(artifact.class_names) > _MOST_CLASSES:
+        raise ValueError(f"{config.artifact}: class_names: found {len(artifact.class_names)}, expected at most "
+                         f"{_MOST_CLASSES}: class indices are written as 8 bits")  # fmt: skip
+    return run_batch(config, segment_demo(artifact), artifact, model)
 
-    def draw(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], str]:
-        classes = predict_at(model, "class_map", image, artifact.input_size_px).astype(np.int64)
+
+def segment_demo(artifact: Artifact) -> Demo:
+    """The demo of a segmenter; its results are shares (0..1) by class name, absent classes left out."""
+    return Demo(
+        name="segment",
+        result_name="class_shares",
+        prepare=lambda image: resize_image(image, *artifact.input_size_px),
+        new_drawing=partial(_new_drawing, artifact),
+        suffixes=("-segment.png", "-classes.png"),
+        describe=lambda shares: describe_shares(shares, 4),
+    )
+
+
+def _new_drawing(artifact: Artifact, moving: bool) -> Callable[[Pixels, Outputs], Drawn]:
+    palette, names = list(artifact.palette), artifact.class_names
+
+    def draw(image: Pixels, outputs: Outputs) -> Drawn:
+        classes = resize_map(outputs["class_map"][0], *image.shape[:2]).astype(np.uint8)
         shares = np.bincount(classes.ravel(), minlength=len(palette)) / classes.size
-        order = [int(index) for index in np.argsort(-shares) if shares[index] >= 0.005]
-        legend = [(artifact.class_names[index], palette[index], float(shares[index])) for index in order]
-        text = ", ".join(f"{name} {share * 100:.0f}%" for name, _, share in legend[:4])
-        return add_legend(overlay_classes(image, classes, palette), legend), text
+        order = [int(index) for index in np.argsort(-shares) if shares[index] > 0]
+        legend = [(names[i], palette[i], float(shares[i])) for i in order if shares[i] >= _SMALLEST_SHARE]
+        return Drawn(
+            picture=add_legend(overlay_classes(image, classes, palette), legend, _ROWS_IN_VIDEO if moving else None),
+            result={names[index]: float(shares[index]) for index in order},
+            files={"-classes.png": lambda path: save_png(classes, path)},
+        )
 
-    draw_each(config.images, config.out, "segment", config.force, draw)
+    return draw
 
 
 if __name__ == "__main__":

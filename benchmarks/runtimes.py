@@ -17,22 +17,32 @@ from tqdm import tqdm
 from mobileclip_dense.contract.artifact import Artifact, load_artifact
 from mobileclip_dense.contract.preprocess import unit_planes
 
+CPU_PROVIDER = "CPUExecutionProvider"
+
 
 class OnnxModel:
-    """A model in ONNX Runtime on the CPU.
+    """A model in ONNX Runtime.
 
     Args:
         path: the .onnx file. num_threads: threads within an operator; None: one for each core.
+        provider: what runs the operators, see `find_provider`; what it does not know, the CPU runs.
+
+    Raises:
+        ValueError: the provider is built in but does not start, for want of a device or a driver.
     """
 
-    def __init__(self, path: Path, num_threads: int | None = None):
+    def __init__(self, path: Path, num_threads: int | None = None, provider: str = CPU_PROVIDER):
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # Threads that go on spinning after a run would slow down whatever runs next, another session above all.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
-        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.num_threads = num_threads
+        self.session = ort.InferenceSession(str(path), options, providers=list(dict.fromkeys([provider, CPU_PROVIDER])))
+        if (running := self.session.get_providers()[0]) != provider:
+            raise ValueError(f"--provider: {provider} does not start on this machine (a device or driver is missing); "
+                             f"{running} does")  # fmt: skip
         self.input_name = self.session.get_inputs()[0].name
         self.takes_float = self.session.get_inputs()[0].type == "tensor(float)"
         self.output_names = [output.name for output in self.session.get_outputs()]
@@ -44,18 +54,34 @@ class OnnxModel:
         return dict(zip(self.output_names, self.session.run(None, {self.input_name: taken}), strict=True))
 
 
-def load_onnx_artifact(folder: Path, num_threads: int | None = None) -> tuple[Artifact, OnnxModel]:
+def find_provider(name: str) -> str:
+    """The full name of an execution provider of this ONNX Runtime: cuda, CUDA and CUDAExecutionProvider are the same.
+
+    Raises:
+        ValueError: unknown, or not built into this ONNX Runtime; the message lists those that are.
+    """
+    available = {full.removesuffix("ExecutionProvider").lower(): full for full in ort.get_available_providers()}
+    found = available.get(name.lower().removesuffix("executionprovider"))
+    if found is None:
+        raise ValueError(f"--provider: found {name}, expected one of {', '.join(available)}; others come with other "
+                         f"builds of ONNX Runtime")  # fmt: skip
+    return found
+
+
+def load_onnx_artifact(
+    folder: Path, num_threads: int | None = None, provider: str = CPU_PROVIDER
+) -> tuple[Artifact, OnnxModel]:
     """A verified artifact and its session.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_artifact`; or the artifact is for another runtime.
+        FileNotFoundError, ValueError: see `load_artifact` and `OnnxModel`; or the artifact is for another runtime.
     """
     artifact = load_artifact(folder)
     if artifact.runtime != "onnx":
         raise ValueError(
             f"{folder}: runtime: found {artifact.runtime}, expected onnx; Core ML runs on Apple devices only"
         )
-    return artifact, OnnxModel(folder / artifact.model_file, num_threads)
+    return artifact, OnnxModel(folder / artifact.model_file, num_threads, provider)
 
 
 NUM_WARMUP = 5

@@ -71,8 +71,10 @@ After training, from a checkout of the project:
   python -m benchmarks.report          one page with curves, pictures and tables
   python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
   python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
-  python -m apps.segment ARTIFACT IMAGE...    draw classes on photographs
-  python -m apps.depth ARTIFACT IMAGE...      draw depth of photographs
+  python -m benchmarks.demo_throughput ARTIFACT    what a demo costs beside the model
+  python -m apps.segment ARTIFACT INPUT...    classes of photographs, folders, videos, a camera
+  python -m apps.depth ARTIFACT INPUT...      their depth, as colours, millimetres and points
+  python -m apps.classify ARTIFACT INPUT... --prompts TEXT...    which text fits
 
 `mobileclip-dense COMMAND --help` explains the flags of a command."""
 

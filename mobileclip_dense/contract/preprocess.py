@@ -22,9 +22,9 @@ def load_image(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image as uint8 [H,W,3] RGB, EXIF orientation applied.
 
     Raises:
-        ValueError: the file is no image, is truncated, or is not 8-bit RGB (the message names the file, the mode
-            found and what to do). Grayscale, alpha, palette and 16-bit images are refused and not converted in
-            silence: a model trained on one kind gives quietly wrong results on another.
+        ValueError: the file is no image, is truncated, is beyond Pillow's limit of pixels, or is not 8-bit RGB (the
+            message names the file, the mode found and what to do). Grayscale, alpha, palette and 16-bit images are
+            refused and not converted in silence: a model trained on one kind gives quietly wrong results on another.
         FileNotFoundError: there is no such file.
     """
     if not path.is_file():
@@ -38,6 +38,9 @@ def load_image(path: Path) -> npt.NDArray[np.uint8]:
                     f"convert it first, e.g. `convert {path.name} -depth 8 -type TrueColor rgb-{path.stem}.png`"
                 )
             return np.asarray(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path}: image: found more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}, which is taken "
+                         f"for an attack; scale it down first") from None  # fmt: skip
     except UnidentifiedImageError:
         raise ValueError(f"{path}: image: not an image file; expected one of {', '.join(IMAGE_SUFFIXES)}") from None
     except (OSError, SyntaxError) as error:
@@ -54,11 +57,15 @@ def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) ->
 def crop_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
     """Resize until the frame is just filled (bilinear, antialiased), then cut its centre out: what CLIP's towers take.
 
-    uint8 [H,W,3] -> uint8 [height_px,width_px,3].
+    uint8 [H,W,3] -> uint8 [height_px,width_px,3]; for a square, bit for bit what torchvision's Resize and CenterCrop
+    give: the longer side is rounded down, the margin to the nearest, halves to the even one.
     """
-    scale = max(height_px / image.shape[0], width_px / image.shape[1])
-    resized = resize_image(image, round(image.shape[0] * scale), round(image.shape[1] * scale))
-    top, left = (resized.shape[0] - height_px) // 2, (resized.shape[1] - width_px) // 2
+    height, width = image.shape[:2]
+    if height_px * width >= width_px * height:
+        resized = resize_image(image, height_px, max(width_px, int(height_px * width / height)))
+    else:
+        resized = resize_image(image, max(height_px, int(width_px * height / width)), width_px)
+    top, left = round((resized.shape[0] - height_px) / 2), round((resized.shape[1] - width_px) / 2)
     return resized[top : top + height_px, left : left + width_px]
 
 

@@ -1,13 +1,11 @@
-"""The demos, the benchmark and the report through the real command line; what they do with damaged artifacts."""
+"""The benchmark and the report through the real command line; what everything does with damaged artifacts."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from apps.demo import steps
 from apps.depth import DepthConfig, depth
@@ -17,46 +15,7 @@ from benchmarks.latency import LatencyConfig, measure_latency
 from benchmarks.runtimes import load_onnx_artifact
 from export.verify import VerifyConfig, verify
 from mobileclip_dense.contract.artifact import load_artifact
-from mobileclip_dense.contract.palette import overlay_classes
-from mobileclip_dense.contract.preprocess import load_image
 from tests.conftest import Line, run_module
-
-
-def test_segment_draws_what_the_model_says(line: Line, tmp_path: Path) -> None:
-    folder = line.artifact("segment", "fp32.onnx")
-    done = run_module("apps.segment", folder, line.photo, "--out", tmp_path)
-    drawn = np.asarray(Image.open(tmp_path / "00000007-segment.png"))
-    artifact, model = load_onnx_artifact(folder)
-    image = load_image(line.photo)
-    expected = overlay_classes(image, model(image[None])["class_map"][0], list(artifact.palette))
-    np.testing.assert_array_equal(drawn[:64], expected)
-    assert drawn.shape[0] > 64  # the legend
-    assert "00000007-segment.png" in done.stdout
-
-
-def test_depth_keeps_the_resolution_of_the_photograph(line: Line, tmp_path: Path) -> None:
-    Image.open(line.photo).resize((150, 90)).save(tmp_path / "wide.png")
-    run_module("apps.depth", line.artifact("depth", "fp32.onnx"), tmp_path / "wide.png", "--out", tmp_path / "out")
-    width, height = Image.open(tmp_path / "out" / "wide-depth.png").size
-    assert width == 300  # photograph and depth side by side
-    assert height > 90  # and the scale below
-
-
-def test_a_bad_photograph_is_named_and_the_others_are_drawn(line: Line, tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_text("no image")
-    done = run_module("apps.segment", line.artifact("segment", "fp32.onnx"), tmp_path / "bad.jpg", line.photo, "--out",
-                      tmp_path / "out", check=False)  # fmt: skip
-    assert done.returncode == 1
-    assert "bad.jpg: image: not an image file" in done.stderr
-    assert (tmp_path / "out" / "00000007-segment.png").exists()
-    assert "Traceback" not in done.stderr
-
-
-def test_an_artifact_for_another_task_or_runtime_is_refused(line: Line, tmp_path: Path) -> None:
-    for kind, message in (("fp32.onnx", "task: found depth, expected segment"), ("fp16.coreml", "found coreml")):
-        done = run_module("apps.segment", line.artifact("depth", kind), line.photo, "--out", tmp_path, check=False)
-        assert done.returncode == 1
-        assert message in done.stderr
 
 
 def consumers(folder: Path, out: Path) -> list[Callable[[], object]]:
@@ -66,8 +25,8 @@ def consumers(folder: Path, out: Path) -> list[Callable[[], object]]:
         every += [
             lambda: load_onnx_artifact(folder),
             lambda: measure_latency(LatencyConfig(artifacts=(folder,), out=out)),
-            lambda: segment(SegmentConfig(artifact=folder, images=(), out=out)),
-            lambda: depth(DepthConfig(artifact=folder, images=(), out=out)),
+            lambda: segment(SegmentConfig(artifact=folder, inputs=(), out=out)),
+            lambda: depth(DepthConfig(artifact=folder, inputs=(), out=out)),
         ]
     return every
 

@@ -11,10 +11,12 @@ REPOSITORY = Path(__file__).parent.parent.parent
 NO_TORCH = (
     "apps.segment",
     "apps.depth",
+    "apps.classify",
     "apps.demo",
     "apps.web.__main__",
     "benchmarks.latency",
     "benchmarks.accuracy",
+    "benchmarks.demo_throughput",
     "benchmarks.report",
     "mobileclip_dense.contract.artifact",
     "mobileclip_dense.data.layouts",

@@ -1,0 +1,89 @@
+"""Reading and writing overlap with the model: three stages, bounded queues between them, everything in order."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+Answer = TypeVar("Answer")
+Written = TypeVar("Written")
+Value = TypeVar("Value")
+Times = tuple[float, float, float]  # milliseconds of reading, model, writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[Item, Written]):
+    """What became of an item: what writing gave, or why it could not be read or written.
+
+    `times_ms` is each stage's own time, whatever it overlapped with.
+    """
+
+    item: Item
+    written: Written | None
+    error: Exception | None
+    times_ms: Times
+
+
+def overlap(
+    items: Iterable[Item],
+    read: Callable[[Item], Read | None],
+    model: Callable[[Read], Answer],
+    write: Callable[[Read, Answer], Written],
+    *,
+    num_threads: int,
+    num_waiting: int,
+) -> Generator[Outcome[Item, Written], None, None]:
+    """Read items ahead in threads, run the model here, write behind in threads; outcomes in the items' order.
+
+    Args:
+        read: None ends the stream. ValueError and OSError fail the item, as they do in `write`; others are raised.
+        num_threads: of reading, and as many of writing; with 1, both stages keep the order too.
+        num_waiting: items that may be read or in reading, and as many that may be unwritten; memory is bounded by it.
+    """
+    source = iter(items)
+    reading: deque[tuple[Item, Future[tuple[Read | None, float]]]] = deque()
+    writing: deque[tuple[Item, Future[Any], float, float]] = deque()
+    readers, writers = (ThreadPoolExecutor(num_threads, thread_name_prefix=name) for name in ("read", "write"))
+    try:
+        while True:
+            for item in islice(source, num_waiting - len(reading)):
+                reading.append((item, readers.submit(_timed, read, item)))
+            if not reading:
+                break
+            item, future = reading.popleft()
+            if isinstance(future.exception(), ValueError | OSError):
+                writing.append((item, future, 0.0, 0.0))
+            else:
+                taken, read_ms = future.result()
+                if taken is None:
+                    break
+                answer, model_ms = _timed(model, taken)
+                writing.append((item, writers.submit(_timed, write, taken, answer), read_ms, model_ms))
+                del taken, answer  # or they would live on while the next item is waited for
+            del future
+            while writing and (len(writing) >= num_waiting or writing[0][1].done()):
+                yield _settle(*writing.popleft())
+        while writing:
+            yield _settle(*writing.popleft())
+    finally:
+        for pool in (readers, writers):
+            pool.shutdown(cancel_futures=True)
+
+
+def _timed(action: Callable[..., Value], *arguments: object) -> tuple[Value, float]:
+    begin = time.perf_counter_ns()
+    value = action(*arguments)
+    return value, (time.perf_counter_ns() - begin) / 1e6
+
+
+def _settle(item: Item, future: Future[Any], read_ms: float, model_ms: float) -> Outcome[Item, Any]:
+    try:
+        written, write_ms = future.result()
+    except (ValueError, OSError) as error:
+        return Outcome(item=item, written=None, error=error, times_ms=(read_ms, model_ms, 0))
+    return Outcome(item=item, written=written, error=None, times_ms=(read_ms, model_ms, write_ms))

@@ -1,0 +1,109 @@
+"""`python -m benchmarks.demo_throughput ARTIFACT`: how much of a demo's time on a folder of photographs is the model's.
+
+The demo runs as a user would run it: files decoded, resized, drawn over, and written as PNG, all while the model runs.
+"""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+from PIL import Image
+
+from apps.depth import DepthConfig, depth
+from apps.segment import SegmentConfig, segment
+from benchmarks.latency import summarize
+from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.artifact import load_golden
+from mobileclip_dense.contract.files import refuse_existing, write_json
+
+_HEIGHT_PX, _WIDTH_PX = 480, 640
+_FALLOFF = 1.6  # of amplitude with frequency: JPEG then makes about 60 kB of it, as of a photograph of that size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputConfig:
+    """Run a demo on a folder of photographs and compare its time for one with the time of the model."""
+
+    artifact: Annotated[Path, tyro.conf.Positional]
+    """ONNX artifact of a segmenter or a depth estimator."""
+    folder: Path | None = None
+    """Folder of photographs; None: generated ones, 640x480 JPEG."""
+    images: int = 500
+    """How many are generated."""
+    threads: int | None = None
+    """Threads of ONNX Runtime; None: one for each core."""
+    runs: int = 50
+    """Timed runs of the model by itself."""
+    out: Path = Path("results/demo-throughput.json")
+    """Result file."""
+    force: bool = False
+    """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.runs < 1:
+            raise ValueError(f"--images, --runs: found {self.images}, {self.runs}, expected at least 1")
+
+
+def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
+    """Write and return the result: the demo's own summary without its inputs, and the model's latency by itself.
+
+    Raises:
+        FileNotFoundError, ValueError: the artifact or the folder cannot be used. FileExistsError: the result exists.
+    """
+    refuse_existing(config.out, config.force)
+    artifact, model = load_onnx_artifact(config.artifact, config.threads)
+    demos: dict[str, Callable[..., dict[str, Any]]] = {
+        "segment": lambda **given: segment(SegmentConfig(**given)),
+        "depth": lambda **given: depth(DepthConfig(**given)),
+    }
+    if artifact.task not in demos:
+        raise ValueError(f"{config.artifact}: task: found {artifact.task}, expected one of {', '.join(demos)}")
+    (alone,) = time_in_turn([(model, load_golden(config.artifact)["input"][:1])], config.runs, "model alone")
+    with TemporaryDirectory() as scratch:
+        folder = config.folder or write_photographs(Path(scratch) / "photographs", config.images)
+        with redirect_stdout(io.StringIO()):
+            record = demos[artifact.task](artifact=config.artifact, inputs=(str(folder),), threads=config.threads,
+                                          out=Path(scratch) / "pictures")  # fmt: skip
+    result = {
+        **{name: value for name, value in record.items() if name not in ("inputs", "failures")},
+        "photographs": "generated, 640x480 JPEG" if config.folder is None else config.folder.name,
+        "num_warmup": NUM_WARMUP,
+        "model_alone_ms": summarize(alone),
+    }
+    write_json(config.out, result)
+    print(f"{config.out}: {record['num_frames']} photographs, {record['wall_ms_per_frame']:.1f} ms each, of which "
+          f"{record['latency_ms']['model']['mean']:.1f} ms in the model ({record['model_share_percent']:.1f} %); the "
+          f"model alone takes {result['model_alone_ms']['p50']:.1f} ms")  # fmt: skip
+    return result
+
+
+def write_photographs(folder: Path, count: int) -> Path:
+    """Images with the spectrum of photographs, so that they cost what photographs cost to decode and to encode."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        Image.fromarray(_photograph(rng)).save(folder / f"{index:04d}.jpg", quality=90)
+    return folder
+
+
+def _photograph(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Noise whose amplitude falls with frequency, mostly grey, as in photographs; uint8 [H,W,3]."""
+    rows, columns = np.fft.fftfreq(_HEIGHT_PX)[:, None], np.fft.rfftfreq(_WIDTH_PX)[None]
+    envelope = 1 / np.maximum(np.hypot(rows, columns), 1 / _WIDTH_PX) ** _FALLOFF
+    spectrum = np.fft.rfft2(rng.standard_normal((3, _HEIGHT_PX, _WIDTH_PX))) * envelope
+    fields = np.fft.irfft2(spectrum, s=(_HEIGHT_PX, _WIDTH_PX))
+    fields /= fields.std(axis=(1, 2), keepdims=True)
+    pixels = 128 + 50 * (fields[:1] + 0.3 * fields).transpose(1, 2, 0)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    run_with_settings(ThroughputConfig, measure_throughput, "python -m benchmarks.demo_throughput")
