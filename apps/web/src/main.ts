@@ -23,6 +23,7 @@ import { announce, clearFailure, hideBusy, showBusy, showDownload, showFailure }
 type PageTask = "segment" | "depth" | "zero-shot";
 
 const MODEL_TASK = { segment: "segment", depth: "depth", "zero-shot": "embed-image" } as const;
+const SLOW_MS = 250; // what takes longer says that it is going on
 const modelBox = byId<HTMLSelectElement>("model");
 const cameraButton = byId("camera");
 
@@ -128,7 +129,11 @@ async function predict(current: () => boolean): Promise<void> {
   const model = loaded;
   const bitmap = await stage.grabPicture();
   if (!model || model !== loaded) return; // another model was chosen
-  const answer = await ask("predict", { name: model.artifact.name, bitmap }, { transfer: [bitmap] });
+  const slow = cameraRuns() ? 0 : window.setTimeout(() => showBusy("Computing…"), SLOW_MS);
+  const answer = await ask("predict", { name: model.artifact.name, bitmap }, { transfer: [bitmap] }).finally(() => {
+    clearTimeout(slow);
+    if (slow) hideBusy();
+  });
   if (!current() || model !== loaded) return;
   prediction = answer;
   addRun(answer.timing);

@@ -23,10 +23,12 @@ function roundHalfEven(value: number): number {
 
 /** Resize until the frame is just filled, then cut its centre out: what CLIP's towers take. */
 export function cropRgb(image: Plane<Uint8Array>, width: number, height: number): Plane<Uint8Array> {
-  const scale = Math.max(height / image.height, width / image.width);
-  const resized = resizeRgb(image, roundHalfEven(image.width * scale), roundHalfEven(image.height * scale));
-  const top = Math.floor((resized.height - height) / 2);
-  const left = Math.floor((resized.width - width) / 2);
+  const resized =
+    height * image.width >= width * image.height
+      ? resizeRgb(image, Math.max(width, Math.trunc((height * image.width) / image.height)), height)
+      : resizeRgb(image, width, Math.max(height, Math.trunc((width * image.height) / image.width)));
+  const top = roundHalfEven((resized.height - height) / 2);
+  const left = roundHalfEven((resized.width - width) / 2);
   const data = new Uint8Array(width * height * 3);
   for (let y = 0; y < height; y++) {
     const from = ((top + y) * resized.width + left) * 3;
