@@ -217,7 +217,7 @@ def _step(training: Training, batch: Batch) -> Losses:
 
 
 def _memory_format(device: torch.device) -> torch.memory_format:
-    """Channels-last is faster on a GPU; on a CPU, torch 2.11 crashes in the backward pass of MCi's convolutions in it."""
+    """Channels-last, but on a CPU: there torch 2.11 crashes in the backward pass of MCi's convolutions."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
