@@ -45,7 +45,7 @@ def steps(out: Path) -> list[Step]:
     plan = [
         _step("scenes", "mobileclip_dense scenes", "--out", scenes, "--num-images", 2000, "--size-px", 96, alone=True),
         _step("pretrain", "mobileclip_dense pretrain nano-scenes", "--data", scenes / "shards", "--out", runs / "clip",
-              after=("scenes",)),
+              "--zeroshot-data", scenes / "classify" / "val", after=("scenes",)),
     ]  # fmt: skip
     for task, labels in _TASKS.items():
         for seed in _SEEDS:
@@ -64,11 +64,15 @@ def steps(out: Path) -> list[Step]:
     onnx = [
         artifacts / f"nano-{task}-{labels}-96x96-{p}.onnx" for task, labels in _TASKS.items() for p in ("fp32", "int8")
     ]
+    plan.append(_step("onnx-clip", "export.to_onnx", runs / "clip", "--out", artifacts, after=("pretrain",)))
     photos = sorted_photos(scenes)
     every = tuple(step.name for step in plan)
     plan += [
         _step("latency", "benchmarks.latency", *onnx, "--out", out / "results", after=every, alone=True),
         _step("draw-classes", "apps.segment", onnx[0], *photos, "--out", out / "pictures", after=("latency",)),
+        _step("label", "apps.classify", artifacts / "nano-embed-image-shards-64x64-fp32.onnx", *photos, "--out",
+              out / "pictures", "--templates", "a {} on a floor", "--prompts-file",
+              scenes / "classify" / "class_names.txt", after=("latency",)),
         _step("draw-depth", "apps.depth", onnx[2], *photos, "--out", out / "pictures", after=("latency",)),
         _step("report", "benchmarks.report", "--runs", runs, "--artifacts", artifacts, "--results", out / "results",
               "--out", out / "report.html", after=("latency",)),

@@ -178,8 +178,12 @@ def _convert(prepared: Prepared, artifact: Artifact, target: Target) -> ct.model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("coremltools").setLevel(logging.ERROR)
+        fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # its fused operator is unknown to coremltools
-        traced = torch.jit.trace(prepared.network, example)  # type: ignore[no-untyped-call]
+        try:
+            traced = torch.jit.trace(prepared.network, example)  # type: ignore[no-untyped-call]
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
         return ct.convert(
             traced,
             inputs=[taken],

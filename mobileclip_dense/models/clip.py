@@ -110,6 +110,12 @@ def build_clip(
     return clip, open_clip.get_tokenizer(name), preprocessing.normalization
 
 
+def normalize_pixels(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """uint8 [B,3,H,W] -> float32 of the same shape and layout, (pixel / 255 - mean) / std."""
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (normalization.mean, normalization.std))
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
 def open_clip_config(model: str, image_size_px: int | None = None, *, tag: str | None = None) -> dict[str, Any]:
     """The contents of open_clip_config.json.
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mobileclip_dense.contract.files import sha256_of
-from mobileclip_dense.pretrain.teachers import hash_weights, load_clip, to_unit_normal
+from mobileclip_dense.models.clip import normalize_pixels
+from mobileclip_dense.pretrain.teachers import hash_weights, load_clip
 
 Draws = np.random.Generator
 
@@ -136,7 +137,7 @@ class CocaCaptioner:
         assert images is not None
         uniform = np.concatenate([rng.random((self._num_captions, _MAX_TOKENS)) for rng in draws])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            pixels = to_unit_normal(images.to(self._device), self._normalization)
+            pixels = normalize_pixels(images.to(self._device), self._normalization)
             latent, tokens = self._model._encode_image(pixels)
             latent, tokens = (part.repeat_interleave(self._num_captions, dim=0) for part in (latent, tokens))
             sequences = self._sample(latent, tokens, torch.from_numpy(uniform).float().to(self._device)).tolist()

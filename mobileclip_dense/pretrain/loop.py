@@ -21,7 +21,7 @@ from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.data.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
-from mobileclip_dense.models.clip import Tokenizer, build_clip, open_clip_config
+from mobileclip_dense.models.clip import Tokenizer, build_clip, normalize_pixels, open_clip_config
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import checkpoint_file, gather_objects, resume_training, save_training
 from mobileclip_dense.pretrain.evaluation import HeldOut, find_held_out, measure
@@ -201,7 +201,11 @@ def _step(training: Training, batch: Batch) -> Losses:
     token_sets = [tokens.to(fabric.device, non_blocking=True) for tokens in batch.token_sets]
     teachers = [] if training.teaching is None else training.teaching.features(batch, images)
     chunks = zip(*(part.chunk(config.accumulate) for part in (images, *token_sets)), strict=True)
-    micro_batches = [(normalize(pixels, training.normalization), *tokens) for pixels, *tokens in chunks]
+    layout = _memory_format(fabric.device)
+    micro_batches = [
+        (normalize_pixels(pixels, training.normalization).contiguous(memory_format=layout), *tokens)
+        for pixels, *tokens in chunks
+    ]
     weights = (config.contrastive_weight, config.distillation_weight)
     losses = backward(
         fabric, training.towers, micro_batches, lambda student: reinforced_loss(student, teachers, weights=weights)
@@ -219,13 +223,6 @@ def _step(training: Training, batch: Batch) -> Losses:
 def _memory_format(device: torch.device) -> torch.memory_format:
     """Channels-last, but on a CPU: there torch 2.11 crashes in the backward pass of MCi's convolutions."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-
-
-def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """uint8 [B,3,H,W] -> float32 of the same shape, (pixel / 255 - mean) / std."""
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (normalization.mean, normalization.std))
-    pixels = images.float().div_(255).sub_(mean).div_(std)
-    return pixels.contiguous(memory_format=_memory_format(images.device))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.models.clip import Tokenizer, build_clip, clip_name
+from mobileclip_dense.models.clip import Tokenizer, build_clip, clip_name, normalize_pixels
 from mobileclip_dense.models.weights import load_clip_weights
 from mobileclip_dense.run import fill_model, load_run
 
@@ -79,7 +79,7 @@ class Teacher:
         """uint8 [B,3,S,S] of the teacher's size S, on any device -> float32 [B,D] of unit norm, on the teacher's."""
         size = self.image_size_px
         assert images.dtype == torch.uint8 and images.shape[1:] == (3, size, size), (images.dtype, images.shape)
-        pixels = to_unit_normal(images.to(self.device, non_blocking=True), self.normalization)
+        pixels = normalize_pixels(images.to(self.device, non_blocking=True), self.normalization)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             features = self._model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
         return functional.normalize(features.float(), dim=-1)
@@ -133,12 +133,6 @@ def _from_open_clip(model_name: str, source: str | None, name: str) -> tuple[Any
         raise ValueError(f"{name}: open_clip could not load it ({str(error)[:300]})") from None
     config = model.visual.preprocess_cfg
     return model, tokenizer, Normalization(mean=tuple(config["mean"]), std=tuple(config["std"]))
-
-
-def to_unit_normal(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """uint8 [B,3,H,W] -> float32 of the same shape, (pixel / 255 - mean) / std."""
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (normalization.mean, normalization.std))
-    return images.float().div_(255).sub_(mean).div_(std)
 
 
 def hash_weights(state: dict[str, torch.Tensor]) -> str:

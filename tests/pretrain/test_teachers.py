@@ -66,7 +66,7 @@ def test_the_weights_hash_is_of_values_and_not_of_their_file(nano_teacher: str, 
 
 
 def test_a_pretraining_run_is_a_teacher(tmp_path: Path) -> None:
-    config = PretrainConfig(data=tmp_path, out=tmp_path / "run", encoder="nano", image_size_px=64)
+    config = PretrainConfig(data=(str(tmp_path),), out=tmp_path / "run", model="nano", image_size_px=64)
     model, tokenizer, _ = build_clip("nano", 64)
     open_run(config)
     with pytest.raises(ValueError, match="not complete"):
