@@ -155,11 +155,11 @@ def _write_class_names(path: Path) -> None:
 
 
 def _complete_classes(folder: Path) -> None:
-    """A folder for every kind, and the text file of class names: `FOLDER,NAME` lines."""
+    """A folder for every kind, and their names, one to a line in the order of the folders."""
     for split in ("train", "val"):
         for kind in KINDS:
             (folder / split / kind).mkdir(parents=True, exist_ok=True)
-    _write(folder / "class_names.txt", "".join(f"{kind},{kind}\n" for kind in sorted(KINDS)).encode())
+    _write(folder / "class_names.txt", "".join(f"{kind}\n" for kind in sorted(KINDS)).encode())
 
 
 class _ShardWriter:
