@@ -5,19 +5,20 @@ trainer does, without loading; rows run one after the other. On a GPU the memory
 a CPU what the process held resident.
 """
 
-import json
 import platform
-import subprocess
-import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.table import Table
@@ -31,7 +32,7 @@ from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.losses import reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer
-from mobileclip_dense.pretrain.towers import Towers
+from mobileclip_dense.pretrain.towers import Towers, memory_format_on
 
 Way = Literal["plain", "checkpointed", "two passes"]
 _MICRO_BATCHES = 4
@@ -57,27 +58,21 @@ class TrainingMemoryConfig:
     """Result file."""
     force: bool = False
     """Replace the result file if it exists."""
-    row: Annotated[str | None, tyro.conf.Suppress] = None  # what a child process measures: way and batch size, JSON
 
 
 def measure_table(config: TrainingMemoryConfig) -> None:
-    """Write the result, or, in a child process, print one row.
+    """Write the result.
 
     Raises:
         FileExistsError: the result exists.
     """
-    if config.row is not None:
-        print(json.dumps(_measure(config, *json.loads(config.row))))
-        return
     refuse_existing(config.out, config.force)
     rows = []
-    for way, size in tqdm([(way, size) for size in config.batch_sizes for way in config.ways], unit="row"):
-        command = [sys.executable, "-m", "benchmarks.training_memory", "--model", config.model, "--image-size-px",
-                   str(config.image_size_px), "--precision", config.precision, "--steps", str(config.steps), "--row",
-                   json.dumps([way, size])]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        # Memory that does not suffice is an answer, and ends the process in more than one way.
-        measured = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.returncode}
+    for size, way in tqdm(list(product(config.batch_sizes, config.ways)), unit="row"):
+        measured: dict[str, float | None] = {"pairs_per_s": None, "peak_memory_mb": None}
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
+                measured.update(process.submit(_measure, config, way, size).result())
         rows.append({"way": way, "batch_size": size, **measured})
     on_gpu = torch.cuda.is_available()
     result = {
@@ -99,10 +94,11 @@ def _measure(config: TrainingMemoryConfig, way: Way, batch_size: int) -> dict[st
     clip, tokenizer, _ = build_clip(config.model, config.image_size_px)
     if way == "checkpointed":
         clip.set_grad_checkpointing()
-    on_gpu = fabric.device.type == "cuda"
-    clip.to(fabric.device, memory_format=torch.channels_last if on_gpu else torch.contiguous_format)
+    layout, on_gpu = memory_format_on(fabric.device), fabric.device.type == "cuda"
+    clip.to(fabric.device, memory_format=layout)
     towers, optimizer = fabric.setup(Towers(clip), build_optimizer(clip, PretrainConfig(data=("",), out=Path())))
     images = torch.rand(batch_size, 3, config.image_size_px, config.image_size_px, device=fabric.device)
+    images = images.contiguous(memory_format=layout)
     tokens = tokenizer(["a red sphere on a wooden floor"] * batch_size).to(fabric.device)
     pieces = _MICRO_BATCHES if way == "two passes" else 1
     micro_batches = list(zip(images.chunk(pieces), tokens.chunk(pieces), strict=True))
@@ -124,8 +120,8 @@ def _print(result: dict[str, Any]) -> None:
     for column in ("batch", "way", "pairs per s", f"peak MB, {result['memory']}"):
         table.add_column(column, justify="left" if column == "way" else "right")
     for row in result["rows"]:
-        figures = ("-", "out of memory") if "failed" in row else (f"{row['pairs_per_s']:.1f}",
-                                                                  f"{row['peak_memory_mb']:.0f}")  # fmt: skip
+        pace, peak = row["pairs_per_s"], row["peak_memory_mb"]
+        figures = ("-", "out of memory") if pace is None else (f"{pace:.1f}", f"{peak:.0f}")
         table.add_row(str(row["batch_size"]), row["way"], *figures)
     Console().print(table)
 

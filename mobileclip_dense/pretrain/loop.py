@@ -29,7 +29,7 @@ from mobileclip_dense.pretrain.log import Log
 from mobileclip_dense.pretrain.losses import Losses, reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.teaching import Teaching, find_teaching
-from mobileclip_dense.pretrain.towers import Towers
+from mobileclip_dense.pretrain.towers import Towers, memory_format_on
 from mobileclip_dense.run import finish_run, open_run
 
 _MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
@@ -120,7 +120,7 @@ def _set_up(fabric: Fabric, config: PretrainConfig, teaching: Teaching | None) -
         raise ValueError(f"--model: found {config.model}, a SigLIP, expected a model that is trained with CLIP's loss")
     if config.grad_checkpointing:
         clip.set_grad_checkpointing()
-    clip.to(fabric.device, memory_format=_memory_format(fabric.device))
+    clip.to(fabric.device, memory_format=memory_format_on(fabric.device))
     for teacher in () if teaching is None else teaching.online:
         teacher.move(fabric.device)
     average = ModelEmaV3(clip, decay=config.ema_decay) if config.ema_decay else None
@@ -201,7 +201,7 @@ def _step(training: Training, batch: Batch) -> Losses:
     token_sets = [tokens.to(fabric.device, non_blocking=True) for tokens in batch.token_sets]
     teachers = [] if training.teaching is None else training.teaching.features(batch, images)
     chunks = zip(*(part.chunk(config.accumulate) for part in (images, *token_sets)), strict=True)
-    layout = _memory_format(fabric.device)
+    layout = memory_format_on(fabric.device)
     micro_batches = [
         (normalize_pixels(pixels, training.normalization).contiguous(memory_format=layout), *tokens)
         for pixels, *tokens in chunks
@@ -218,11 +218,6 @@ def _step(training: Training, batch: Batch) -> Losses:
     if training.average is not None:
         training.average.update(training.clip)
     return losses
-
-
-def _memory_format(device: torch.device) -> torch.memory_format:
-    """Channels-last, but on a CPU: there torch 2.11 crashes in the backward pass of MCi's convolutions."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 @contextmanager
