@@ -70,9 +70,9 @@ def measure_table(config: TrainingMemoryConfig) -> None:
     rows = []
     for size, way in tqdm(list(product(config.batch_sizes, config.ways)), unit="row"):
         measured: dict[str, float | None] = {"pairs_per_s": None, "peak_memory_mb": None}
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
-                measured.update(process.submit(_measure, config, way, size).result())
+        process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        with process, suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
+            measured.update(process.submit(_measure, config, way, size).result())
         rows.append({"way": way, "batch_size": size, **measured})
     on_gpu = torch.cuda.is_available()
     result = {
