@@ -69,10 +69,13 @@ def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
     for run in runs:
         if run.task == "pretrain":
             metrics = run.record["metrics"]
-            recalls = [f"{metrics[f'{way}_recall_at_1']:.1f} %" for way in ("image_to_text", "text_to_image")]
-            figure = f"recall@1 {' / '.join(recalls)} of {metrics['num_pairs']:.0f}"
+            figures = []
+            if "num_pairs" in metrics:
+                recalls = [f"{metrics[f'{way}_recall_at_1']:.1f} %" for way in ("image_to_text", "text_to_image")]
+                figures.append(f"recall@1 {' / '.join(recalls)} of {metrics['num_pairs']:.0f}")
             if "zeroshot_top1" in metrics:
-                figure += f", zero-shot {metrics['zeroshot_top1']:.1f} % of {metrics['num_classes']:.0f} classes"
+                figures.append(f"zero-shot {metrics['zeroshot_top1']:.1f} % of {metrics['num_classes']:.0f} classes")
+            figure = ", ".join(figures) or "-"
         else:
             key, name, unit, _ = HEADLINE[run.task]
             figure = f"{name} {run.record['metrics'][key]:.3g} {unit}"

@@ -12,6 +12,7 @@ from mobileclip_dense.contract.preprocess import crop_image, load_image, resize_
 from mobileclip_dense.data import samples
 from mobileclip_dense.data.folders import SPLITS, list_pairs
 from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.pretrain.evaluation import list_held_out
 
 Split = Literal["train", "val"]
 
@@ -36,8 +37,11 @@ def list_dense_pairs(config: FinetuneConfig, split: Split, count: int) -> list[t
 def read_pairs(
     config: PretrainConfig, split: Split, count: int, size_px: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions."""
-    source = config.val_data if split == "val" and config.val_data else config.data[0]
-    pairs = list(islice(samples.read_pairs(list_shards(source, split)), count))
+    """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions.
+
+    Of train where none are held out.
+    """
+    held_out = list_held_out(config) if split == "val" else []
+    pairs = list(islice(samples.read_pairs(held_out or list_shards(config.data[0], "train")), count))
     images = np.stack([crop_image(image, *size_px) for image, _ in pairs])
     return images, [captions[0] for _, captions in pairs]

@@ -62,7 +62,8 @@ class PretrainConfig:
     """How often each source is drawn from, relative to the others; shards are then drawn with replacement. Empty: every
     shard once per pass."""
     val_data: str | None = None
-    """Held-out pairs for retrieval, a source like those of --data; None: val/*.tar of the first --data folder."""
+    """Held-out pairs for retrieval, a source like those of --data, of a folder with val/ that; None: val/*.tar of the
+    first --data folder, or no retrieval figure where it has none."""
     model: str = "nano"
     """nano, mci0, mci1, mci2, or any model name of open_clip (ViT-B-16, MobileCLIP-B, MobileCLIP2-S4, ...)."""
     image_size_px: int = 256

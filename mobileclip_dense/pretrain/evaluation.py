@@ -28,7 +28,8 @@ class HeldOut:
     """The held-out data of a run, found before it trains.
 
     Attributes:
-        shards: pairs for retrieval. image_size_px: of both. zeroshot: None for no zero-shot figure.
+        shards: pairs for retrieval, none for no retrieval figure. image_size_px: of both.
+        zeroshot: None for no zero-shot figure.
     """
 
     shards: list[str]
@@ -42,19 +43,32 @@ def find_held_out(config: PretrainConfig) -> HeldOut:
     if (folder := config.zeroshot_data) is not None:
         names = read_class_names(folder, config.class_names)
         zeroshot = Classes(folder=folder, names=names, templates=read_templates(config.templates))
-    shards = list_shards(config.val_data or config.data[0], "val")
-    return HeldOut(shards=shards, image_size_px=config.image_size_px, zeroshot=zeroshot)
+    return HeldOut(shards=list_held_out(config), image_size_px=config.image_size_px, zeroshot=zeroshot)
+
+
+def list_held_out(config: PretrainConfig) -> list[str]:
+    """Shards of --val-data, of which all is held out where it has no val/; else val/*.tar of the first --data folder,
+    and none where there is no such folder: published data sets come without.
+
+    Raises:
+        FileNotFoundError: --val-data, or val/, has no shards.
+    """
+    source = config.val_data or config.data[0]
+    if (Path(source) / "val").is_dir():
+        return list_shards(source, "val")
+    return list_shards(source, "train") if config.val_data else []
 
 
 def measure(
     model: CLIP | CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, held_out: HeldOut, *,
     device: torch.device,
 ) -> dict[str, float]:  # fmt: skip
-    """Retrieval recall and, where there are classes, zero-shot accuracy, in percent."""
-    model.eval()
-    figures = measure_retrieval(
-        model, tokenizer, normalization, held_out.shards, image_size_px=held_out.image_size_px, device=device
-    )
+    """Retrieval recall, where there are pairs, and zero-shot accuracy, where there are classes, in percent."""
+    figures: dict[str, float] = {}
+    if held_out.shards:
+        figures |= measure_retrieval(
+            model, tokenizer, normalization, held_out.shards, image_size_px=held_out.image_size_px, device=device
+        )
     if (classes := held_out.zeroshot) is not None:
         figures |= measure_zeroshot(
             model, tokenizer, normalization, classes.folder, class_names=classes.names, templates=classes.templates,

@@ -240,8 +240,11 @@ def _not_finite(training: Training, batch: Batch, loss: float) -> str:
 
 
 def _summary(config: PretrainConfig, metrics: dict[str, float]) -> str:
-    text = (f"{config.out}: recall@1 image to text {metrics['image_to_text_recall_at_1']:.1f} %, text to image "
-            f"{metrics['text_to_image_recall_at_1']:.1f} % of {metrics['num_pairs']:.0f} held-out pairs")  # fmt: skip
+    figures = []
+    if "num_pairs" in metrics:
+        there, back = metrics["image_to_text_recall_at_1"], metrics["text_to_image_recall_at_1"]
+        figures.append(f"recall@1 image to text {there:.1f} %, text to image {back:.1f} % of "
+                       f"{metrics['num_pairs']:.0f} held-out pairs")  # fmt: skip
     if "zeroshot_top1" in metrics:
-        text += f"; zero-shot top-1 {metrics['zeroshot_top1']:.1f} %"
-    return text
+        figures.append(f"zero-shot top-1 {metrics['zeroshot_top1']:.1f} %")
+    return f"{config.out}: " + ("; ".join(figures) or "complete; nothing held out to measure it on (--val-data)")

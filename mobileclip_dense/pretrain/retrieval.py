@@ -1,5 +1,6 @@
 """Zero-shot retrieval on held-out pairs: does a caption find its image, and an image its caption?"""
 
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -8,7 +9,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.samples import read_pairs
+from mobileclip_dense.data.resize import Pixels
+from mobileclip_dense.data.samples import BadSample, read_sample
+from mobileclip_dense.data.shards import read_samples
 from mobileclip_dense.models.clip import Tokenizer
 
 
@@ -24,7 +27,14 @@ def measure_retrieval(
     model: CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, shards: list[str], *, image_size_px: int,
     device: torch.device, batch_size: int = 256,
 ) -> dict[str, float]:  # fmt: skip
-    """Recall@1 and @5 both ways over all pairs of `shards`, in percent, with each image's first caption."""
+    """Recall@1 and @5 both ways over all pairs of `shards`, in percent, with each image's first caption.
+
+    Samples that cannot be used are left out, and `num_pairs` is without them: they must not end a run that has trained
+    for days.
+
+    Raises:
+        ValueError: there is no pair.
+    """
     model.eval()
     transform = v2.Compose(
         [
@@ -36,12 +46,15 @@ def measure_retrieval(
         ]
     )
     image_features, text_features = [], []
-    pairs = read_pairs(shards)
+    pairs = _usable_pairs(shards)
     while batch := list(islice(pairs, batch_size)):
         images = torch.stack([transform(Image.fromarray(image)) for image, _ in batch]).to(device)
         texts = tokenizer([captions[0] for _, captions in batch]).to(device)
         image_features.append(model.encode_image(images, normalize=True))
         text_features.append(model.encode_text(texts, normalize=True))
+    if not image_features:
+        raise ValueError(f"{shards[0]}: held-out pairs: found no usable sample in {len(shards)} shards; repair them, "
+                         f"or give others with --val-data")  # fmt: skip
     similarity = torch.cat(image_features).float() @ torch.cat(text_features).float().T
     return {
         "num_pairs": len(similarity),
@@ -50,3 +63,13 @@ def measure_retrieval(
         "text_to_image_recall_at_1": recall_at(similarity.T, 1),
         "text_to_image_recall_at_5": recall_at(similarity.T, 5),
     }
+
+
+def _usable_pairs(shards: list[str]) -> Iterator[tuple[Pixels, list[str]]]:
+    for shard in shards:
+        for sample in read_samples(shard):
+            try:
+                pair = read_sample(sample.members)
+            except BadSample:  # where a shard cannot be read further, too: it comes without members
+                continue
+            yield pair

@@ -121,6 +121,15 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(line: Line, tmp_path: Path
     assert not (out / "run.json").exists()
 
 
+def test_data_without_held_out_pairs_trains_and_says_so(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As published data sets and `join` leave it: a folder of shards and no val/."""
+    pretrain(small(line, tmp_path / "run", data=(str(line.scenes / "shards" / "train"),), steps=1))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["metrics"] == {}
+    assert "nothing held out to measure it on (--val-data)" in capsys.readouterr().out
+
+
 def test_a_complete_run_is_not_overwritten(line: Line) -> None:
     before = (line.clip / "weights.safetensors").read_bytes()
     with pytest.raises(FileExistsError, match="this run is complete"):
