@@ -61,9 +61,10 @@ def append_metrics(folder: Path, **values: float) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """All lines of metrics.jsonl; none if there is no such file."""
+    """All lines of metrics.jsonl; none if there is no such file. One that a full disk cut short is none."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def drop_metrics_after(folder: Path, step: int) -> None:

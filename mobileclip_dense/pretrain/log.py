@@ -22,7 +22,7 @@ class Log:
         self.pairs_per_step = config.batch_size * fabric.world_size
         self.bar = tqdm(total=config.steps, initial=step, unit="step", desc="pretrain", disable=not self.speaks)
         self.board = self._open_board(step) if self.speaks else None
-        self.since = time.perf_counter()
+        self.since, self.since_step = time.perf_counter(), step
         if self.speaks:
             drop_metrics_after(config.out, step)
 
@@ -39,8 +39,9 @@ class Log:
         if step % _EVERY or not self.speaks:
             return
         now = time.perf_counter()
-        self.write(step, **values, pairs_per_s=_EVERY * self.pairs_per_step / (now - self.since))
-        self.since = now
+        pairs = (step - self.since_step) * self.pairs_per_step  # fewer than of ten steps after a resumption
+        self.write(step, **values, pairs_per_s=pairs / (now - self.since))
+        self.since, self.since_step = now, step
         self.bar.set_postfix(loss=f"{values['loss']:.3f}")
 
     def write(self, step: int, **values: float) -> None:
