@@ -145,6 +145,12 @@ class PretrainConfig:
         _require(self, "max_bad_share", 0 <= self.max_bad_share <= 1, "in [0, 1]")
         _require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         _require(self, "evaluate_every", self.evaluate_every is None or self.evaluate_every >= 1, "at least 1")
+        for name in ("learning_rate", "clip_grad_norm"):
+            _require(self, name, getattr(self, name) > 0, "above 0")
+        for name in ("weight_decay", "seed"):
+            _require(self, name, getattr(self, name) >= 0, "at least 0")
+        _require(self, "beta2", 0 <= self.beta2 < 1, "in [0, 1)")
+        _require(self, "teacher_temperatures", all(scale > 0 for scale in self.teacher_temperatures), "all above 0")
         for name in ("contrastive_weight", "distillation_weight"):
             _require(self, name, getattr(self, name) >= 0, "at least 0")
         _require(self, "distillation_weight", self.contrastive_weight + self.distillation_weight > 0,

@@ -102,7 +102,8 @@ def _operation(item: Any) -> Operation:
     if name in _WITHOUT_MAGNITUDE:
         return name, None
     low, high = (1, 9) if name == "Posterize" else (-math.inf, math.inf)
-    if isinstance(magnitude, bool) or not isinstance(magnitude, int | float) or not low <= magnitude < high:
+    is_number = isinstance(magnitude, int | float) and not isinstance(magnitude, bool)
+    if not is_number or not math.isfinite(magnitude) or not low <= magnitude < high:
         expected = "1 to 8 bits" if name == "Posterize" else "a finite number"
         raise ValueError(f"param_aug: {name}: magnitude: found {_excerpt(magnitude)}, expected {expected}")
     return name, float(magnitude)

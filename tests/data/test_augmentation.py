@@ -143,6 +143,7 @@ def test_a_skipped_or_absent_transform_is_no_operation(entry: list[Any]) -> None
         ([[0, 0, 5, 5], [["Invert", 1.0]]], "operation: found 'Invert'"),
         ([[0, 0, 5, 5], [["Rotate", None]]], "Rotate: magnitude: found None"),
         ([[0, 0, 5, 5], [["Rotate", float("nan")]]], "Rotate: magnitude: found nan"),
+        ([[0, 0, 5, 5], [["TranslateX", float("-inf")]]], "TranslateX: magnitude: found -inf"),
         ([[0, 0, 5, 5], [["Posterize", 0]]], "Posterize: magnitude: found 0, expected 1 to 8"),
     ],
 )

@@ -32,3 +32,12 @@ def test_biases_norms_and_the_temperature_do_not_decay() -> None:
     assert [p.shape for p in decayed["params"]] == [(3, 2)]
     assert free["weight_decay"] == 0.0
     assert len(free["params"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("clip_grad_norm", 0.0), ("learning_rate", 0.0), ("weight_decay", -0.1), ("beta2", 1.0), ("seed", -1)],
+)
+def test_settings_under_which_nothing_trains_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"--{field.replace('_', '-')}: found {value}, expected"):
+        config(**{field: value})
