@@ -43,12 +43,17 @@ def resume_training(
     """Load the checkpoint of a run, if there is one: steps done, and where each loader worker of this process stands.
 
     Raises:
-        ValueError: it was written by another number of processes or loader workers, which read other samples.
+        ValueError: it was written by another number of processes or loader workers, which read other samples; or not
+            all processes find it.
     """
     path = checkpoint_file(run)
-    if not path.exists():
+    state = load_checkpoint(path) if path.exists() else None
+    steps = gather_objects(0 if state is None else int(state["step"]))
+    if len(set(steps)) > 1:  # they would train on, each by its own schedule, and the last wait for ever
+        raise ValueError(f"{path}: found at step {' and '.join(map(str, sorted(set(steps))))} by different processes; "
+                         f"--out has to be a folder that all machines share")  # fmt: skip
+    if state is None:
         return 0, [None] * max(1, num_workers)
-    state = load_checkpoint(path)
     written = (len(state["processes"]), len(state["processes"][0]["positions"]))
     if written != (world_size, max(1, num_workers)):
         raise ValueError(
@@ -61,7 +66,7 @@ def resume_training(
         average.module.load_state_dict(state["average"])
     own = state["processes"][rank]
     _restore_random_state(own["random"])
-    return int(state["step"]), own["positions"]
+    return steps[0], own["positions"]
 
 
 def gather_objects(value: Any) -> list[Any]:
