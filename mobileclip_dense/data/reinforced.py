@@ -24,6 +24,7 @@ import torch
 from mobileclip_dense.data.augmentation import Augmentation, from_param_aug, read_param_aug, to_param_aug
 
 EMBEDDING_MEMBERS = ("pth.gz", "npz")
+SIDECAR = "reinforcement.json"  # beside the shards that `mobileclip-dense reinforce` writes: who the teachers are
 
 
 @dataclass(frozen=True, kw_only=True)

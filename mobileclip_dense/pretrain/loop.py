@@ -166,16 +166,16 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
     with _sigterm_noted() as terminated:
         while training.step < config.steps:
             batch = next(batches)
-            losses = _step(training, batch)
-            # One collective for what the processes agree on: is the loss finite, has one of them been told to stop?
-            own = torch.stack([*losses, losses.total.new_tensor(terminated.is_set())])
-            total, contrastive, distillation, stop = torch.as_tensor(fabric.all_reduce(own)).tolist()
-            if not math.isfinite(total):
-                raise ValueError(_not_finite(training, batch, total))
+            losses, norm = _step(training, batch)
+            # One collective for what the processes agree on: is all finite, has one of them been told to stop?
+            own = torch.stack([*losses, norm, losses.total.new_tensor(terminated.is_set())])
+            total, contrastive, distillation, gradient_norm, stop = torch.as_tensor(fabric.all_reduce(own)).tolist()
+            if not (math.isfinite(total) and math.isfinite(gradient_norm)):  # the weights are spoilt: save nothing
+                raise ValueError(_not_finite(training, batch, total, gradient_norm))
             training.positions[training.step % len(training.positions)] = batch.position
             training.step += 1
             log.step(training.step, loss=total, contrastive=contrastive, distillation=distillation,
-                     learning_rate=training.optimizer.param_groups[0]["lr"],
+                     gradient_norm=gradient_norm, learning_rate=training.optimizer.param_groups[0]["lr"],
                      logit_scale=float(training.clip.logit_scale.detach().exp()))  # fmt: skip
             last = training.step == config.steps
             if stop or last or training.step % config.checkpoint_every == 0:
@@ -192,14 +192,14 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
     return training.step == config.steps
 
 
-def _step(training: Training, batch: Batch) -> Losses:
-    """One optimizer step; the losses of this process's rows, detached."""
+def _step(training: Training, batch: Batch) -> tuple[Losses, torch.Tensor]:
+    """One optimizer step; the losses of this process's rows, detached, and the norm of everyone's gradient."""
     fabric, config, optimizer = training.fabric, training.config, training.optimizer
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(training.step, config)
     images = batch.images.to(fabric.device, non_blocking=True)
     token_sets = [tokens.to(fabric.device, non_blocking=True) for tokens in batch.token_sets]
-    teachers = [] if training.teaching is None else training.teaching.features(batch, images)
+    teachers = [] if training.teaching is None else training.teaching.features(batch, images, config.accumulate)
     chunks = zip(*(part.chunk(config.accumulate) for part in (images, *token_sets)), strict=True)
     layout = memory_format_on(fabric.device)
     micro_batches = [
@@ -210,14 +210,15 @@ def _step(training: Training, batch: Batch) -> Losses:
     losses = backward(
         fabric, training.towers, micro_batches, lambda student: reinforced_loss(student, teachers, weights=weights)
     )
-    fabric.clip_gradients(training.towers, optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False)
+    norm = fabric.clip_gradients(training.towers, optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False)
+    assert norm is not None  # since a largest norm was given
     optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
         training.clip.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
     if training.average is not None:
         training.average.update(training.clip)
-    return losses
+    return losses, norm.detach()
 
 
 @contextmanager
@@ -231,12 +232,12 @@ def _sigterm_noted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _not_finite(training: Training, batch: Batch, loss: float) -> str:
+def _not_finite(training: Training, batch: Batch, loss: float, gradient_norm: float) -> str:
     path = checkpoint_file(training.config.out)
     kept = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
     keys = ", ".join(batch.keys[:_KEYS_NAMED]) + (", …" if len(batch.keys) > _KEYS_NAMED else "")
-    return (f"{training.config.out}: loss: found {loss} at step {training.step + 1}, samples {keys}; {kept}; lower "
-            f"--learning-rate, or look at the samples")  # fmt: skip
+    return (f"{training.config.out}: loss: found {loss}, gradient norm {gradient_norm}, at step {training.step + 1}, "
+            f"samples {keys}; {kept}; lower --learning-rate, or look at the samples")  # fmt: skip
 
 
 def _summary(config: PretrainConfig, metrics: dict[str, float]) -> str:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import read_json, staged_file, write_json
+from mobileclip_dense.data.reinforced import SIDECAR
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.pretrain.reinforced_shard import Counts, Job, Workshop, reinforce_shard, remove_partials
 
-SIDECAR = "reinforcement.json"
 _PATIENCE_S = 1800  # for rank 0 to load its teachers and write the sidecar
 
 

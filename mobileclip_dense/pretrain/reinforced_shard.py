@@ -35,6 +35,7 @@ from mobileclip_dense.pretrain.teachers import Teacher, join_embeddings
 
 _WORKERS_BESIDE_A_GPU = 8
 _BLOCK = 512  # bytes: a tar file's header, and what its members are filled up to
+_UNCAPTIONED = "no synthetic caption"
 _REPLACED = {"syn.json", "paug.json", *EMBEDDING_MEMBERS}
 
 Progress = Callable[[int, int], None]  # told of images done and bytes of the shard read, each since the last call
@@ -155,7 +156,8 @@ def _reinforce_shard(job: Job, workshop: Workshop, progress: Progress) -> Counts
                 progress(1, size)
         if not counts.images:
             found = ", ".join(f"{number} {kind}" for kind, number in counts.left_out.items()) or "it is empty"
-            raise ValueError(f"{job.shard}: found no sample that can be reinforced: {found}")
+            hint = "; let --captions name a file or a model that has some" if counts.left_out[_UNCAPTIONED] else ""
+            raise ValueError(f"{job.shard}: found no sample that can be reinforced: {found}{hint}")
     progress(0, left)
     return counts
 
@@ -206,7 +208,7 @@ def _with_captions(
 ) -> Iterator[tuple[PreparedSample, Reinforcement]]:
     for sample, reinforcement in results:
         if reinforcement is None:
-            counts.left_out["no synthetic caption"] += 1
+            counts.left_out[_UNCAPTIONED] += 1
         else:
             yield sample, reinforcement
 

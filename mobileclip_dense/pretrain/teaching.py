@@ -8,11 +8,10 @@ import torch.nn.functional as F
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.files import read_json
+from mobileclip_dense.data.reinforced import SIDECAR
 from mobileclip_dense.data.stream import Batch
 from mobileclip_dense.pretrain.losses import Features, split_teachers
 from mobileclip_dense.pretrain.teachers import Teacher
-
-SIDECAR = "reinforcement.json"  # beside the shards that `mobileclip-dense reinforce` writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +27,15 @@ class Teaching:
     temperatures: tuple[float, ...]
     online: tuple[Teacher, ...] = ()
 
-    def features(self, batch: Batch, images: torch.Tensor) -> list[Features]:
+    def features(self, batch: Batch, images: torch.Tensor, num_parts: int = 1) -> list[Features]:
         """What each teacher makes of a batch: as stored, or computed of the student's crops.
 
         Args:
-            images: the batch's images on the device, uint8 [B,3,S,S].
+            images: the batch's images on the device, uint8 [B,3,S,S]. num_parts: online teachers see the batch in as
+                many parts, so that memory holds the activations of one.
         """
         if self.online:
-            return [_run(teacher, scale, batch, images) for teacher, scale in
+            return [_run(teacher, scale, batch, images, num_parts) for teacher, scale in
                     zip(self.online, self.temperatures, strict=True)]  # fmt: skip
         stored = (batch.teacher_images, batch.teacher_texts, batch.teacher_synthetic_texts)
         parts = [split_teachers(one.to(images.device), self.dims) for one in stored if one is not None]
@@ -43,15 +43,21 @@ class Teaching:
                 zip(zip(*parts, strict=True), self.temperatures, strict=True)]  # fmt: skip
 
 
-def _run(teacher: Teacher, temperature: float, batch: Batch, images: torch.Tensor) -> Features:
-    size = (teacher.image_size_px, teacher.image_size_px)
-    resized = images
-    if images.shape[-2:] != size:
-        floats = F.interpolate(images.float(), size, mode="bicubic", antialias=True)
-        resized = floats.round_().clamp_(0, 255).to(torch.uint8)
-    texts = tuple(teacher.encode_texts(list(captions)) for captions in batch.captions)
-    # Tensors of inference mode may not meet the student's graph.
-    return Features(teacher.encode_images(resized).clone(), tuple(text.clone() for text in texts), temperature)
+def _run(teacher: Teacher, temperature: float, batch: Batch, images: torch.Tensor, num_parts: int) -> Features:
+    # Concatenated, for tensors of inference mode may not meet the student's graph: what `cat` makes of them may.
+    size_px = teacher.image_size_px
+    image = torch.cat([teacher.encode_images(_resized(part, size_px)) for part in images.chunk(num_parts)])
+    tokens = (teacher.tokenize(list(captions)) for captions in batch.captions)
+    texts = tuple(torch.cat([teacher.encode_tokens(part) for part in one.chunk(num_parts)]) for one in tokens)
+    return Features(image, texts, temperature)
+
+
+def _resized(images: torch.Tensor, size_px: int) -> torch.Tensor:
+    """uint8 [B,3,S,S] -> uint8 [B,3,size_px,size_px], bicubic."""
+    if images.shape[-2:] == (size_px, size_px):
+        return images
+    floats = F.interpolate(images.float(), (size_px, size_px), mode="bicubic", antialias=True)
+    return floats.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def find_teaching(config: PretrainConfig) -> Teaching | None:

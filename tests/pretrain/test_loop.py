@@ -1,6 +1,7 @@
 """The trainer through the real command line: resuming, signals, several processes, distillation."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -8,17 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import torch
+from lightning.fabric import Fabric
 from PIL import Image
 from safetensors.torch import load_file
 
 from mobileclip_dense.__main__ import COMMANDS
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.data.stream import Batch
-from mobileclip_dense.pretrain import loop
+from mobileclip_dense.pretrain import checkpoint, loop
 from mobileclip_dense.pretrain.loop import pretrain
 from mobileclip_dense.pretrain.losses import Losses
 from mobileclip_dense.pretrain.teaching import find_teaching
@@ -174,13 +177,17 @@ def test_teachers_run_in_every_step_at_their_own_size(line: Line, tmp_path: Path
     torch.testing.assert_close(found.image, expected, atol=0.02, rtol=0)  # the resize rounds to grey levels in both
     torch.testing.assert_close(found.texts[0], words)
     assert found.logit_scale == 50.0
+    _, in_parts = teaching.features(batch, images, num_parts=2)
+    torch.testing.assert_close((in_parts.image, in_parts.texts), (found.image, found.texts))
+    assert not in_parts.image.is_inference()
+    assert not found.texts[0].is_inference()
 
 
 def test_the_moving_average_is_what_is_saved(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "visual.trunk.stem.0.conv_kxk.0.conv.weight"
     honest, seen = loop._step, list[torch.Tensor]()
 
-    def noting(training: loop.Training, batch: Batch) -> Losses:
+    def noting(training: loop.Training, batch: Batch) -> tuple[Losses, torch.Tensor]:
         seen.append(training.clip.state_dict()[name].clone())
         return honest(training, batch)
 
@@ -193,17 +200,28 @@ def test_the_moving_average_is_what_is_saved(line: Line, tmp_path: Path, monkeyp
     assert not torch.equal(saved, last)
 
 
-def test_a_loss_that_is_not_finite_names_step_samples_and_checkpoint(
-    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_names_step_samples_and_checkpoint(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    honest = loop._step
+    """Of a finite loss, too, the gradient may not be: step 4 must not be saved."""
+    honest, steps = loop.backward, itertools.count(1)
 
-    def diverging(training: loop.Training, batch: Batch) -> Losses:
-        losses = honest(training, batch)
-        return losses if training.step < 3 else losses._replace(total=losses.total * float("nan"))
+    def diverging(fabric: Fabric, model: torch.nn.Module, *rest: Any) -> Losses:
+        losses = honest(fabric, model, *rest)
+        if next(steps) < 4:
+            return losses
+        if what == "loss":
+            return losses._replace(total=losses.total * float("nan"))
+        parameter = next(model.parameters())
+        assert parameter.grad is not None
+        parameter.grad.fill_(float("inf"))
+        return losses
 
-    monkeypatch.setattr(loop, "_step", diverging)
-    with pytest.raises(ValueError, match=r"found nan at step 4, samples 0000000\d\d, .*last good checkpoint is .*last"):
+    monkeypatch.setattr(loop, "backward", diverging)
+    found = {"loss": r"nan, gradient norm \d.*", "gradient": r"\d.*, gradient norm (nan|inf)"}[what]
+    said = rf"found {found}, at step 4, samples 0000000\d\d, .*last good checkpoint is .*last"
+    with pytest.raises(ValueError, match=said):
         pretrain(small(line, tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 2
 
@@ -222,6 +240,14 @@ def test_another_number_of_workers_cannot_resume(line: Line, tmp_path: Path, mon
         pretrain(small(line, tmp_path / "run", num_workers=2))
     pretrain(small(line, tmp_path / "run"))  # only the end was missing
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_machines_that_do_not_share_the_run_folder_cannot_resume(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "gather_objects", lambda step: [500, step])
+    with pytest.raises(ValueError, match="found at step 0 and 500 by different processes; --out has to be a folder"):
+        pretrain(small(line, tmp_path / "run"))
 
 
 def test_shards_without_a_word_about_their_teachers_want_the_flags(line: Line, tmp_path: Path) -> None:

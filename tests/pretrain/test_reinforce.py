@@ -22,11 +22,11 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.data.augmentation import OPERATIONS
-from mobileclip_dense.data.reinforced import read_reinforcement
+from mobileclip_dense.data.reinforced import SIDECAR, read_reinforcement
 from mobileclip_dense.data.shards import list_shards, read_samples
 from mobileclip_dense.pretrain import reinforce as reinforce_module
 from mobileclip_dense.pretrain.ray_engine import _reinforce
-from mobileclip_dense.pretrain.reinforce import SIDECAR, open_folder, reinforce
+from mobileclip_dense.pretrain.reinforce import open_folder, reinforce
 from mobileclip_dense.pretrain.reinforced_shard import Counts, Job
 from tests.conftest import REPOSITORY
 from tests.data.shards import jpeg, record, write_shard
@@ -227,6 +227,10 @@ def test_a_shard_without_a_good_sample_is_an_error_and_leaves_no_file(small: Rei
     with pytest.raises(ValueError, match=r"0\.tar: found no sample that can be reinforced: 1 image"):
         reinforce(dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out"))
     assert list((tmp_path / "out" / "train").iterdir()) == []
+    uncaptioned = {suffix: data for suffix, data in plain_sample(1).items() if suffix != "syn.json"}
+    write_shard(tmp_path / "web" / "train" / "0.tar", {"a": uncaptioned})
+    with pytest.raises(ValueError, match="reinforced: 1 no synthetic caption; let --captions name a file or a model"):
+        reinforce(dataclasses.replace(small, data=tmp_path / "web", out=tmp_path / "other"))
 
 
 def test_other_settings_are_refused_and_the_same_do_nothing_again(
