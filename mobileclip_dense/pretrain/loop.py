@@ -22,6 +22,7 @@ from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.data.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
 from mobileclip_dense.models.clip import Tokenizer, build_clip, normalize_pixels, open_clip_config
+from mobileclip_dense.models.encoders import ENCODERS, STRIDES
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import checkpoint_file, gather_objects, resume_training, save_training
 from mobileclip_dense.pretrain.evaluation import HeldOut, find_held_out, measure
@@ -75,8 +76,9 @@ def pretrain(config: PretrainConfig) -> None:
         ValueError: an unknown model, too few shards, too many samples that cannot be used, a loss that is not finite.
     """
     started = time.time()
-    if config.image_size_px % 32:
-        raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of 32")
+    if config.model in ENCODERS and config.image_size_px % STRIDES[-1]:
+        raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of {STRIDES[-1]}, the "
+                         f"stride of {config.model}")  # fmt: skip
     shards = [list_shards(source, "train") for source in config.data]
     held_out, teaching = find_held_out(config), find_teaching(config)
     if _is_first_process():  # before the others start: they would wait for a process that has already given up

@@ -250,6 +250,13 @@ def test_machines_that_do_not_share_the_run_folder_cannot_resume(
         pretrain(small(line, tmp_path / "run"))
 
 
+def test_an_encoder_wants_multiples_of_its_stride_and_a_vit_none_of_it(line: Line, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--image-size-px: found 336, expected a multiple of 32, the stride of nano"):
+        pretrain(small(line, tmp_path / "run", image_size_px=336))
+    with pytest.raises(FileNotFoundError, match="no-such"):  # the next thing that is looked at
+        pretrain(small(line, tmp_path / "run", model="ViT-L-14-336", image_size_px=336, data=("no-such",)))
+
+
 def test_shards_without_a_word_about_their_teachers_want_the_flags(line: Line, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"reinforcement\.json: no such file.*--teacher-dims"):
         pretrain(distilling(line, tmp_path / "run", data=(str(line.scenes / "shards"),)))
