@@ -41,7 +41,8 @@ def backward(
     """
     if len(micro_batches) == 1:
         losses = loss_of(model(*micro_batches[0]))
-        fabric.backward(losses.total)
+        with _recomputation_uncounted(model):
+            fabric.backward(losses.total)
         return losses._replace(total=losses.total.detach())
     random_states, parts = [], []
     with fabric.no_backward_sync(model), _frozen_running_statistics(model):  # type: ignore[arg-type]
@@ -63,7 +64,8 @@ def backward(
             surrogate = sum((part * share).sum() for part, share in zip((image, *texts), shares[index], strict=True))
             if index == last:  # all micro-batches yield the same scale: its gradient counts once
                 surrogate = surrogate + logit_scale * scale_gradient
-            fabric.backward(surrogate)
+            with _recomputation_uncounted(model):
+                fabric.backward(surrogate)
     _set_random_states(fabric.device, random_states[-1])
     return losses._replace(total=losses.total.detach())
 
@@ -95,6 +97,23 @@ def _frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for module in tracking:
             module.track_running_stats = True  # type: ignore[assignment]
+
+
+@contextmanager
+def _recomputation_uncounted(model: nn.Module) -> Iterator[None]:
+    """Gradient checkpointing runs blocks again within the backward pass, and their statistics would count twice.
+
+    Not through `track_running_stats`: a checkpoint has to save the same tensors both times, running ones among them.
+    """
+    norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _random_states(device: torch.device) -> list[Tensor]:

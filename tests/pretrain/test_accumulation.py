@@ -136,6 +136,23 @@ def test_both_passes_draw_the_same_and_statistics_are_updated_once(build: Build)
     assert all(count == 2 for name, count in statistics(towers).items() if name.endswith("num_batches_tracked"))
 
 
+def nano_with_checkpointing() -> nn.Module:
+    model = nano()
+    model.set_grad_checkpointing()
+    return model
+
+
+@pytest.mark.parametrize("sizes", [(8,), (4, 4)])
+def test_blocks_that_are_computed_again_for_the_gradient_count_once(sizes: tuple[int, ...]) -> None:
+    reference, _ = in_one_graph(nano, sizes)
+    towers, _ = in_two_passes(nano_with_checkpointing, sizes)
+    assert_close(gradients(towers), gradients(reference))
+    running = [{name: value for name, value in statistics(one).items() if not name.endswith("num_batches_tracked")}
+               for one in (towers, reference)]  # fmt: skip
+    assert_close(*running)
+    assert {norm.momentum for norm in towers.modules() if isinstance(norm, nn.BatchNorm2d)} == {0.1}
+
+
 def test_a_frozen_batch_norm_stays_frozen() -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     towers = Towers(nano())
