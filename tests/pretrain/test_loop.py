@@ -1,6 +1,7 @@
 """The trainer through the real command line: resuming, signals, several processes, distillation."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -181,6 +182,22 @@ def test_teachers_run_in_every_step_at_their_own_size(line: Line, tmp_path: Path
     torch.testing.assert_close((in_parts.image, in_parts.texts), (found.image, found.texts))
     assert not in_parts.image.is_inference()
     assert not found.texts[0].is_inference()
+
+
+def test_compiled_towers_train_to_the_same_weights(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two passes, with blocks computed again; traced as ever, but without a minute of generating code."""
+    compiled = functools.partial(torch.compile, backend="aot_eager")
+    wrapped = list[torch.nn.Module]()
+    monkeypatch.setattr(torch, "compile", lambda module, **how: wrapped.append(module) or compiled(module, **how))
+    settings = dict(steps=2, accumulate=2, grad_checkpointing=True)
+    for name in ("eager", "compiled"):
+        pretrain(small(line, tmp_path / name, compile=name == "compiled", **settings))
+    assert wrapped
+    found, expected = (load_file(tmp_path / name / "weights.safetensors") for name in ("compiled", "eager"))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_the_moving_average_is_what_is_saved(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
