@@ -10,7 +10,8 @@ import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-from open_clip.transform import PreprocessCfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.models.encoders import ENCODERS
@@ -108,6 +109,17 @@ def build_clip(
         force_preprocess_cfg=_preprocess_config(preprocessing),
     )  # fmt: skip
     return clip, open_clip.get_tokenizer(name), preprocessing.normalization
+
+
+def build_transform(
+    clip: CLIP | CustomTextCLIP, normalization: Normalization, image_size_px: int
+) -> Callable[[Image.Image], torch.Tensor]:
+    """What makes a picture into float [3,image_size_px,image_size_px] to measure on, resized as the model records."""
+    recorded = PreprocessCfg(**clip.visual.preprocess_cfg)
+    settings = PreprocessCfg(size=image_size_px, mean=normalization.mean, std=normalization.std,
+                             interpolation=recorded.interpolation, resize_mode=recorded.resize_mode)  # fmt: skip
+    transform: Callable[[Image.Image], torch.Tensor] = image_transform_v2(settings, is_train=False)
+    return transform
 
 
 def normalize_pixels(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:

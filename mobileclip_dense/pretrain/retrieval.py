@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from itertools import islice
 
 import torch
-from open_clip.model import CustomTextCLIP
+from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
-from torchvision.transforms import v2
 
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.samples import BadSample, read_sample
 from mobileclip_dense.data.shards import read_samples
-from mobileclip_dense.models.clip import Tokenizer
+from mobileclip_dense.models.clip import Tokenizer, build_transform
 
 
 def recall_at(similarity: torch.Tensor, k: int) -> float:
@@ -24,8 +23,8 @@ def recall_at(similarity: torch.Tensor, k: int) -> float:
 
 @torch.inference_mode()
 def measure_retrieval(
-    model: CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, shards: list[str], *, image_size_px: int,
-    device: torch.device, batch_size: int = 256,
+    model: CLIP | CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, shards: list[str], *,
+    image_size_px: int, device: torch.device, batch_size: int = 256,
 ) -> dict[str, float]:  # fmt: skip
     """Recall@1 and @5 both ways over all pairs of `shards`, in percent, with each image's first caption.
 
@@ -36,15 +35,7 @@ def measure_retrieval(
         ValueError: there is no pair.
     """
     model.eval()
-    transform = v2.Compose(
-        [
-            v2.Resize(image_size_px),
-            v2.CenterCrop(image_size_px),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(normalization.mean, normalization.std),
-        ]
-    )
+    transform = build_transform(model, normalization, image_size_px)
     image_features, text_features = [], []
     pairs = _usable_pairs(shards)
     while batch := list(islice(pairs, batch_size)):

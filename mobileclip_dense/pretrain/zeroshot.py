@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from open_clip import SIMPLE_IMAGENET_TEMPLATES, build_zero_shot_classifier
 from open_clip.model import CLIP, CustomTextCLIP
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, UnidentifiedImageError
 from torchvision.datasets import ImageFolder
 
 from mobileclip_dense.contract.preprocess import IMAGE_SUFFIXES, Normalization
-from mobileclip_dense.models.clip import Tokenizer
+from mobileclip_dense.models.clip import Tokenizer, build_transform
 
 Template = Callable[[str], str]  # class name -> sentence
 
@@ -39,12 +38,7 @@ def measure_zeroshot(
         FileNotFoundError: no images. ValueError: an image cannot be decoded.
     """
     images = _list_images(folder)
-    recorded = PreprocessCfg(**model.visual.preprocess_cfg)
-    transform = image_transform_v2(
-        PreprocessCfg(size=image_size_px, mean=normalization.mean, std=normalization.std,
-                      interpolation=recorded.interpolation, resize_mode=recorded.resize_mode),
-        is_train=False,
-    )  # fmt: skip
+    transform = build_transform(model, normalization, image_size_px)
     training = model.training
     model.eval()
     classifier = build_zero_shot_classifier(

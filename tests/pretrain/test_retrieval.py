@@ -24,7 +24,11 @@ def test_recall_on_a_case_worked_out_by_hand() -> None:
 class Numbered(torch.nn.Module):
     """Embeds each image as the next corner of a space, and each caption `picture N` as corner N."""
 
-    shown = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = 0
+        self.visual = torch.nn.Identity()
+        self.visual.preprocess_cfg = {"interpolation": "bilinear", "resize_mode": "shortest"}  # type: ignore[assignment]
 
     def encode_image(self, images: torch.Tensor, normalize: bool) -> torch.Tensor:
         first, self.shown = self.shown, self.shown + len(images)
