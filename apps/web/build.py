@@ -46,7 +46,9 @@ def build_page(out: Path, artifacts: list[tuple[Path, Artifact]], samples: Path)
         ["npm", "run", "--silent", "build", "--", "--outDir", str(out.resolve()), "--emptyOutDir", "--logLevel", "warn"]
     )
     for folder, artifact in artifacts:
-        shutil.copytree(folder, out / "models" / artifact.name, ignore=shutil.ignore_patterns(".*"))
+        # With the time of this build: to a browser that holds another artifact of that name, an older one is unchanged.
+        shutil.copytree(folder, out / "models" / artifact.name, ignore=shutil.ignore_patterns(".*"),
+                        copy_function=shutil.copyfile)  # fmt: skip
     write_json(out / "models" / "index.json", {"schema_version": INDEX_SCHEMA_VERSION,
                                                "artifacts": [_entry(*found) for found in artifacts]})  # fmt: skip
     pictures = sorted(path for path in samples.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

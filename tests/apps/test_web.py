@@ -7,7 +7,10 @@ import base64
 import copy
 import io
 import json
+import os
+import shutil
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +45,22 @@ def test_the_pages_tables_and_fixtures_are_what_python_computes_now() -> None:
 def test_onnx_artifacts_are_bundled_fp32_first(line: Line) -> None:
     found = [(artifact.task, artifact.precision) for _, artifact in read_artifacts(line.root / "artifacts")]
     assert found == [("segment", "fp32"), ("segment", "int8"), ("depth", "fp32")]
+
+
+def test_what_is_bundled_is_newer_than_what_was_bundled_before(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server answers "not modified" to a browser that holds a newer file of the same name."""
+    artifact = tmp_path / "artifacts" / "a.onnx"
+    shutil.copytree(line.artifact("segment", "fp32.onnx"), artifact)
+    os.utime(artifact / "model.onnx", (1e9, 1e9))
+    monkeypatch.setattr(build, "_install_packages", lambda: None)
+    monkeypatch.setattr(build, "_run", lambda command: (tmp_path / "site").mkdir())
+    began = time.time() - 2  # file systems round
+    build.build_page(tmp_path / "site", read_artifacts(artifact.parent), build.HERE / "samples")
+    (bundled,) = (tmp_path / "site" / "models").glob("*/model.onnx")
+    assert bundled.stat().st_mtime >= began
+    assert bundled.read_bytes() == (artifact / "model.onnx").read_bytes()
 
 
 def test_without_artifacts_it_says_how_to_make_them(tmp_path: Path) -> None:
