@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.demo import steps
+from apps.demo import DemoConfig, demo, steps
 from apps.depth import DepthConfig, depth
 from apps.segment import SegmentConfig, segment
 from benchmarks.evidence import RunFiles, compare_with_scratch
@@ -114,6 +114,17 @@ def test_the_verdict_needs_more_than_seed_noise(pretrained: tuple[float, float],
 def test_one_seed_proves_nothing() -> None:
     (verdict,) = compare_with_scratch([run_files(0, "clip", 30.0), run_files(0, None, 20.0)])
     assert "not testable" in verdict.sentence()
+
+
+def test_the_demo_replaces_no_folder_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileExistsError, match="found runs in it, which no demo made"):
+        demo(DemoConfig(out=tmp_path))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"found thesis\.tex in it, which no demo made"):
+        demo(DemoConfig(out=tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
 def test_the_demo_orders_its_steps_as_they_depend_on_each_other(tmp_path: Path) -> None:
