@@ -246,7 +246,7 @@ def _run_stream(
         means = {name: total / len(times) for name, total in totals.items()}
         summary.finish(source.source, [target.name], means, times)
         if live and ended and len(times) != config.max_frames:
-            error = (f"{source.source}: camera: gave {len(times)} frames and then no more; was it unplugged? What it "
+            lost = (f"{source.source}: camera: gave {len(times)} frames and then no more; was it unplugged? What it "
                      f"gave is in {target}")  # fmt: skip
-            print(f"error: {error}", file=sys.stderr)
-            summary.fail(source.source, error)
+            print(f"error: {lost}", file=sys.stderr)
+            summary.fail(source.source, lost)
