@@ -114,17 +114,19 @@ def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxMo
     """
     inputs, problems = find_inputs(config.inputs, config.out)
     if not config.inputs:
-        problems = ["INPUT: found none, expected at least one image, folder, pattern, video or camera:0"]
+        raise ValueError("INPUT: found none, expected at least one image, folder, pattern, video or camera:0")
     if not inputs:
-        raise ValueError("; ".join(problems))
-    for problem in problems:
+        raise ValueError("; ".join(problems.values()))
+    for problem in problems.values():
         print(f"error: {problem}", file=sys.stderr)
     path = config.out / f"{demo.name}-summary.json"
     _refuse_existing(config, demo, inputs, path)
+    if config.out.exists() and not config.out.is_dir():
+        raise ValueError(f"--out: found {config.out}, which is no folder, expected one or a new name")
     model_s = _warm_up(model, artifact)
     summary = Summary(demo.name, demo.result_name, config.artifact, model)
-    for problem in problems:
-        summary.fail(problem.split(": ")[0], problem)
+    for argument, problem in problems.items():
+        summary.fail(argument, problem)
     _run_images([one for one in inputs if one.kind == "image"], config, demo, model, summary)
     for one in inputs:
         if one.kind != "image":
@@ -134,8 +136,8 @@ def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxMo
     print(format_summary(record, demo.result_name, demo.describe))
     print(f"{path}: written")
     if summary.failures:
-        others = "; the others were" if summary.done else ""
         num = len(inputs) + len(problems)
+        others = "; the others were" if len(summary.failures) < num else ""
         raise ValueError(f"{len(summary.failures)} of {num} inputs could not be used (see above){others}")
     return record
 
@@ -203,6 +205,7 @@ def _run_stream(
     target = config.out / f"{source.name}-{demo.name}.mp4"
     totals: Counter[str] = Counter()
     times: list[Times] = []
+    ended = False
     try:
         with open_frames(source, config.max_frames) as opened:
             # A camera gives its newest frame whenever the model is ready: that is the rate of what is written.
@@ -232,9 +235,18 @@ def _run_stream(
                         times.append(outcome.times_ms)
                         if picture is not None and not show(picture, source.source):
                             break
+                    else:
+                        ended = True
+                if not times:
+                    raise ValueError(f"{source.source}: stopped before its first frame was done")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         summary.fail(source.source, str(error))
     else:
         means = {name: total / len(times) for name, total in totals.items()}
         summary.finish(source.source, [target.name], means, times)
+        if live and ended and len(times) != config.max_frames:
+            lost = (f"{source.source}: camera: gave {len(times)} frames and then no more; was it unplugged? What it "
+                     f"gave is in {target}")  # fmt: skip
+            print(f"error: {lost}", file=sys.stderr)
+            summary.fail(source.source, lost)

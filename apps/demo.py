@@ -19,6 +19,7 @@ from mobileclip_dense.command import run_with_settings
 _SEEDS = (0, 1)
 _TASKS = {"segment": "ade", "depth": "nyu"}  # task -> folder of its labels
 _SIDE_BY_SIDE = 2
+_MADE = {"artifacts", "logs", "pictures", "report.html", "report.json", "results", "runs", "scenes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class DemoConfig:
     """Run the whole line on generated scenes, in minutes on two cores: from captions to an artifact, with a report."""
 
     out: Path = Path("demo")
-    """Folder for everything the demo makes; replaced if it exists."""
+    """Folder for everything the demo makes; replaced if it exists, but only if it holds nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +94,14 @@ def demo(config: DemoConfig) -> None:
     """Run all steps; the last one's output, the tables, is printed.
 
     Raises:
-        ValueError: a step failed; the message holds the end of its output.
+        ValueError: a step failed; the message holds the end of its output. FileExistsError: the folder holds what no
+            demo made.
     """
     began = time.monotonic()
     if config.out.exists():
+        found = {path.name for path in config.out.iterdir()}
+        if others := sorted(found - _MADE if "logs" in found else found):  # every demo begins with its logs
+            raise FileExistsError(f"{config.out}: --out: found {others[0]} in it, which no demo made; choose another")
         shutil.rmtree(config.out)
     logs = config.out / "logs"
     logs.mkdir(parents=True)

@@ -26,7 +26,7 @@ _MOST_MM = np.iinfo(np.uint16).max
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig(BatchConfig):
     """Estimate the depth of photographs: colours from near (red) to far (blue) with a scale, beside the photograph;
-    millimetres as a 16-bit PNG; a point cloud on request. A video gives a video."""
+    millimetres as a 16-bit PNG, which ends at 65.535 m; a point cloud on request. A video gives a video."""
 
     range_m: tuple[float, float] | None = None
     """Nearest and farthest distance of the colours, metres; None: of each photograph its own, of a video its first

@@ -1,6 +1,7 @@
 """What the demos draw around their maps: a legend of classes, a scale of metres, bars of probabilities."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ Pixels = npt.NDArray[np.uint8]  # [H,W,3] RGB
 Entry = tuple[str, tuple[int, int, int], float]  # name, colour, share 0..1
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _BAR, _TRACK = (70, 125, 190), (228, 228, 228)
+_FONTS = ("DejaVuSans.ttf", "Arial.ttf", "arial.ttf")  # of Linux, macOS and Windows
 _NARROWEST_PX = 160  # a smaller picture gets a margin, or its texts would not fit
 
 
@@ -86,9 +88,26 @@ def _widen(picture: Pixels) -> tuple[Pixels, ImageFont.FreeTypeFont, int]:
     margin = max(0, _NARROWEST_PX - picture.shape[1])
     if margin:
         picture = np.pad(picture, ((0, 0), (0, margin), (0, 0)), constant_values=_BACKGROUND[0])
-    font = ImageFont.load_default(size=max(10, min(picture.shape[:2]) // 32))
-    assert isinstance(font, ImageFont.FreeTypeFont)
+    font = _font(max(10, min(picture.shape[:2]) // 32))
     return picture, font, int(font.size * 1.6)
+
+
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    path = _font_path()
+    font = ImageFont.load_default(size=size_px) if path is None else ImageFont.truetype(path, size_px)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+@cache
+def _font_path() -> str | None:
+    """A font of the system: Pillow's own knows English letters only. None where there is none of them."""
+    for name in _FONTS:
+        try:
+            return str(ImageFont.truetype(name).path)
+        except OSError:
+            continue
+    return None
 
 
 def _fit(text: str, rest: str, font: ImageFont.FreeTypeFont, width_px: float) -> str:

@@ -27,21 +27,21 @@ class Input:
     name: str
 
 
-def find_inputs(arguments: Sequence[str], out: Path) -> tuple[list[Input], list[str]]:
-    """Everything that the arguments name, in their order, each file once; and one message for each useless argument.
+def find_inputs(arguments: Sequence[str], out: Path) -> tuple[list[Input], dict[str, str]]:
+    """Everything that the arguments name, in their order, each file once; and a message by each useless argument.
 
     A folder stands for the images in it and in its subfolders, a pattern (`*`, `?`, `[...]`, `**`) for the images and
     videos that match; both are sorted, and leave out hidden files and what lies in `out`.
     """
     inputs: list[Input] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     seen: set[str] = set()
     taken: set[str] = set()
     for argument in arguments:
         try:
             found = list(_expand(argument, out.resolve()))
         except ValueError as error:
-            problems.append(str(error))
+            problems[argument] = str(error)
             continue
         for source, kind, wanted in found:
             identity = source if kind == "camera" else str(Path(source).resolve())
@@ -61,6 +61,7 @@ def _expand(argument: str, out: Path) -> Iterator[tuple[str, Kind, str]]:
     elif path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _wanted(file, path, out, IMAGE_SUFFIXES)]
         if not files:
+            _refuse_results(argument, path, out)
             raise ValueError(f"{argument}: found no images in this folder, expected {', '.join(IMAGE_SUFFIXES)}")
         for file in files:
             yield str(file), "image", file.relative_to(path).with_suffix("").as_posix()
@@ -69,6 +70,7 @@ def _expand(argument: str, out: Path) -> Iterator[tuple[str, Kind, str]]:
         matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute ones too)
         files = [file for file in matches if _wanted(file, root, out, IMAGE_SUFFIXES + VIDEO_SUFFIXES)]
         if not files:
+            _refuse_results(argument, root, out)
             raise ValueError(f"{argument}: no image or video matches this pattern")
         for file in files:
             yield str(file), _kind(file), file.relative_to(root).with_suffix("").as_posix()
@@ -85,6 +87,11 @@ def _kind(path: Path) -> Kind:
 def _wanted(file: Path, root: Path, out: Path, suffixes: tuple[str, ...]) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
     return file.suffix.lower() in suffixes and not hidden and file.is_file() and out not in file.resolve().parents
+
+
+def _refuse_results(argument: str, folder: Path, out: Path) -> None:
+    if out in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"{argument}: lies in --out, whose pictures are taken for results; choose another --out")
 
 
 def _fixed_part(pattern: Path) -> Path:

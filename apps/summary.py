@@ -122,4 +122,5 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _shorten(path: str, length: int = 40) -> str:
+    path = path.encode("utf-8", "backslashreplace").decode()  # a name of another encoding cannot be printed
     return path if len(path) <= length else f"...{path[3 - length :]}"

@@ -70,10 +70,14 @@ def _read(cv2: Any, capture: Any) -> Iterator[Frame]:
 def staged_video(path: Path, rate: float) -> Iterator[Callable[[Frame], None]]:
     """A function that appends frames of one size to an MPEG-4 file; it is at `path` only once the block ends well.
 
+    Args:
+        rate: frames per second; rounded, since MPEG-4 counts time in at most 65535 parts of a second.
+
     Raises:
         ValueError: OpenCV is not there, or cannot write MPEG-4.
     """
     cv2 = import_opencv()
+    rate = round(rate, 3 if rate < 65 else 1)
     with staged_file(path) as staging:
         writers: list[Any] = []
 

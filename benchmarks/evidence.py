@@ -8,7 +8,7 @@ from typing import Any
 
 from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact
 from mobileclip_dense.contract.files import read_json
-from mobileclip_dense.contract.result import CPU_RUNTIME
+from mobileclip_dense.contract.result import CPU_RUNTIME, check_result
 
 # The figure by which runs of a task are compared: key in run.json, name, unit, whether larger is better.
 HEADLINE = {"segment": ("mIoU", "mIoU", "%", True), "depth": ("rmse", "RMSE", "m", False)}
@@ -32,11 +32,12 @@ class RunFiles:
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Everything found. `results` maps an artifact's hash to its latency file's contents, of this
-    machine's CPU."""
+    machine's CPU; `elsewhere` are the contents of those of other runtimes, browsers above all."""
 
     runs: list[RunFiles]
     artifacts: list[tuple[Path, Artifact]]
     results: dict[str, dict[str, Any]]
+    elsewhere: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
     """Read all three folders; runs that are not complete are left out, and named.
 
     Raises:
-        FileNotFoundError: a folder is missing or empty. ValueError: an artifact is damaged, or a file is not JSON.
+        FileNotFoundError: a folder is missing or empty. ValueError: an artifact is damaged, or a latency file is not
+            of the schema.
     """
     found_runs = []
     for folder in _entries(runs, "run folders"):
@@ -82,11 +84,16 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
         elif folder.is_dir():
             print(f"{folder}: left out, the run is not complete")
     found_artifacts = [(folder, load_artifact(folder)) for folder in _entries(artifacts, "artifact folders")]
-    contents = [read_json(path) for path in _entries(results, "result files") if path.suffix == ".json"]
+    contents = []
+    for path in _entries(results, "result files"):
+        if path.suffix == ".json" and "latency_ms_by_threads" in (value := read_json(path)):  # others: other benchmarks
+            check_result(value, path)
+            contents.append(value)
     return Evidence(
         runs=found_runs,
         artifacts=found_artifacts,
         results={value["artifact_sha256"]: value for value in contents if value["runtime"] == CPU_RUNTIME},
+        elsewhere=[value for value in contents if value["runtime"] != CPU_RUNTIME],
     )
 
 
@@ -156,13 +163,26 @@ def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def elsewhere_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one per result of another runtime for one of these very artifacts."""
+    names = {artifact_sha256(folder): artifact.name for folder, artifact in evidence.artifacts}
+    rows = [
+        [names[value["artifact_sha256"]], value["device"], value["runtime"], threads,
+         f"{latency['p50']:.2f} / {latency['p90']:.2f}", str(latency["num_runs"])]
+        for value in evidence.elsewhere
+        if value["artifact_sha256"] in names
+        for threads, latency in value["latency_ms_by_threads"].items()
+    ]  # fmt: skip
+    return ["artifact", "device", "runtime", "threads", "p50 / p90 ms", "runs"], rows
+
+
 def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
     """All figures with what they were measured with, for a result file that may be published: no path of a machine."""
     header, rows = table_rows(evidence)
     return {
         "runs": {run.folder.name: _published(run) for run in evidence.runs},
         "artifacts": {"header": header, "rows": rows},
-        "latencies": list(evidence.results.values()),
+        "latencies": [*evidence.results.values(), *evidence.elsewhere],
         "verdicts": [{**dataclasses.asdict(v), "supported": v.supported, "sentence": v.sentence()} for v in verdicts],
     }
 

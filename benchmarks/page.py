@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.accuracy import predict_at
-from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict, table_rows
+from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict, elsewhere_rows, table_rows
 from benchmarks.runtimes import OnnxModel
 from mobileclip_dense.contract.palette import colour_depth, overlay_classes
 from mobileclip_dense.contract.preprocess import load_image
@@ -43,6 +43,7 @@ def render_page(evidence: Evidence, verdicts: list[Verdict]) -> str:
         _verdict_section(verdicts),
         "<h2>Exported models</h2>",
         _table(*table_rows(evidence)),
+        *_elsewhere_section(evidence),
         "<h2>Training</h2>",
         _curves(evidence.runs),
         _table(*_run_rows(evidence.runs)),
@@ -56,6 +57,11 @@ def _verdict_section(verdicts: list[Verdict]) -> str:
         return "<p>No runs from scratch to compare the pretrained ones with.</p>"
     lines = [f"<p class='{'yes' if v.supported else 'no'}'>{html.escape(v.sentence())}</p>" for v in verdicts]
     return "<h2>Does CLIP pretraining help here?</h2>" + "".join(lines)
+
+
+def _elsewhere_section(evidence: Evidence) -> list[str]:
+    header, rows = elsewhere_rows(evidence)
+    return ["<h2>In browsers and other runtimes</h2>", _table(header, rows)] if rows else []
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -6,7 +6,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.evidence import Evidence, Verdict, compare_with_scratch, read_evidence, summary, table_rows
+from benchmarks.evidence import (
+    Evidence,
+    Verdict,
+    compare_with_scratch,
+    elsewhere_rows,
+    read_evidence,
+    summary,
+    table_rows,
+)
 from benchmarks.page import render_page
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
@@ -21,7 +29,7 @@ class ReportConfig:
     artifacts: Path = Path("artifacts")
     """Folder of artifact folders."""
     results: Path = Path("results")
-    """Folder of latency result files."""
+    """Folder of latency result files, of `benchmarks.latency` and of the page in a browser."""
     out: Path = Path("report.html")
     """The page to write; its figures go beside it, with the suffix .json."""
     force: bool = False
@@ -48,14 +56,18 @@ def report(config: ReportConfig) -> None:
 
 def print_tables(evidence: Evidence, verdicts: list[Verdict]) -> None:
     """The page's tables, for the terminal."""
-    header, rows = table_rows(evidence)
-    table = Table(title="exported models")
-    for name in header:
-        table.add_column(name, justify="left" if name == "artifact" else "right", no_wrap=name == "artifact")
-    for row in rows:
-        table.add_row(*row)
     console = Console(width=max(120, Console().width))
-    console.print(table)
+    for title, (header, rows) in (
+        ("exported models", table_rows(evidence)),
+        ("in browsers and other runtimes", elsewhere_rows(evidence)),
+    ):
+        table = Table(title=title)
+        for name in header:
+            table.add_column(name, justify="left" if name == "artifact" else "right", no_wrap=name == "artifact")
+        for row in rows:
+            table.add_row(*row)
+        if rows:
+            console.print(table)
     for verdict in verdicts:
         console.print(verdict.sentence(), highlight=False)
 

@@ -1,5 +1,6 @@
 """The page as a folder that any file host can serve: built by Vite, with artifacts and sample pictures beside it."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +12,10 @@ from mobileclip_dense.contract.preprocess import IMAGE_SUFFIXES
 HERE = Path(__file__).parent
 INDEX_SCHEMA_VERSION = 1
 _TASKS = ("segment", "depth", "embed-image", "embed-text")
-_NODE_MISSING = (
-    "{name}: not found; the page is built with Node.js 20.19 or newer: install it (Debian: apt-get install nodejs npm) "
-    "and try again"
+_OLDEST_NODE = (20, 19)  # as in package.json
+_NODE_NEEDED = (
+    "{name}: {found}; the page is built with Node.js 20.19 or newer: install it (Debian 13 or newer: apt-get install "
+    "nodejs npm; nodejs.org has it for others) and try again"
 )
 
 
@@ -39,14 +41,18 @@ def build_page(out: Path, artifacts: list[tuple[Path, Artifact]], samples: Path)
     """Write the page to the empty folder `out`.
 
     Raises:
-        FileNotFoundError: Node.js or the samples are missing. ValueError: npm or Vite failed; their words are shown.
+        FileNotFoundError: Node.js or the samples are missing. ValueError: Node.js is too old, or npm or Vite failed;
+            their words are shown.
     """
+    _require_node()
     _install_packages()
     _run(
         ["npm", "run", "--silent", "build", "--", "--outDir", str(out.resolve()), "--emptyOutDir", "--logLevel", "warn"]
     )
     for folder, artifact in artifacts:
-        shutil.copytree(folder, out / "models" / artifact.name, ignore=shutil.ignore_patterns(".*"))
+        # With the time of this build: to a browser that holds another artifact of that name, an older one is unchanged.
+        shutil.copytree(folder, out / "models" / artifact.name, ignore=shutil.ignore_patterns(".*"),
+                        copy_function=shutil.copyfile)  # fmt: skip
     write_json(out / "models" / "index.json", {"schema_version": INDEX_SCHEMA_VERSION,
                                                "artifacts": [_entry(*found) for found in artifacts]})  # fmt: skip
     pictures = sorted(path for path in samples.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -71,6 +77,16 @@ def _entry(folder: Path, artifact: Artifact) -> dict[str, object]:
     }
 
 
+def _require_node() -> None:
+    for name in ("node", "npm"):
+        if shutil.which(name) is None:
+            raise FileNotFoundError(_NODE_NEEDED.format(name=name, found="not found"))
+    found = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = re.match(r"v(\d+)\.(\d+)", found)
+    if version is None or tuple(map(int, version.groups())) < _OLDEST_NODE:
+        raise ValueError(_NODE_NEEDED.format(name="node", found=f"found {found or 'no version'}"))
+
+
 def _install_packages() -> None:
     """npm ci, unless the packages of this lock file are there."""
     lock, stamp = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
@@ -81,9 +97,6 @@ def _install_packages() -> None:
 
 
 def _run(command: list[str]) -> None:
-    for name in ("node", "npm"):
-        if shutil.which(name) is None:
-            raise FileNotFoundError(_NODE_MISSING.format(name=name))
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])

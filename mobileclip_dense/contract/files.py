@@ -52,9 +52,13 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside and rename; UTF-8, two-space indent, keys in the order given."""
+    """Write JSON aside and rename; UTF-8, two-space indent, keys in the order given.
+
+    What UTF-8 cannot say, which is in names of files of another encoding, is escaped, and read back as it was.
+    """
     with staged_file(path) as staging:
-        staging.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        staging.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> dict[str, Any]:

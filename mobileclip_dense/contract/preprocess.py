@@ -5,9 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_ORIENTATION = 0x0112  # the tag of EXIF 2.32, 4.6.4
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +42,9 @@ def load_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             image.load()
-            mode, upright = image.mode, ImageOps.exif_transpose(image)
+            # ImageOps.exif_transpose also writes the other tags anew, and fails for a camera that wrote one wrongly.
+            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+            mode, upright = image.mode, image if turn is None else image.transpose(turn)
     except Image.DecompressionBombError:
         raise ValueError(f"{path}: image: found more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}, which is taken "
                          f"for an attack; scale it down first") from None  # fmt: skip

@@ -17,7 +17,7 @@ import apps.batch
 from apps.depth import DepthConfig, depth, in_millimetres
 from apps.inputs import find_inputs
 from apps.segment import SegmentConfig, segment
-from apps.video import open_frames
+from apps.video import open_frames, staged_video
 from benchmarks.accuracy import predict_at
 from benchmarks.demo_throughput import ThroughputConfig, measure_throughput
 from benchmarks.runtimes import OnnxModel, load_onnx_artifact
@@ -162,6 +162,13 @@ def test_without_any_usable_input_nothing_is_written(line: Line, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_the_place_of_the_folder_of_results_is_named(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match=r"--out: found .*out, which is no folder"):
+        segment(config(line, tmp_path / "out", line.photo))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_an_artifact_for_another_task_or_runtime_is_refused(line: Line, tmp_path: Path) -> None:
     for kind, message in (("fp32.onnx", "task: found depth, expected segment; try apps.depth"),
                           ("fp16.coreml", "runtime: found coreml, expected onnx")):  # fmt: skip
@@ -302,6 +309,36 @@ def test_a_camera_runs_until_q_or_control_c_or_the_last_frame(
             record = segment(config(line, tmp_path / name, "camera:0", **settings))
         assert record["num_frames"] == expected
         assert expected <= len(read_video(tmp_path / name / "camera-0-segment.mp4")[0]) <= expected + 2
+
+
+def test_a_camera_that_stops_giving_frames_is_named_and_what_it_gave_is_kept(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unplugged(FakeCamera):
+        left = 3
+
+        def read(self) -> tuple[bool, npt.NDArray[np.uint8]]:
+            self.left -= 1
+            return self.left >= 0, frames(1)[0]
+
+    monkeypatch.setattr(cv2, "VideoCapture", Unplugged)
+    monkeypatch.setattr(apps.batch, "show", lambda *_: True)
+    with pytest.raises(ValueError, match="1 of 1 inputs could not be used"):
+        segment(config(line, tmp_path, "camera:0"))
+    summary = json.loads((tmp_path / "segment-summary.json").read_text())
+    assert "gave 3 frames and then no more; was it unplugged?" in summary["failures"][0]["error"]
+    monkeypatch.undo()
+    assert len(read_video(tmp_path / "camera-0-segment.mp4")[0]) == 3
+
+
+def test_a_video_may_have_any_rate(tmp_path: Path) -> None:
+    for rate, expected in ((23.976, 23.976), (77.1234, 77.1), (239.5208, 239.5), (998.123, 998.1)):
+        path = tmp_path / f"{rate}.mp4"
+        with staged_video(path, rate) as append:
+            for frame in frames(2):
+                append(frame)
+        drawn, found = read_video(path)
+        assert (len(drawn), found) == (2, pytest.approx(expected))
 
 
 def test_without_opencv_a_video_is_refused_and_photographs_are_drawn(

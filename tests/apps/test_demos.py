@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.demo import steps
+from apps.demo import DemoConfig, demo, steps
 from apps.depth import DepthConfig, depth
 from apps.segment import SegmentConfig, segment
 from benchmarks.evidence import RunFiles, compare_with_scratch
@@ -78,12 +78,19 @@ def test_latency_writes_a_result_that_names_its_artifact(line: Line, tmp_path: P
 def test_the_report_is_one_page_with_every_artifact(line: Line, tmp_path: Path) -> None:
     artifacts = line.root / "artifacts"
     run_module("benchmarks.latency", line.artifact("depth", "fp32.onnx"), "--runs", 3, "--out", tmp_path / "results")
+    (measured,) = (tmp_path / "results").iterdir()
+    phone = {**json.loads(measured.read_text()), "device": "chrome-156-android-8-cores",
+             "runtime": "onnxruntime-web wasm", "peak_memory_mb": None}  # fmt: skip
+    (tmp_path / "results" / "phone.json").write_text(json.dumps(phone))
+    (tmp_path / "results" / "demo-throughput.json").write_text("{}")  # what another benchmark writes there
     done = run_module("benchmarks.report", "--runs", line.root / "runs", "--artifacts", artifacts, "--results",
                       tmp_path / "results", "--out", tmp_path / "report.html")  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     for folder in artifacts.iterdir():
         assert folder.name in page
         assert folder.name in done.stdout.replace("\n", "")
+    for text in (page, done.stdout):
+        assert "chrome-156-android-8-cores" in text
     assert page.count("data:image/png;base64,") >= 1 + 2 * 6  # curves, and six examples of each task
     assert "http" not in page.replace("http-equiv", "")
 
@@ -107,6 +114,17 @@ def test_the_verdict_needs_more_than_seed_noise(pretrained: tuple[float, float],
 def test_one_seed_proves_nothing() -> None:
     (verdict,) = compare_with_scratch([run_files(0, "clip", 30.0), run_files(0, None, 20.0)])
     assert "not testable" in verdict.sentence()
+
+
+def test_the_demo_replaces_no_folder_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileExistsError, match="found runs in it, which no demo made"):
+        demo(DemoConfig(out=tmp_path))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"found thesis\.tex in it, which no demo made"):
+        demo(DemoConfig(out=tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
 def test_the_demo_orders_its_steps_as_they_depend_on_each_other(tmp_path: Path) -> None:

@@ -38,6 +38,16 @@ def test_results_lying_within_the_folder_are_not_taken_for_inputs(tmp_path: Path
     assert names([f"{tmp_path}/**/a*"], tmp_path / "pictures") == ["a"]
 
 
+def test_inputs_that_lie_where_results_go_are_refused_as_that(tmp_path: Path) -> None:
+    touch(tmp_path / "in" / "a.jpg")
+    arguments = [str(tmp_path / "in"), f"{tmp_path}/in/*.jpg"]
+    for out in (tmp_path, tmp_path / "in"):
+        inputs, problems = find_inputs(arguments, out)
+        assert not inputs
+        assert list(problems) == arguments
+        assert all("lies in --out" in problem for problem in problems.values())
+
+
 def test_no_two_inputs_share_a_name_and_no_file_comes_twice(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/A.jpg", "y/a-2.jpg")))
     arguments = [str(tmp_path / "x"), str(tmp_path / "x" / "a.jpg"), str(tmp_path / "y" / "A.jpg"),
@@ -66,7 +76,8 @@ def test_an_argument_that_stands_for_nothing_is_named_and_the_others_stay(
 ) -> None:
     (tmp_path / "empty").mkdir()
     touch(tmp_path / "photo.png")
-    inputs, problems = find_inputs([argument.format(tmp_path), str(tmp_path / "photo.png"), "camera:3"], tmp_path)
+    inputs, problems = find_inputs([argument.format(tmp_path), str(tmp_path / "photo.png"), "camera:3"],
+                                   tmp_path / "out")  # fmt: skip
     assert [one.name for one in inputs] == ["photo", "camera-3"]
     assert len(problems) == 1
-    assert words in problems[0]
+    assert words in problems[argument.format(tmp_path)]

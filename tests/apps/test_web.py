@@ -7,7 +7,11 @@ import base64
 import copy
 import io
 import json
+import os
+import shutil
+import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +48,23 @@ def test_onnx_artifacts_are_bundled_fp32_first(line: Line) -> None:
     assert found == [("segment", "fp32"), ("segment", "int8"), ("depth", "fp32")]
 
 
+def test_what_is_bundled_is_newer_than_what_was_bundled_before(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server answers "not modified" to a browser that holds a newer file of the same name."""
+    artifact = tmp_path / "artifacts" / "a.onnx"
+    shutil.copytree(line.artifact("segment", "fp32.onnx"), artifact)
+    os.utime(artifact / "model.onnx", (1e9, 1e9))
+    monkeypatch.setattr(build, "_require_node", lambda: None)
+    monkeypatch.setattr(build, "_install_packages", lambda: None)
+    monkeypatch.setattr(build, "_run", lambda command: (tmp_path / "site").mkdir())
+    began = time.time() - 2  # file systems round
+    build.build_page(tmp_path / "site", read_artifacts(artifact.parent), build.HERE / "samples")
+    (bundled,) = (tmp_path / "site" / "models").glob("*/model.onnx")
+    assert bundled.stat().st_mtime >= began
+    assert bundled.read_bytes() == (artifact / "model.onnx").read_bytes()
+
+
 def test_without_artifacts_it_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="found no ONNX artifact; run `make demo` first"):
         web(WebConfig(artifacts=tmp_path / "nowhere"))
@@ -52,6 +73,16 @@ def test_without_artifacts_it_says_how_to_make_them(tmp_path: Path) -> None:
 def test_without_node_it_says_what_to_install(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"node: not found; the page is built with Node\.js"):
+        web(WebConfig(artifacts=line.root / "artifacts", build_only=tmp_path / "site"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_is_too_old_is_named(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda name: name)
+    monkeypatch.setattr(
+        build.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, stdout="v18.20.4\n")
+    )
+    with pytest.raises(ValueError, match=r"node: found v18\.20\.4; the page is built with Node\.js 20\.19 or newer"):
         web(WebConfig(artifacts=line.root / "artifacts", build_only=tmp_path / "site"))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,10 @@
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from mobileclip_dense.contract.files import staged_file, staged_folder
+from mobileclip_dense.contract.files import read_json, staged_file, staged_folder, write_json
 from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
 from mobileclip_dense.contract.palette import class_palette, colour_depth, overlay_classes
 from mobileclip_dense.contract.preprocess import load_image, resize_image, unit_planes
@@ -43,12 +45,28 @@ def test_preprocessing_is_what_torchvision_computes() -> None:
     np.testing.assert_allclose(found[0], expected.numpy(), atol=1e-6)
 
 
-def test_exif_orientation_is_applied(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    pixels = np.zeros((20, 30, 3), np.uint8)
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_exif_orientation_is_applied_as_pillow_does(tmp_path, orientation: int) -> None:  # type: ignore[no-untyped-def]
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
-    assert load_image(tmp_path / "turned.jpg").shape == (30, 20, 3)
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(load_image(tmp_path / "turned.png"), expected)
+    assert expected.shape == ((30, 20, 3) if 5 <= orientation <= 8 else (20, 30, 3))
+
+
+def test_a_photograph_is_turned_whatever_its_camera_wrote_beside(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "the maker"
+    data = io.BytesIO()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(data, "JPEG", exif=exif)
+    # The maker's name as a rational number, which a name is not: type 2, text, becomes type 5.
+    wrong = data.getvalue().replace(b"\x01\x0f\x00\x02\x00\x00\x00\x0a", b"\x01\x0f\x00\x05\x00\x00\x00\x01")
+    assert wrong != data.getvalue()
+    (tmp_path / "odd.jpg").write_bytes(wrong)
+    assert load_image(tmp_path / "odd.jpg").shape == (30, 20, 3)
 
 
 def test_palette_colours_are_distinct_and_do_not_depend_on_their_number() -> None:
@@ -68,6 +86,13 @@ def test_depth_colours_run_from_red_to_blue_and_black_is_no_reading() -> None:
     assert near[0] > near[2]
     assert far[2] > far[0]
     assert not none.any()
+
+
+def test_a_name_that_is_not_utf_8_is_written_and_read_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    value = {"name": "caf\udce9 \\ 犬.jpg"}  # as Python reads a file name of Latin-1
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert "犬" in (tmp_path / "x.json").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_writer_leaves_nothing(tmp_path) -> None:  # type: ignore[no-untyped-def]

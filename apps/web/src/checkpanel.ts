@@ -18,11 +18,11 @@ export function startCheckPanel(current: () => Loaded | null): void {
   button.addEventListener("click", async () => {
     button.disabled = true;
     clearFailure();
+    const loaded = current();
     try {
-      await run(current());
+      await run(loaded, () => current() === loaded);
     } catch (error) {
-      box.replaceChildren();
-      showFailure(error);
+      if (current() === loaded) showFailure(error);
     }
     hideBusy();
     button.disabled = false;
@@ -35,15 +35,18 @@ export function clearCheck(): void {
   link.hidden = true;
 }
 
-async function run(loaded: Loaded | null): Promise<void> {
+/** Figures of a model that is not `shown` any more are dropped. */
+async function run(loaded: Loaded | null, shown: () => boolean): Promise<void> {
   if (!loaded) throw new Failure("There is no model to check yet.");
   const runs = Math.max(1, Math.min(10_000, Math.round(byId<HTMLInputElement>("runs").valueAsNumber || 50)));
   const { name } = loaded.artifact;
   clearCheck();
   showBusy("Comparing with PyTorch…");
   const report = await ask("check", { name });
+  if (!shown()) return;
   const progress = (_: string, done: number, total: number) => showBusy("Measuring…", done, total);
   const { latency, runtimeVersion } = await ask("time", { name, runs }, { report: progress });
+  if (!shown()) return;
   box.replaceChildren(...show(report, latency, runs));
   announce(report.passed ? "Self-check passed" : "Self-check failed");
   const result = resultFile(loaded, latency, runtimeVersion, navigator.userAgent, navigator.hardwareConcurrency);

@@ -18,7 +18,12 @@ export async function download(url: string, total: number, progress: Progress): 
   const bytes = reserve(total, name);
   let received = 0;
   const reader = response.body.getReader();
-  for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+  const read = () =>
+    reader.read().catch(() => {
+      const part = `${megabytes(received)} of ${megabytes(total)}`;
+      throw new Failure(`${name}: the connection was lost after ${part}. Reload the page to try again.`);
+    });
+  for (let chunk = await read(); !chunk.done; chunk = await read()) {
     if (received + chunk.value.length > total) throw altered(name, `more than ${total} bytes`, `${total} bytes`);
     bytes.set(chunk.value, received);
     received += chunk.value.length;

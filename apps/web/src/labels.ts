@@ -34,7 +34,7 @@ export function startLabels(changed: () => void): void {
 export async function embedLabels(text: Loaded): Promise<LabelSet> {
   const labels = [...new Set(labelBox.value.split("\n").map((line) => line.trim()))].filter((line) => line !== "");
   const template = templateBox.value.includes("{}") ? templateBox.value : `${templateBox.value} {}`;
-  const texts = labels.map((label) => template.replace("{}", label));
+  const texts = labels.map((label) => template.replaceAll("{}", () => label));
   const report = (_: string, done: number, total: number) => showBusy("Reading the labels…", done, total);
   const embeddings = await ask("embed", { name: text.artifact.name, texts }, { report });
   return { labels, embeddings, logitScale: text.artifact.logit_scale ?? 100 };

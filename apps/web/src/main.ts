@@ -34,7 +34,9 @@ let labelSet: LabelSet | null = null;
 let prediction: Prediction | null = null;
 let highlighted: number | null = null;
 let caption = "";
-let generation = 0; // counts what the user asked for, so that a late answer to an earlier wish is dropped
+// Counts what the user asked for, so that a late answer to an earlier wish is dropped. A picture or the camera does not
+// replace a model that is still loading.
+const wishes = { model: 0, picture: 0 };
 
 /** ?provider=wasm or webgpu overrides the choice, to compare them. */
 function wantedProvider(): Provider | null {
@@ -49,10 +51,10 @@ async function load(entry: IndexEntry): Promise<Loaded> {
   return answer;
 }
 
-/** Run `action`; what it throws is shown unless the user has asked for something else by then. */
-async function guarded(action: (current: () => boolean) => Promise<void>): Promise<void> {
-  const mine = ++generation;
-  const current = () => mine === generation;
+/** Run `action`; what it throws is shown unless the user has asked for another model or picture by then. */
+async function guarded(wish: keyof typeof wishes, action: (current: () => boolean) => Promise<void>): Promise<void> {
+  const mine = ++wishes[wish];
+  const current = () => mine === wishes[wish];
   clearFailure();
   try {
     await action(current);
@@ -89,11 +91,12 @@ function chooseModel(): Promise<void> {
   labelSet = null;
   clearCheck();
   byId("model-about").textContent = "";
-  return guarded(async (current) => {
+  return guarded("model", async (current) => {
     const entry = entries.find(({ name }) => name === modelBox.value);
     if (!entry) throw missing();
     const tower = task === "zero-shot" ? textTower(entry) : null;
     await ask("keep", { names: [entry.name, ...(tower ? [tower.name] : [])] });
+    if (!current()) return;
     const answer = await load(entry);
     if (!current()) return;
     const labels = tower ? await embedLabels(await load(tower)) : null;
@@ -106,7 +109,7 @@ function chooseModel(): Promise<void> {
       `${precision}, ${(num_parameters / 1e6).toFixed(2)} M parameters, ${size}; from run ${parent.run}`;
     showModelSpeed(answer);
     announce(`${entry.name} is ready`);
-    if (stage.hasPicture() && !cameraRuns()) await predict(current);
+    if (stage.hasPicture() && !cameraRuns()) await predict();
   });
 }
 
@@ -125,16 +128,19 @@ function textTower(image: IndexEntry): IndexEntry {
   );
 }
 
-async function predict(current: () => boolean): Promise<void> {
-  const model = loaded;
+async function predict(): Promise<void> {
+  const [model, picture] = [loaded, wishes.picture];
   const bitmap = await stage.grabPicture();
-  if (!model || model !== loaded) return; // another model was chosen
+  if (!model || model !== loaded) {
+    bitmap.close(); // another model was chosen
+    return;
+  }
   const slow = cameraRuns() ? 0 : window.setTimeout(() => showBusy("Computing…"), SLOW_MS);
   const answer = await ask("predict", { name: model.artifact.name, bitmap }, { transfer: [bitmap] }).finally(() => {
     clearTimeout(slow);
     if (slow) hideBusy();
   });
-  if (!current() || model !== loaded) return;
+  if (model !== loaded || picture !== wishes.picture) return;
   prediction = answer;
   addRun(answer.timing);
   draw();
@@ -174,17 +180,19 @@ function draw(): void {
 
 function takePicture(promise: Promise<Picture>): void {
   leaveCamera();
-  void guarded(async (current) => {
+  void guarded("picture", async (current) => {
     const { name, bitmap, notice } = await promise;
-    if (!current()) return;
+    if (!current()) {
+      bitmap.close();
+      return;
+    }
     stage.showPicture(bitmap, bitmap.width, bitmap.height, false);
     caption = `${name}, ${bitmap.width} × ${bitmap.height}`;
     bitmap.close();
     byId("caption").textContent = notice ? `${caption}. ${notice}` : caption;
     byId("photo").setAttribute("aria-label", caption);
-    if (loaded) await predict(current);
-    else if (modelBox.value) await chooseModel();
-    else throw missing();
+    if (loaded) await predict();
+    else await chooseModel();
     if (current()) announce(`${name}: done`);
   });
 }
@@ -194,18 +202,23 @@ async function toggleCamera(): Promise<void> {
     leaveCamera();
     return;
   }
-  await guarded(async () => {
-    await startCamera();
-    cameraButton.setAttribute("aria-pressed", "true");
-    cameraButton.textContent = "Stop camera";
-    pressSample(null);
-    await eachFrame(async (video) => {
-      stage.showPicture(video, video.videoWidth, video.videoHeight, true);
-      byId("caption").textContent = `camera, ${video.videoWidth} × ${video.videoHeight}`;
-      if (loaded) await predict(cameraRuns);
-    }, showRate);
+  await guarded("picture", async (current) => {
+    try {
+      if (!(await startCamera(current))) return;
+      cameraButton.setAttribute("aria-pressed", "true");
+      cameraButton.textContent = "Stop camera";
+      pressSample(null);
+      byId("photo").setAttribute("aria-label", "camera");
+      if (!loaded) void chooseModel(); // loading it may have failed
+      await eachFrame(async (video) => {
+        stage.showPicture(video, video.videoWidth, video.videoHeight, true);
+        byId("caption").textContent = `camera, ${video.videoWidth} × ${video.videoHeight}`;
+        if (loaded) await predict();
+      }, showRate);
+    } finally {
+      if (current()) leaveCamera();
+    }
   });
-  if (byId("alert").hidden === false) leaveCamera();
 }
 
 function leaveCamera(): void {
@@ -216,11 +229,14 @@ function leaveCamera(): void {
 }
 
 async function changeLabels(): Promise<void> {
+  if (task !== "zero-shot") return;
   const entry = entries.find(({ name }) => name === modelBox.value);
-  if (task !== "zero-shot" || !entry || !loaded) return;
-  await guarded(async () => {
-    labelSet = await embedLabels(await load(textTower(entry)));
+  if (!entry || !loaded) return chooseModel(); // the labels as they were may be on their way
+  await guarded("model", async (current) => {
+    const labels = await embedLabels(await load(textTower(entry)));
     hideBusy();
+    if (!current()) return;
+    labelSet = labels;
     draw();
   });
 }

@@ -40,12 +40,21 @@ export function resultFile(
   };
 }
 
+// The first that fits: most browsers also name those they descend from, Android names Linux, and an iPhone a Mac.
+const BROWSERS: readonly [string, RegExp][] = [
+  ["edge", /Edg(?:A|iOS)?\/(\d+)/],
+  ["firefox", /(?:Firefox|FxiOS)\/(\d+)/],
+  ["headless-chrome", /HeadlessChrome\/(\d+)/],
+  ["chrome", /(?:Chrome|CriOS)\/(\d+)/],
+  ["safari", /Version\/(\d+).* Safari\//],
+];
+const SYSTEMS = ["Android", "iPhone", "iPad", "CrOS", "Windows", "Mac OS X", "Linux"];
+
 /** Browser, system and cores as a part of a file name, e.g. chrome-156-linux-2-cores. */
 export function deviceName(userAgent: string, cores: number): string {
-  const browser = /(Edg|Firefox|HeadlessChrome|Chrome)\/(\d+)/.exec(userAgent) ?? /(Safari)\/(\d+)/.exec(userAgent);
-  const system = /Android|iPhone|iPad|Windows|Mac OS X|Linux/.exec(userAgent)?.[0] ?? "unknown";
-  const parts = [browser?.[1] ?? "browser", browser?.[2] ?? "", system, `${cores} cores`];
-  return parts
+  const [browser, version] = BROWSERS.find(([, pattern]) => pattern.test(userAgent)) ?? ["browser", /$^/];
+  const system = SYSTEMS.find((name) => userAgent.includes(name)) ?? "unknown";
+  return [browser, version.exec(userAgent)?.[1] ?? "", system, `${cores} cores`]
     .join("-")
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "-");

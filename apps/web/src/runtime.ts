@@ -39,7 +39,7 @@ async function hasGpu(): Promise<boolean> {
   const { gpu } = navigator;
   if (!gpu) return false;
   const adapter = await gpu.requestAdapter().catch(() => null);
-  return adapter !== null && !adapter.info.isFallbackAdapter; // a GPU emulated on the CPU is slower than WebAssembly
+  return adapter !== null && !adapter.info?.isFallbackAdapter; // older browsers do not tell; a GPU emulated on the CPU is slower than WebAssembly
 }
 
 /** A session on the first provider that takes the model. Throws a Failure if none has the memory for it. */

@@ -56,7 +56,9 @@ test.each(PHOTOGRAPHS)("the labels of %s have Python's probabilities", async (na
   }, expected.labels.length);
   const found = Object.fromEntries((await answers.jsonValue()) as [string, string][]);
   for (const [at, label] of expected.labels.entries()) {
-    expect(Number.parseFloat(found[label]!) / 100).toBeCloseTo(expected[name]!.probabilities[at]!, 2);
+    // Towers of a few steps of training give all labels nearly the same: shown are tenths of a percent, and they count.
+    const error = Number.parseFloat(found[label]!) / 100 - expected[name]!.probabilities[at]!;
+    expect(Math.abs(error)).toBeLessThan(6e-4);
   }
 });
 

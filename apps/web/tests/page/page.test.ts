@@ -130,6 +130,57 @@ test("the camera runs until it is stopped, through a change of task", async () =
   expect(await page.locator("#alert").isHidden()).toBe(true);
 });
 
+test("a camera started twice, while the model loads, runs once, gets the model, and says when it is unplugged", async () => {
+  page = await browser.newPage();
+  await page.addInitScript(() => {
+    const streams: MediaStream[] = [];
+    Object.assign(window, { streams });
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (form) => {
+      const stream = await ask(form);
+      streams.push(stream);
+      await new Promise((go) => setTimeout(go, 500)); // the user thinks about it
+      return stream;
+    };
+  });
+  let answer = () => {};
+  const asked = new Promise<void>((resolve) => {
+    void page.context().route("**/model.onnx", async (route) => {
+      resolve();
+      await new Promise<void>((go) => {
+        answer = go;
+      });
+      await route.continue();
+    });
+  });
+  await openPage(page, inject("served"));
+  await asked;
+  await page.dblclick("#camera");
+  await page.waitForFunction(() => document.querySelector("#caption")!.textContent!.startsWith("camera"));
+  await nextPrediction(page, async () => answer());
+  const running = await page.evaluate(() => {
+    const { streams } = window as unknown as { streams: MediaStream[] };
+    const live = streams.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === "live");
+    for (const track of live) track.stop(); // as if it were unplugged
+    return [streams.length, live.length];
+  });
+  expect(running).toEqual([2, 1]);
+  await page.waitForSelector("#alert", { state: "visible" });
+  expect(await text("alert")).toContain("Was it unplugged?");
+  expect(await text("camera")).toBe("Camera");
+});
+
+test("figures of a model are not shown beside another", async () => {
+  await open();
+  await page.click("#check summary");
+  await page.fill("#runs", "50");
+  await page.click("#check-run");
+  await nextPrediction(page, () => chooseTask(page, "depth"));
+  await page.waitForFunction(() => !document.querySelector<HTMLButtonElement>("#check-run")!.disabled);
+  expect(await text("check-result")).toBe("");
+  expect(await page.locator("#alert").isHidden()).toBe(true);
+});
+
 test("the self-check passes, and the result file is one of the project", async () => {
   await open();
   await page.click("#check summary");
@@ -162,6 +213,15 @@ test("on a plain file host it runs in one thread and says why", async () => {
   expect(speed).toContain("page not isolated");
   expect(speed).toMatch(/Threads\s+1\n/);
   await nextPrediction(page, () => drop(page, "wide.png"));
+  // There too the worker, which holds the pictures, can send them nowhere.
+  const refused = page.workers()[0]!.evaluate(async () => {
+    const violation = new Promise<string>((resolve) => {
+      self.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective), { once: true });
+    });
+    const sent = fetch("http://127.0.0.2:9/", { method: "POST", body: "picture", mode: "no-cors" });
+    return Promise.race([violation, sent.catch((error) => new Promise((go) => setTimeout(go, 2000, String(error))))]);
+  });
+  expect(await refused).toBe("connect-src");
 });
 
 const LOOKS = [1440, 390].flatMap((width) => (["light", "dark"] as const).map((scheme) => ({ width, scheme })));
@@ -196,6 +256,8 @@ test("every control has a name, and Tab reaches it", async () => {
       .map((one) => one.outerHTML),
   );
   expect(nameless).toEqual([]);
+  expect(await page.getByRole("img", { name: /^\S+\.jpg, \d+ × \d+$/ }).count()).toBe(1);
+  expect(await page.getByRole("group", { name: "Reading point" }).count()).toBe(1);
 });
 
 test("the page without models and runtime weighs less than 1.5 MB", () => {
