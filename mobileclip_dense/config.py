@@ -55,7 +55,8 @@ class PretrainConfig:
 
     data: tuple[str, ...]
     """Sources of webdataset shards, each a folder with train/*.tar, or a path or URL with a brace range such as
-    https://host/{00000..00127}.tar. Samples as img2dataset, DataCompDR, `scenes` and `reinforce` write them."""
+    https://host/{00000..00127}.tar. Samples as img2dataset, DataCompDR, `scenes` and `reinforce` write them;
+    where one has synthetic captions (syn.json), plain CLIP reads those instead of its txt."""
     out: Path
     """Run folder; the same command resumes it if it was interrupted."""
     data_weights: tuple[float, ...] = ()

@@ -15,10 +15,13 @@ from mobileclip_dense.models.clip import Tokenizer, build_transform
 
 
 def recall_at(similarity: torch.Tensor, k: int) -> float:
-    """Share of rows [N,N] whose own column is among the k largest, in percent."""
+    """Share of rows [N,N] whose own column is among the k largest, in percent.
+
+    Columns that tie with it share the places that are left: a model that tells nothing apart gets k/N.
+    """
     own = similarity.diag()[:, None]
-    rank = (similarity > own).sum(dim=1)
-    return float((rank < k).float().mean() * 100)
+    larger, equal = (similarity > own).sum(dim=1), (similarity == own).sum(dim=1)  # equal counts the own one too
+    return float(((k - larger) / equal).clamp(0, 1).mean() * 100)
 
 
 @torch.inference_mode()

@@ -21,6 +21,13 @@ def test_recall_on_a_case_worked_out_by_hand() -> None:
     assert recall_at(similarity.T, 2) == 100
 
 
+def test_a_collapsed_model_finds_its_pairs_as_often_as_chance() -> None:
+    assert recall_at(torch.full((8, 8), 0.5), 1) == pytest.approx(100 / 8)
+    assert recall_at(torch.full((8, 8), 0.5), 5) == pytest.approx(500 / 8)
+    twins = torch.tensor([[0.9, 0.9, 0.1], [0.9, 0.9, 0.1], [0.0, 0.0, 1.0]])  # one caption for two images
+    assert recall_at(twins, 1) == pytest.approx(200 / 3)
+
+
 class Numbered(torch.nn.Module):
     """Embeds each image as the next corner of a space, and each caption `picture N` as corner N."""
 
