@@ -70,6 +70,22 @@ def test_the_measured_figures_are_those_of_their_files() -> None:
     assert f"mIoU {result('camvid-mci0.json')['runs']['segment-mci0']['metrics']['mIoU']:.2f} %" in text
 
 
+def test_the_figures_of_pretraining_are_those_of_their_files() -> None:
+    text = " ".join(README.split())
+    rival, path = result("training-rival-mci0.json"), result("data-path.json")
+    seconds = rival["s_per_step_median"]
+    assert f"loading included: {seconds['ours']:.2f} s, with open_clip's own trainer" in text
+    assert f"{seconds['open_clip']:.2f} s: {rival['ours_against_open_clip']:.2f}x as fast" in text
+    assert f"{path['speedup']:.2f}x the plain way ({path['samples_per_s']['plain']:.0f})" in text
+    assert f"`reinforce` reaches {result('reinforce-vitb32.json')['share_of_teachers_percent']:.0f} %" in text
+    for row in result("training-memory-mci2.json")["rows"]:
+        pace, peak = row["pairs_per_s"], row["peak_memory_mb"] / 1e3
+        assert f"| {row['batch_size']} | {row['way']} | {pace:.2f} | {peak:.1f} |" in README
+    demo = result("demo-throughput-mci2.json")
+    assert f"takes {demo['model_share_percent']:.0f} % of the demo's time" in text
+    assert f"and {demo['model_alone_share_percent']:.0f} % of it measured by itself" in text
+
+
 def test_the_figures_of_the_exports_are_those_of_their_files() -> None:
     text = " ".join(README.split())
     rivals = result("onnx-rivals-mci2.json")
