@@ -81,6 +81,10 @@ def test_the_figures_of_pretraining_are_those_of_their_files() -> None:
     for row in result("training-memory-mci2.json")["rows"]:
         pace, peak = row["pairs_per_s"], row["peak_memory_mb"] / 1e3
         assert f"| {row['batch_size']} | {row['way']} | {pace:.2f} | {peak:.1f} |" in README
+    plain, taught = result("demo.json")["runs"], result("reinforced-nano.json")["runs"]
+    for run in (plain["clip"], taught["clip-taught"], taught["clip-two"]):
+        recall, zeroshot = run["metrics"]["image_to_text_recall_at_1"], run["metrics"]["zeroshot_top1"]
+        assert f"recall@1 {recall:.1f} %, zero-shot {zeroshot:.1f} %" in text
     demo = result("demo-throughput-mci2.json")
     assert f"takes {demo['model_share_percent']:.0f} % of the demo's time" in text
     assert f"and {demo['model_alone_share_percent']:.0f} % of it measured by itself" in text
