@@ -38,6 +38,7 @@ from mobileclip_dense.data.reinforced import Reinforcement, read_augmentations, 
 from mobileclip_dense.data.samples import read_image
 from mobileclip_dense.data.shards import list_shards, read_samples
 from mobileclip_dense.data.stream import CaptionStream
+from mobileclip_dense.data.tar import add_sample
 from mobileclip_dense.models.clip import Tokenizer, build_clip
 
 _NUM_AUGMENTATIONS, _WIDTH, _TEACHERS = 30, 1536, 2  # DataCompDR-12M
@@ -83,7 +84,7 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
     ours = iter(
         CaptionStream(
             [shards], tokenizer, image_size_px=config.image_size_px, batch_size=config.batch_size, seed=config.seed,
-            use_reinforcement=True, shuffle_block=config.batch_size,
+            use_reinforcement=True, crop_scale_min=1.0, shuffle_block=config.batch_size, max_bad_share=0.0,
         )
     )  # fmt: skip
     plain = plain_batches(shards, tokenizer, config)
@@ -96,20 +97,7 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
         "image_size_px": config.image_size_px,
         "batch_size": config.batch_size,
         "batches": config.batches,
-        "versions": {
-            name: version(name)
-            for name in (
-                "torch",
-                "torchvision",
-                "webdataset",
-                "pillow",
-                "simplejpeg",
-                "opencv-python",
-                "numba",
-                "numpy",
-            )
-        }
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
         "samples_per_s": rates,
         "ms_per_sample": {name: 1e3 / rate for name, rate in rates.items()},
         "speedup": rates["ours"] / rates["plain"],
@@ -196,10 +184,7 @@ def write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
                 synthetic_captions=tuple(example.synthetic_captions),
             )
             members = {"jpg": example.jpeg, "txt": example.caption.encode()}
-            for suffix, data in (members | write_reinforcement(reinforcement, storage="bf16")).items():
-                info = tarfile.TarInfo(f"{index:09d}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+            add_sample(tar, f"{index:09d}", members | write_reinforcement(reinforcement, storage="bf16"))
 
 
 if __name__ == "__main__":

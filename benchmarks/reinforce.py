@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.latency import device_name
+from benchmarks.compute_device import compute_device_name
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import refuse_existing, write_json
@@ -156,7 +156,7 @@ def _record(
         "num_workers": num_workers,
         "num_captions": num_texts,
         "image_size_px": [teacher.image_size_px for teacher in workshop.teachers],
-        "device": torch.cuda.get_device_name() if cuda else device_name(),
+        "device": compute_device_name(),
         "precision": "bf16" if cuda else "fp32",
         "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm", "pillow")}
         | {"python": platform.python_version()},

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.latency import device_name, peak_resident_mb
+from benchmarks.compute_device import compute_device_name
+from benchmarks.latency import peak_resident_mb
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.files import refuse_existing, write_json
@@ -77,7 +78,7 @@ def measure_table(config: TrainingMemoryConfig) -> None:
     on_gpu = torch.cuda.is_available()
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "precision", "steps")},
-        "device": torch.cuda.get_device_name() if on_gpu else device_name(),
+        "device": compute_device_name(),
         "memory": "allocated on the GPU" if on_gpu else "resident",
         "seed": 0,
         "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.latency import device_name
+from benchmarks.compute_device import compute_device_name
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.data.shards import list_shards
@@ -86,7 +86,7 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     medians = {name: median(kept) for name, kept in times.items()}
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "batch_size", "precision")},
-        "device": _device(),
+        "device": compute_device_name(),
         "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}
         | {"python": platform.python_version()},
         "seed": 0,
@@ -100,10 +100,6 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     write_json(config.out, result)
     _print(result)
     return result
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else device_name()
 
 
 def _num_steps(config: TrainingRivalConfig) -> int:

@@ -186,16 +186,23 @@ def fill_model(model: nn.Module, run: Run) -> None:
     Raises:
         ValueError: keys are missing or left over, or tensors have another shape.
     """
-    expected = model.state_dict()
-    missing, leftover = sorted(expected.keys() - run.weights.keys()), sorted(run.weights.keys() - expected.keys())
-    reshaped = [
-        name for name in run.weights.keys() & expected.keys() if run.weights[name].shape != expected[name].shape
-    ]
+    missing, leftover, reshaped = differences(model, run.weights)
     if missing or leftover or reshaped:
         raise ValueError(f"{run.folder}: weights.safetensors does not fit config.json: {len(missing)} keys missing "
                          f"{missing[:3]}, {len(leftover)} left over {leftover[:3]}, {len(reshaped)} of another shape "
-                         f"{sorted(reshaped)[:3]}; are they of a fused model?")  # fmt: skip
+                         f"{reshaped[:3]}; are they of a fused model?")  # fmt: skip
     model.load_state_dict(run.weights)
+
+
+def differences(module: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Sorted: keys that a state dict lacks for a module, keys it has left over, and keys of another shape with both."""
+    expected = module.state_dict()
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & state.keys())
+        if state[name].shape != expected[name].shape
+    ]
+    return sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys()), reshaped
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -23,9 +23,9 @@ from mobileclip_dense.config import JoinConfig
 from mobileclip_dense.contract.files import staged_file, write_json
 from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS
 from mobileclip_dense.data.shards import UNREADABLE, StrictHeader, list_shards, open_seekable, read_samples, split_name
+from mobileclip_dense.data.tar import add_sample, padded_size
 
 _REINFORCEMENT = ("syn.json", "paug.json", *EMBEDDING_MEMBERS)
-_BLOCK = 512  # what tar pads to
 _TABLES = """
 CREATE TABLE IF NOT EXISTS source (images TEXT, reinforcements TEXT);
 CREATE TABLE IF NOT EXISTS shard (number INTEGER PRIMARY KEY, url TEXT UNIQUE, fault TEXT);
@@ -112,7 +112,7 @@ def _index_shard(index: sqlite3.Connection, shard: str) -> None:
         with open_seekable(shard) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=StrictHeader) as tar:
             while (info := tar.next()) is not None:
                 uid, suffix = split_name(_name(info.name))
-                stop = info.offset_data + -(-info.size // _BLOCK) * _BLOCK
+                stop = info.offset_data + padded_size(info.size)
                 if info.isfile() and suffix in _REINFORCEMENT:
                     places.setdefault(uid, [info.offset, stop])[1] = stop
     except UNREADABLE as error:
@@ -140,7 +140,7 @@ def _join_shard(index: sqlite3.Connection, shard: str, out: Path) -> None:
             reinforcement = {} if uid is None else _reinforcement(index, uid)
             counts["without_uid" if uid is None else "matched" if reinforcement else "missing"] += 1
             if reinforcement:
-                _add(tar, sample.key, sample.members | reinforcement)
+                add_sample(tar, sample.key, sample.members | reinforcement)
     if not counts["matched"]:
         target.unlink()
     with index:
@@ -177,13 +177,6 @@ def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:
 
 
 _keep_open = lru_cache(maxsize=32)(open_seekable)
-
-
-def _add(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> None:
-    for suffix, data in members.items():
-        info = tarfile.TarInfo(f"{key}.{suffix}")
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))
 
 
 def _summarise(index: sqlite3.Connection, config: JoinConfig) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from mobileclip_dense.config import ScenesConfig
 from mobileclip_dense.contract.files import staged_folder, write_json
 from mobileclip_dense.data.captions import write_captions
 from mobileclip_dense.data.scenes import CLASS_NAMES, KINDS, Rendered, render, sample_scene
+from mobileclip_dense.data.tar import add_sample
 
 IMAGES_PER_SHARD = 100
 _ONE_IN = 8  # every eighth image is held out for validation, in all layouts
@@ -182,17 +183,11 @@ class _ShardWriter:
         digest = sha256(example.jpeg).hexdigest()
         record = {"uid": digest[:32], "key": key, "status": "success", "caption": example.caption,
                   "width": size_px, "height": size_px, "sha256": digest}  # fmt: skip
-        self._member(f"{key}.jpg", example.jpeg)
-        self._member(f"{key}.txt", example.caption.encode())
-        self._member(f"{key}.json", json.dumps(record).encode())
+        members = {"jpg": example.jpeg, "txt": example.caption.encode(), "json": json.dumps(record).encode()}
         if example.synthetic_captions:
-            self._member(f"{key}.syn.json", json.dumps({"syn_text": example.synthetic_captions}).encode())
-
-    def _member(self, name: str, data: bytes) -> None:
+            members["syn.json"] = json.dumps({"syn_text": example.synthetic_captions}).encode()
         assert self.tar is not None
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        self.tar.addfile(info, io.BytesIO(data))
+        add_sample(self.tar, key, members)
 
     def close(self) -> None:
         if self.tar is not None:

@@ -93,8 +93,8 @@ class CaptionStream(IterableDataset[Batch]):
 
     def __init__(
         self, sources: Sequence[Sequence[str]], tokenizer: Tokenizer, *, image_size_px: int, batch_size: int,
-        use_reinforcement: bool, crop_scale_min: float = 0.4, weights: Sequence[float] | None = None,
-        shuffle_block: int = 1000, max_bad_share: float = 0.01, embedding_width: int | None = None, seed: int = 0,
+        use_reinforcement: bool, crop_scale_min: float, shuffle_block: int, max_bad_share: float,
+        weights: Sequence[float] | None = None, embedding_width: int | None = None, seed: int = 0,
         rank: int = 0, world_size: int = 1, positions: Sequence[Position | None] | None = None, first_batch: int = 0,
     ):  # fmt: skip
         """

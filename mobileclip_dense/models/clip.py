@@ -19,6 +19,7 @@ from mobileclip_dense.models.encoders import ENCODERS
 # With this, `open_clip.create_model("MobileCLIP-nano")` works wherever this module was imported.
 open_clip.add_model_config(Path(__file__).with_name("open_clip_configs"))
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"  # see `open_clip_config`
 Tokenizer = Callable[[list[str]], torch.Tensor]  # captions -> int64 [B,context_length]
 
 

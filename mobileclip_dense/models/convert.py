@@ -13,6 +13,7 @@ from safetensors.torch import save
 from mobileclip_dense.config import ConvertWeightsConfig
 from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
 from mobileclip_dense.models.clip import (
+    OPEN_CLIP_CONFIG,
     Preprocessing,
     Tokenizer,
     build_clip,
@@ -49,7 +50,7 @@ def convert_weights(config: ConvertWeightsConfig) -> None:
     fill_clip(clip, foreign, f"{config.source}: weights: not of model {config.model!r}")
     with staged_folder(config.out, force=config.force) as folder:
         (folder / "weights.safetensors").write_bytes(save(clip.state_dict()))
-        write_json(folder / "open_clip_config.json", open_clip_config(name, size_px, tag=tag))
+        write_json(folder / OPEN_CLIP_CONFIG, open_clip_config(name, size_px, tag=tag))
         stock = open_clip.create_model(f"local-dir:{folder}")
         errors = measure_distance(stock, source_form(clip, foreign), tokenizer)
         if not max(errors.values()) <= _MAX_RELATIVE_ERROR:

@@ -22,10 +22,10 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_p
 from timm.models import fastvit, vision_transformer_hybrid
 from torch import nn
 
-from mobileclip_dense.models.clip import clip_name, open_clip_config
+from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, clip_name, open_clip_config
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.expand import State, expand_fused, is_fused
-from mobileclip_dense.run import load_run, read_safetensors
+from mobileclip_dense.run import differences, load_run, read_safetensors
 
 _TRUNK_PREFIXES = ("visual.trunk.", "backbone.encoder.trunk.", "trunk.", "")
 _APPLE_IMAGE, _APPLE_TEXT = "image_encoder.model.", "text_encoder."
@@ -139,7 +139,7 @@ def read_state_dict(source: Path) -> State:
         FileNotFoundError, ValueError: as for `load_encoder_weights`.
     """
     if source.is_dir():
-        if (source / "open_clip_config.json").is_file() and not (source / "config.json").is_file():
+        if (source / OPEN_CLIP_CONFIG).is_file() and not (source / "config.json").is_file():
             return read_safetensors(source / "weights.safetensors")
         return load_run(source).weights
     if not source.is_file():
@@ -243,13 +243,7 @@ def _fetch_timm(name: str) -> State:
 
 def _fill(module: nn.Module, state: State, what: str, hint: str) -> None:
     """Load a state dict that has to fit to the last key; raises ValueError, beginning with `what`, otherwise."""
-    expected = module.state_dict()
-    missing, leftover = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & state.keys())
-        if state[name].shape != expected[name].shape
-    ]
+    missing, leftover, reshaped = differences(module, state)
     if missing or leftover or reshaped:
         raise ValueError(f"{what}: {_some('missing', missing)}; {_some('left over', leftover)}; "
                          f"{_some('other shape', reshaped)}; {hint}")  # fmt: skip

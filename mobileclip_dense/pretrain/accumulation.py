@@ -19,6 +19,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from mobileclip_dense.pretrain.losses import Features, Losses
+from mobileclip_dense.pretrain.randomness import random_states, set_random_states
 
 
 def backward(
@@ -44,20 +45,20 @@ def backward(
         with _recomputation_uncounted(model):
             fabric.backward(losses.total)
         return losses._replace(total=losses.total.detach())
-    random_states, parts = [], []
+    states, parts = [], []
     with fabric.no_backward_sync(model), _frozen_running_statistics(model):  # type: ignore[arg-type]
         for micro_batch in micro_batches:
-            random_states.append(_random_states(fabric.device))
+            states.append(random_states(fabric.device))
             parts.append(_detached(model(*micro_batch)))
     features, scale = _joined(parts)
     losses = loss_of(features)
     *gradients, scale_gradient = torch.autograd.grad(losses.total, (features.image, *features.texts, scale))
     sizes = [len(part.image) for part in parts]
     shares = list(zip(*(torch.split(gradient, sizes) for gradient in gradients), strict=True))
-    random_states.append(_random_states(fabric.device))
+    states.append(random_states(fabric.device))
     last = len(micro_batches) - 1
     for index, micro_batch in enumerate(micro_batches):
-        _set_random_states(fabric.device, random_states[index])
+        set_random_states(fabric.device, states[index])
         with fabric.no_backward_sync(model, enabled=index < last):  # type: ignore[arg-type]
             image, texts, logit_scale = model(*micro_batch)
             # A scalar that has the wanted gradient, so that Fabric's precision may scale it like any loss.
@@ -66,7 +67,7 @@ def backward(
                 surrogate = surrogate + logit_scale * scale_gradient
             with _recomputation_uncounted(model):
                 fabric.backward(surrogate)
-    _set_random_states(fabric.device, random_states[-1])
+    set_random_states(fabric.device, states[-1])
     return losses._replace(total=losses.total.detach())
 
 
@@ -114,17 +115,3 @@ def _recomputation_uncounted(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    """Of the CPU's generator and, if it is another one, of the device's."""
-    states = [torch.get_rng_state()]
-    if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state())
-    return states
-
-
-def _set_random_states(device: torch.device, states: Sequence[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[1])

@@ -9,6 +9,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from timm.utils import ModelEmaV3
 
 from mobileclip_dense.data.stream import Position
+from mobileclip_dense.pretrain.randomness import random_states, set_random_states
 from mobileclip_dense.run import load_checkpoint, save_checkpoint
 
 
@@ -27,7 +28,7 @@ def save_training(
         average: moving average of the weights. step: optimizer steps done.
         positions: of this process's loader workers after the batches that were trained on.
     """
-    processes = gather_objects({"positions": positions, "random": _random_state()})
+    processes = gather_objects({"positions": positions, "random": random_states(clip.logit_scale.device)})
     if dist.is_initialized() and dist.get_rank() != 0:
         return
     state = {"model": clip.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "processes": processes}
@@ -65,7 +66,7 @@ def resume_training(
     if average is not None:
         average.module.load_state_dict(state["average"])
     own = state["processes"][rank]
-    _restore_random_state(own["random"])
+    set_random_states(clip.logit_scale.device, own["random"])
     return steps[0], own["positions"]
 
 
@@ -76,16 +77,3 @@ def gather_objects(value: Any) -> list[Any]:
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, value)
     return everyone
-
-
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _restore_random_state(state: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -21,7 +21,7 @@ from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.data.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
-from mobileclip_dense.models.clip import Tokenizer, build_clip, normalize_pixels, open_clip_config
+from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip, normalize_pixels, open_clip_config
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import checkpoint_file, gather_objects, resume_training, save_training
@@ -92,7 +92,7 @@ def pretrain(config: PretrainConfig) -> None:
     elif fabric.is_global_zero:
         metrics = training.measure(held_out)
         # With this, stock open_clip loads the folder as "local-dir:RUN", with the right preprocessing.
-        write_json(config.out / "open_clip_config.json", open_clip_config(config.model, config.image_size_px))
+        write_json(config.out / OPEN_CLIP_CONFIG, open_clip_config(config.model, config.image_size_px))
         finish_run(config, training.result.state_dict(), metrics, started=started, device=str(fabric.device),
                    details={"skipped_samples": count_bad(positions)})  # fmt: skip
         print(summarise_bad(positions) + _summary(config, metrics))
@@ -141,11 +141,11 @@ def _set_up(fabric: Fabric, config: PretrainConfig, teaching: Teaching | None) -
 
 def _load(training: Training, shards: list[list[str]]) -> DataLoader[Batch]:
     config, teaching = training.config, training.teaching
-    stored = teaching is not None and not teaching.online
+    stored_width = None if teaching is None or teaching.online else sum(teaching.dims)
     stream = CaptionStream(
         shards, training.tokenizer, weights=config.data_weights or None, image_size_px=config.image_size_px,
-        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min, use_reinforcement=stored,
-        embedding_width=sum(teaching.dims) if teaching is not None and stored else None,
+        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min, use_reinforcement=stored_width is not None,
+        embedding_width=stored_width,
         shuffle_block=config.shuffle_block, max_bad_share=config.max_bad_share, seed=config.seed,
         rank=training.fabric.global_rank, world_size=training.fabric.world_size, positions=training.positions,
         first_batch=training.step,
@@ -170,15 +170,16 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
             batch = next(batches)
             losses, norm = _step(training, batch)
             # One collective for what the processes agree on: is all finite, has one of them been told to stop?
-            own = torch.stack([*losses, norm, losses.total.new_tensor(terminated.is_set())])
-            total, contrastive, distillation, gradient_norm, stop = torch.as_tensor(fabric.all_reduce(own)).tolist()
+            scale = training.clip.logit_scale.detach().exp()  # of all alike: one wait for the device instead of two
+            own = torch.stack([*losses, norm, scale, losses.total.new_tensor(terminated.is_set())])
+            total, contrastive, distillation, gradient_norm, logit_scale, stop = _agree(fabric, own)
             if not (math.isfinite(total) and math.isfinite(gradient_norm)):  # the weights are spoilt: save nothing
                 raise ValueError(_not_finite(training, batch, total, gradient_norm))
             training.positions[training.step % len(training.positions)] = batch.position
             training.step += 1
             log.step(training.step, loss=total, contrastive=contrastive, distillation=distillation,
                      gradient_norm=gradient_norm, learning_rate=training.optimizer.param_groups[0]["lr"],
-                     logit_scale=float(training.clip.logit_scale.detach().exp()))  # fmt: skip
+                     logit_scale=logit_scale)  # fmt: skip
             last = training.step == config.steps
             if stop or last or training.step % config.checkpoint_every == 0:
                 save_training(config.out, training.clip, training.average, training.optimizer, step=training.step,
@@ -192,6 +193,11 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
                 training.towers.train()
     log.close()
     return training.step == config.steps
+
+
+def _agree(fabric: Fabric, values: torch.Tensor) -> list[float]:
+    """The mean over the processes of each of their values."""
+    return torch.as_tensor(fabric.all_reduce(values)).tolist()
 
 
 def _step(training: Training, batch: Batch) -> tuple[Losses, torch.Tensor]:

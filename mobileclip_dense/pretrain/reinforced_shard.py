@@ -5,7 +5,6 @@ the shard's start: whoever makes a shard, after whatever interruption, makes the
 with the same number of threads, on which the last bits of a matrix product depend).
 """
 
-import io
 import os
 import tarfile
 from collections import Counter, deque
@@ -22,10 +21,10 @@ from torch.utils.data import DataLoader
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import staged_file
 from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
+from mobileclip_dense.data.tar import add_sample, member_size
 from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
 from mobileclip_dense.pretrain.prepared import (
     DamagedShard,
-    Members,
     Prepare,
     PreparedSample,
     ShardSamples,
@@ -34,7 +33,6 @@ from mobileclip_dense.pretrain.prepared import (
 from mobileclip_dense.pretrain.teachers import Teacher, join_embeddings
 
 _WORKERS_BESIDE_A_GPU = 8
-_BLOCK = 512  # bytes: a tar file's header, and what its members are filled up to
 _UNCAPTIONED = "no synthetic caption"
 _REPLACED = {"syn.json", "paug.json", *EMBEDDING_MEMBERS}
 
@@ -149,9 +147,9 @@ def _reinforce_shard(job: Job, workshop: Workshop, progress: Progress) -> Counts
             for sample, reinforcement in _reinforcements(job.shard, workshop, counts):
                 kept = {suffix: data for suffix, data in sample.members.items() if suffix not in _REPLACED}
                 added = write_reinforcement(reinforcement, storage=workshop.config.storage)
-                _add_sample(tar, sample.key, kept | added)
+                add_sample(tar, sample.key, kept | added)
                 counts.images += 1
-                size = sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for data in sample.members.values())
+                size = sum(member_size(len(data)) for data in sample.members.values())
                 left -= size
                 progress(1, size)
         if not counts.images:
@@ -160,13 +158,6 @@ def _reinforce_shard(job: Job, workshop: Workshop, progress: Progress) -> Counts
             raise ValueError(f"{job.shard}: found no sample that can be reinforced: {found}{hint}")
     progress(0, left)
     return counts
-
-
-def _add_sample(tar: tarfile.TarFile, key: str, members: Members) -> None:
-    for suffix, data in members.items():
-        entry = tarfile.TarInfo(f"{key}.{suffix}")  # owner, mode and time are constants: the same bytes every time
-        entry.size = len(data)
-        tar.addfile(entry, io.BytesIO(data))
 
 
 def _reinforcements(shard: Path, workshop: Workshop, counts: Counts) -> Iterator[tuple[PreparedSample, Reinforcement]]:

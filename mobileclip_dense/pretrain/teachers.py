@@ -13,12 +13,11 @@ from torch.nn import functional
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.models.clip import Tokenizer, build_clip, clip_name, normalize_pixels
+from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip, clip_name, normalize_pixels
 from mobileclip_dense.models.weights import load_clip_weights
 from mobileclip_dense.run import fill_model, load_run
 
-_OPEN_CLIP_CONFIG = "open_clip_config.json"  # in a folder as open_clip saves it for publication
-_FORMS = "MODEL:TAG or MODEL:FILE of open_clip, a pretraining run, or a folder with open_clip_config.json"
+_FORMS = f"MODEL:TAG or MODEL:FILE of open_clip, a pretraining run, or a folder with {OPEN_CLIP_CONFIG}"
 
 
 class Teacher:
@@ -110,9 +109,9 @@ def load_clip(name: str) -> tuple[Any, Tokenizer, Normalization]:
         model, tokenizer, normalization = build_clip(run.config.model, run.config.image_size_px)
         fill_model(model, run)
         return model, tokenizer, normalization
-    if (folder / _OPEN_CLIP_CONFIG).is_file():
+    if (folder / OPEN_CLIP_CONFIG).is_file():
         if not any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()):
-            raise FileNotFoundError(f"{folder}: teacher: found no weights beside {_OPEN_CLIP_CONFIG}")
+            raise FileNotFoundError(f"{folder}: teacher: found no weights beside {OPEN_CLIP_CONFIG}")
         return _from_open_clip(f"local-dir:{folder}", None, name)
     model_name, colon, source = name.partition(":")
     if not colon or not source:

@@ -70,7 +70,8 @@ def test_every_image_gets_the_reinforcement_of_its_uid(
 def test_joined_shards_train_with_reinforcement(sources: Path) -> None:
     join(config(sources))
     shards = list_shards(sources / "out", "train")
-    batch = next(iter(CaptionStream([shards], tokenize, image_size_px=32, batch_size=9, use_reinforcement=True)))
+    batch = next(iter(CaptionStream([shards], tokenize, image_size_px=32, batch_size=9, use_reinforcement=True,
+                                    crop_scale_min=0.4, shuffle_block=1000, max_bad_share=0.01)))  # fmt: skip
     assert batch.teacher_texts is not None
     assert torch.equal(batch.teacher_texts[:, 0], torch.tensor([-10.0 * int(key) for key in batch.keys]))
 

@@ -32,7 +32,7 @@ from tests.data.shards import (
 def stream(*folders: Path, **changes: Any) -> CaptionStream:
     settings: dict[str, Any] = {
         "image_size_px": 16, "batch_size": 4, "use_reinforcement": False, "crop_scale_min": 0.5, "shuffle_block": 7,
-        "seed": 3, **changes,
+        "max_bad_share": 0.01, "seed": 3, **changes,
     }  # fmt: skip
     return CaptionStream([list_shards(folder, "train") for folder in folders], tokenize, **settings)
 
