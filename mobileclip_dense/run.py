@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from mobileclip_dense.config import Config, config_from_json, config_to_json
+from mobileclip_dense.config import Config, FinetuneConfig, config_from_json, config_to_json
 from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, write_json
 
 _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy")
@@ -111,7 +111,7 @@ def finish_run(
     if structure is not None:
         write_json(folder / "structure.json", structure)
         details = details | {"structure_sha256": sha256_of(folder / "structure.json")}
-    parent = getattr(config, "init", None)
+    parent = config.init if isinstance(config, FinetuneConfig) else None
     write_json(
         folder / "run.json",
         {
@@ -130,7 +130,10 @@ def finish_run(
     )
 
 
-def _parent_record(source: Path) -> dict[str, str]:
+def _parent_record(init: str) -> dict[str, str | None]:
+    source = Path(init)
+    if not source.exists():  # published weights, by name
+        return {"path": init, "weights_sha256": None}
     weights = source / "weights.safetensors" if source.is_dir() else source
     return {"path": str(source.absolute()), "weights_sha256": sha256_of(weights)}
 

@@ -44,7 +44,7 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
         backbone=dict(
             type="PyramidEncoder",
             name=config.encoder,
-            weights=None if config.init is None else str(config.init),
+            weights=config.init,
             drop_path_rate=config.drop_path_rate,
         ),
         neck=dict(type="FPN", in_channels=list(channels), out_channels=config.neck_channels, num_outs=4),

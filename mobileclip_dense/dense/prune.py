@@ -42,7 +42,7 @@ def prune(config: PruneConfig) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     model, run, settings = load_dense_run(config.run)
     folder = _held_out(run, settings)
-    pruned_settings = dataclasses.replace(settings, out=config.out, init=config.run, force=config.force)
+    pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
     units = find_units(model)
 
     def costs(candidate: nn.Module) -> dict[str, int]:

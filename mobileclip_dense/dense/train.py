@@ -3,6 +3,7 @@
 import tempfile
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
-from mobileclip_dense.data.folders import SPLITS, LabelledFolder, check_folder
+from mobileclip_dense.data.folders import LabelledFolder, check_folder
 from mobileclip_dense.dense.model import build_from_run, model_config
+from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_state_dict
 from mobileclip_dense.run import Run, append_metrics, drop_metrics_after, finish_run, load_run, open_run
 
@@ -30,7 +32,7 @@ def finetune(config: FinetuneConfig) -> None:
     """
     started = time.time()
     if config.init is not None:
-        read_state_dict(config.init)  # a wrong path should not wait for the scan of the data
+        read_state_dict(Path(config.init))  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
     folder = check_folder(config)
     settings = runner_config(config, folder)
@@ -76,12 +78,12 @@ def pruned_start(config: FinetuneConfig) -> Run | None:
     Raises:
         ValueError: it is, and of another task, encoder or size of neck or head than `config`.
     """
-    if config.init is None or not config.init.is_dir():
+    if config.init is None or not Path(config.init).is_dir():
         return None
-    run = load_run(config.init)
+    run = load_run(Path(config.init))
     if run.structure is None:
         return None
-    for field in ("task", "encoder", "neck_channels", "head_channels"):
+    for field in ("task", "encoder", "head", "neck_channels", "head_channels"):
         found, expected = getattr(run.config, field), getattr(config, field)
         if found != expected:
             raise ValueError(f"{config.init}: {field}: found a pruned run with {found}, the recipe has {expected}; "
@@ -137,15 +139,14 @@ class RunLog(Hook):
 
 def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, Any]:
     """Everything mmengine's Runner wants to know."""
-    loaders = [_loader(config, folder, training) for training in (True, False)]
     evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
     if config.task == "depth":
         evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
     return dict(
         model=model_config(config, len(folder.class_names)),
         work_dir=str(config.out / "checkpoints"),
-        train_dataloader=loaders[0],
-        val_dataloader=loaders[1],
+        train_dataloader=dataloader_config(config, folder, training=True),
+        val_dataloader=dataloader_config(config, folder, training=False),
         train_cfg=dict(type="IterBasedTrainLoop", max_iters=config.max_iters, val_interval=config.max_iters + 1),
         val_cfg=dict(type="ValLoop"),
         val_evaluator=evaluator,
@@ -173,69 +174,3 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         resume=True,
         experiment_name=config.out.name,
     )
-
-
-def _loader(config: FinetuneConfig, folder: LabelledFolder, training: bool) -> dict[str, Any]:
-    split = SPLITS[config.task][0 if training else 1]
-    images, annotations = f"images/{split}", f"annotations/{split}"
-    dataset: dict[str, Any] = dict(
-        data_root=str(config.data),
-        img_suffix=folder.image_suffix,
-        pipeline=_train_pipeline(config) if training else _val_pipeline(config),
-        indices=config.max_train_images if training else None,
-    )
-    if config.task == "segment":
-        dataset.update(
-            type="BaseSegDataset",
-            data_prefix=dict(img_path=images, seg_map_path=annotations),
-            metainfo=dict(classes=folder.class_names, palette=class_palette(len(folder.class_names))),
-            reduce_zero_label=folder.reduce_zero_label,
-        )
-    else:
-        dataset.update(type="DepthFolder", data_prefix=dict(img_path=images, depth_map_path=annotations))
-    sampler = dict(type="InfiniteSampler", shuffle=True) if training else dict(type="DefaultSampler", shuffle=False)
-    return dict(
-        batch_size=config.batch_size if training else 1,
-        num_workers=config.num_workers,
-        persistent_workers=False,
-        sampler=sampler,
-        dataset=dataset,
-    )
-
-
-def _annotation(config: FinetuneConfig) -> dict[str, Any]:
-    if config.task == "segment":
-        return dict(type="LoadAnnotations")
-    return dict(type="LoadDepthAnnotation", depth_rescale_factor=1 / config.depth_units_per_m)
-
-
-def _short_side(config: FinetuneConfig) -> tuple[int, int]:
-    """mmcv's way to say: the short side to the crop's, the long side free."""
-    return (4 * max(config.crop_size_px), min(config.crop_size_px))
-
-
-def _train_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
-    # Depth is not rescaled: a larger picture of the same scene would be a nearer scene.
-    rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range, keep_ratio=True)]
-    return [
-        dict(type="LoadImageFromFile"),
-        _annotation(config),
-        *(rescale if config.task == "segment" else []),
-        dict(type="RandomCrop", crop_size=config.crop_size_px, cat_max_ratio=0.75 if config.task == "segment" else 1.0),
-        dict(type="RandomFlip", prob=0.5),
-        *([dict(type="PhotoMetricDistortion")] if config.colour_jitter else []),
-        dict(type="PackSegInputs"),
-    ]
-
-
-def _val_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
-    rescale = [dict(type="Resize", scale=_short_side(config), keep_ratio=True)]
-    return [
-        dict(type="LoadImageFromFile"),
-        *(rescale if config.task == "segment" else []),
-        _annotation(config),
-        dict(
-            type="PackSegInputs",
-            meta_keys=("img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction"),
-        ),
-    ]

@@ -58,7 +58,7 @@ def test_fine_tuning_goes_on_from_the_whole_pruned_model(line: Line, pruned_run:
     command = ["mobileclip_dense", "finetune", "nano-segment", "--data", line.scenes / "ade", "--init", pruned_run]
     steps = [*SMALL_FINETUNE, "--max-iters", "2"]
     _, _, config = load_dense_run(pruned_run)
-    finetune(dataclasses.replace(config, init=pruned_run, out=tmp_path / "still", max_iters=2, learning_rate=0.0))
+    finetune(dataclasses.replace(config, init=str(pruned_run), out=tmp_path / "still", max_iters=2, learning_rate=0.0))
     before, after = load_run(pruned_run), load_run(tmp_path / "still")
     assert after.structure == before.structure
     for name, tensor in before.weights.items():
@@ -85,7 +85,7 @@ def test_a_depth_run_is_pruned_to_its_multiply_accumulates(line: Line, tmp_path:
 def test_a_pruned_start_that_does_not_fit_is_refused(line: Line, pruned_run: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(f"thing {index}" for index in range(20)))
     _, _, config = load_dense_run(pruned_run)
-    again = dataclasses.replace(config, init=pruned_run, out=tmp_path / "run")
+    again = dataclasses.replace(config, init=str(pruned_run), out=tmp_path / "run")
     for changes, message in (
         ({"neck_channels": 64}, "neck_channels: found a pruned run with 48, the recipe has 64"),
         ({"head_channels": 64}, "head_channels: found a pruned run with 32, the recipe has 64"),

@@ -1,0 +1,74 @@
+"""What an image and its annotation go through on their way to the model, as mmsegmentation's config dictionaries."""
+
+from typing import Any
+
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.contract.palette import class_palette
+from mobileclip_dense.data.folders import SPLITS, LabelledFolder
+
+
+def dataloader_config(config: FinetuneConfig, folder: LabelledFolder, *, training: bool) -> dict[str, Any]:
+    """The training or the validation loader of mmengine's Runner."""
+    split = SPLITS[config.task][0 if training else 1]
+    images, annotations = f"images/{split}", f"annotations/{split}"
+    dataset: dict[str, Any] = dict(
+        data_root=str(config.data),
+        img_suffix=folder.image_suffix,
+        pipeline=_train_pipeline(config) if training else _val_pipeline(config),
+        indices=config.max_train_images if training else None,
+    )
+    if config.task == "segment":
+        dataset.update(
+            type="BaseSegDataset",
+            data_prefix=dict(img_path=images, seg_map_path=annotations),
+            metainfo=dict(classes=folder.class_names, palette=class_palette(len(folder.class_names))),
+            reduce_zero_label=folder.reduce_zero_label,
+        )
+    else:
+        dataset.update(type="DepthFolder", data_prefix=dict(img_path=images, depth_map_path=annotations))
+    sampler = dict(type="InfiniteSampler", shuffle=True) if training else dict(type="DefaultSampler", shuffle=False)
+    return dict(
+        batch_size=config.batch_size if training else 1,
+        num_workers=config.num_workers,
+        persistent_workers=False,
+        sampler=sampler,
+        dataset=dataset,
+    )
+
+
+def _annotation(config: FinetuneConfig) -> dict[str, Any]:
+    if config.task == "segment":
+        return dict(type="LoadAnnotations")
+    return dict(type="LoadDepthAnnotation", depth_rescale_factor=1 / config.depth_units_per_m)
+
+
+def _short_side(config: FinetuneConfig) -> tuple[int, int]:
+    """mmcv's way to say: the short side to the crop's, the long side free."""
+    return (4 * max(config.crop_size_px), min(config.crop_size_px))
+
+
+def _train_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
+    # Depth is not rescaled: a larger picture of the same scene would be a nearer scene.
+    rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range, keep_ratio=True)]
+    return [
+        dict(type="LoadImageFromFile"),
+        _annotation(config),
+        *(rescale if config.task == "segment" else []),
+        dict(type="RandomCrop", crop_size=config.crop_size_px, cat_max_ratio=0.75 if config.task == "segment" else 1.0),
+        dict(type="RandomFlip", prob=0.5),
+        *([dict(type="PhotoMetricDistortion")] if config.colour_jitter else []),
+        dict(type="PackSegInputs"),
+    ]
+
+
+def _val_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
+    rescale = [dict(type="Resize", scale=_short_side(config), keep_ratio=True)]
+    return [
+        dict(type="LoadImageFromFile"),
+        *(rescale if config.task == "segment" else []),
+        _annotation(config),
+        dict(
+            type="PackSegInputs",
+            meta_keys=("img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction"),
+        ),
+    ]
