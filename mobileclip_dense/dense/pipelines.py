@@ -26,9 +26,13 @@ def dataloader_config(config: FinetuneConfig, folder: LabelledFolder, *, trainin
         )
     else:
         dataset.update(type="DepthFolder", data_prefix=dict(img_path=images, depth_map_path=annotations))
-    sampler = dict(type="InfiniteSampler", shuffle=True) if training else dict(type="DefaultSampler", shuffle=False)
+    sampler = (
+        dict(type="InfiniteSampler", shuffle=True)
+        if training
+        else dict(type="DefaultSampler", shuffle=False, round_up=False)
+    )
     return dict(
-        batch_size=config.batch_size if training else 1,
+        batch_size=config.batch_size // config.accumulate if training else 1,
         num_workers=config.num_workers,
         persistent_workers=False,
         sampler=sampler,

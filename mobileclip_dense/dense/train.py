@@ -7,53 +7,92 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, set_random_seed
 from mmseg.models.segmentors import EncoderDecoder
-from tqdm import tqdm
+from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
+from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.folders import LabelledFolder, check_folder
+from mobileclip_dense.dense.engine import RunLog, join_processes, place_model
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_state_dict
-from mobileclip_dense.run import Run, append_metrics, drop_metrics_after, finish_run, load_run, open_run
-
-_LOG_EVERY = 10
+from mobileclip_dense.run import Run, finish_run, load_run, open_run
 
 
 def finetune(config: FinetuneConfig) -> None:
     """Train, or go on training, the run `config.out`, and evaluate it on the held-out images.
+
+    Under torchrun every process trains on its share of each batch; the first one alone writes.
 
     Raises:
         FileNotFoundError, ValueError: the data, the weights or the settings cannot be used.
         FileExistsError: see `open_run`.
     """
     started = time.time()
+    launcher = join_processes()
     if config.init is not None:
         read_state_dict(Path(config.init))  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
-    folder = check_folder(config)
+    folder = first_process_first(lambda: check_folder(config))
     settings = runner_config(config, folder)
-    if pruned is not None:
-        settings["model"] = _model_of(pruned, config, folder)
-    open_run(config)
+    if is_main_process():
+        open_run(config)
+    barrier()
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
-    runner = Runner(**settings)
+    set_random_seed(config.seed)
+    model = _fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
+    runner = Runner(**settings | {"model": place_model(model)}, launcher=launcher)
     runner.train()
+    _take_average(runner)
     metrics = _measure(runner)
-    state = runner.model.state_dict()
+    if is_main_process():
+        _finish(config, runner, metrics, folder, started, None if pruned is None else pruned.structure)
+    barrier()
+
+
+def first_process_first(look: Any) -> Any:
+    """`look()` in the first process, then in the others, which find what it has cached."""
+    found = look() if is_main_process() else None
+    barrier()
+    return look() if found is None else found
+
+
+def _fresh_model(settings: dict[str, Any]) -> nn.Module:
+    register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
+    model: nn.Module = MODELS.build(settings)
+    return model
+
+
+def _take_average(runner: Runner) -> None:
+    """Replace the weights by their moving average where one was kept."""
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            hook.src_model.load_state_dict(hook.ema_model.module.state_dict())
+
+
+def _finish(
+    config: FinetuneConfig, runner: Runner, metrics: dict[str, float], folder: LabelledFolder, started: float,
+    structure: Any,
+) -> None:  # fmt: skip
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     details = {
         "class_names": list(folder.class_names),
         "palette": class_palette(len(folder.class_names)),
         "reduce_zero_label": folder.reduce_zero_label,
         "num_train_images": folder.num_train,
         "num_val_images": folder.num_val,
+        "num_processes": runner.world_size,
     }
-    device = str(next(runner.model.parameters()).device)
-    structure = None if pruned is None else pruned.structure
-    finish_run(config, state, metrics, started=started, device=device, details=details, structure=structure)
+    device = str(next(model.parameters()).device)
+    finish_run(config, model.state_dict(), metrics, started=started, device=device, details=details,
+               structure=structure)  # fmt: skip
     if config.task == "segment":
         print(
             f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
@@ -107,38 +146,9 @@ def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledFolder) -> En
     return model
 
 
-class RunLog(Hook):
-    """Progress bar and metrics.jsonl."""
-
-    def __init__(self, config: FinetuneConfig):
-        self.config = config
-
-    def before_train(self, runner: Runner) -> None:
-        drop_metrics_after(self.config.out, runner.iter)
-        self.bar = tqdm(
-            total=self.config.max_iters, initial=runner.iter, unit="iter", desc=f"finetune {self.config.task}"
-        )
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        """Count, and log every tenth step; a loss that is not finite ends the run."""
-        assert outputs is not None
-        loss, step = float(outputs["loss"]), runner.iter + 1
-        if not torch.isfinite(torch.tensor(loss)):
-            raise ValueError(f"{self.config.out}: loss: found {loss} at step {step}; lower --learning-rate")
-        self.bar.update()
-        if step % _LOG_EVERY == 0:
-            rate = runner.optim_wrapper.get_lr()["lr"][0]
-            append_metrics(self.config.out, step=step, loss=loss, learning_rate=rate)
-            self.bar.set_postfix(loss=f"{loss:.3f}")
-
-    def after_train(self, runner: Runner) -> None:
-        self.bar.close()
-
-
 def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, Any]:
-    """Everything mmengine's Runner wants to know."""
+    """Everything mmengine's Runner wants to know; it counts micro-batches where `config` counts steps."""
+    num_batches = config.max_iters * config.accumulate
     evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
     if config.task == "depth":
         evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
@@ -147,25 +157,27 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         work_dir=str(config.out / "checkpoints"),
         train_dataloader=dataloader_config(config, folder, training=True),
         val_dataloader=dataloader_config(config, folder, training=False),
-        train_cfg=dict(type="IterBasedTrainLoop", max_iters=config.max_iters, val_interval=config.max_iters + 1),
+        train_cfg=dict(type="ResumingTrainLoop", max_iters=num_batches, val_interval=num_batches + 1),
         val_cfg=dict(type="ValLoop"),
         val_evaluator=evaluator,
         optim_wrapper=dict(
-            type="OptimWrapper",
+            type="BFloat16OptimWrapper" if config.precision == "bf16-mixed" else "OptimWrapper",
+            accumulative_counts=config.accumulate,
             optimizer=dict(type="AdamW", lr=config.learning_rate, weight_decay=config.weight_decay),
             paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
         ),
-        param_scheduler=[
-            dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=config.warmup_iters),
-            dict(
-                type="PolyLR", power=0.9, eta_min=0.0, by_epoch=False, begin=config.warmup_iters, end=config.max_iters
-            ),
-        ],
+        param_scheduler=_schedule(config),
         default_hooks=dict(
             logger=None,
-            checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=config.checkpoint_every, max_keep_ckpts=1),
+            checkpoint=dict(
+                type="CheckpointHook",
+                by_epoch=False,
+                interval=config.checkpoint_every * config.accumulate,
+                max_keep_ckpts=1,
+            ),
         ),
-        custom_hooks=[RunLog(config), dict(type="PlainCheckpoint")],
+        custom_hooks=_hooks(config),
+        cfg=dict(compile=config.compile),
         default_scope="mmseg",
         log_level="ERROR",
         log_processor=dict(by_epoch=False),
@@ -174,3 +186,21 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         resume=True,
         experiment_name=config.out.name,
     )
+
+
+def _schedule(config: FinetuneConfig) -> list[dict[str, Any]]:
+    num_batches, warmup = config.max_iters * config.accumulate, config.warmup_iters * config.accumulate
+    decay = dict(type="PolyLR", power=config.poly_power, eta_min=0.0, by_epoch=False, begin=warmup, end=num_batches)
+    if warmup < 2:  # mmengine's would begin at a thousandth of the rate and stay there
+        return [decay]
+    return [dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=warmup), decay]
+
+
+def _hooks(config: FinetuneConfig) -> list[Hook | dict[str, Any]]:
+    hooks: list[Hook | dict[str, Any]] = [RunLog(config), dict(type="PlainCheckpoint")]
+    if config.ema_decay:
+        average = dict(momentum=1 - config.ema_decay, update_buffers=True, interval=config.accumulate)
+        hooks.append(dict(type="EMAHook", **average))
+    if torch.distributed.is_initialized():
+        hooks.append(dict(type="SyncBuffersHook"))  # at the end: BatchNorm's statistics of all processes, averaged
+    return hooks
