@@ -47,7 +47,7 @@ def finetune(config: FinetuneConfig) -> None:
     barrier()
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     set_random_seed(config.seed)
-    model = _fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
+    model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
     runner = Runner(**settings | {"model": place_model(model)}, launcher=launcher)
     runner.train()
     _take_average(runner)
@@ -64,7 +64,8 @@ def first_process_first(look: Any) -> Any:
     return look() if found is None else found
 
 
-def _fresh_model(settings: dict[str, Any]) -> nn.Module:
+def fresh_model(settings: dict[str, Any]) -> nn.Module:
+    """The model of a config dictionary, before mmengine loads or draws its weights."""
     register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
     model: nn.Module = MODELS.build(settings)
     return model
