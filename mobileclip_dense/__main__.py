@@ -74,8 +74,14 @@ def _convert_weights(arguments: list[str], prog: str) -> None:
 
 
 def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
-    choices = {name: (inspect.cleandoc(recipe.__doc__ or ""), recipe()) for name, recipe in recipes.items()}
-    return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments)
+    # The chosen one alone where one is chosen; otherwise those worth listing: each may have a twin NAME-debug.
+    named = [name for name in arguments[:1] if name in recipes]
+    listed = named or [name for name in recipes if not name.endswith("-debug")]
+    choices = {name: (inspect.cleandoc(recipes[name].__doc__ or ""), recipes[name]()) for name in listed}
+    description = (
+        "A recipe sets every flag; flags override it. NAME-debug: two steps of a published one, to smoke-test."
+    )
+    return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments, description=description)
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {

@@ -74,7 +74,7 @@ def test_the_lists_of_recipes_are_complete() -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "command: found 'nonsense', expected one of scenes, reinforce, join, pretrain, finetune, prune"),
-        (["finetune", "mci9-segment"], "mci2-segment"),
+        (["finetune", "mci9-segment"], "mci2-fpn-ade20k"),
         (["finetune", "nano-segment", "--data", "x", "--out", "y", "--learning-rat", "1"], "--learning-rat"),
         (["pretrain", "nano-scenes", "--data", "x"], "--out"),
         (["scenes", "--out", "x", "--num-images", "some"], "some"),

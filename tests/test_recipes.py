@@ -35,7 +35,7 @@ def test_a_pretraining_twin_trains_two_steps(line: Line, tmp_path: Path, name: s
 
 
 def test_mci2_fine_tunes_two_steps(line: Line, tmp_path: Path) -> None:
-    run_module("mobileclip_dense", "finetune", "mci2-segment-debug", "--data", line.scenes / "ade", "--out",
+    run_module("mobileclip_dense", "finetune", "mci2-fpn-ade20k-debug", "--data", line.scenes / "ade", "--out",
                tmp_path / "run")  # fmt: skip
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["class_names"][:3] == ["floor", "wall", "sky"]

@@ -1,6 +1,8 @@
 """Recipes of `mobileclip-dense finetune`."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,16 +10,11 @@ import tyro
 
 from mobileclip_dense.config import FinetuneConfig
 
+Recipe = Callable[..., FinetuneConfig]
+
 
 def _recipe(**settings: Any) -> FinetuneConfig:
     return FinetuneConfig(data=tyro.MISSING, out=tyro.MISSING, **settings)
-
-
-def _debug(recipe: FinetuneConfig) -> FinetuneConfig:
-    """The same model and task, two steps of two small crops."""
-    return dataclasses.replace(
-        recipe, crop_size_px=(64, 64), batch_size=2, max_iters=2, warmup_iters=1, num_workers=0, max_train_images=4
-    )
 
 
 def nano_segment() -> FinetuneConfig:
@@ -84,37 +81,146 @@ def mci0_depth() -> FinetuneConfig:
     return dataclasses.replace(mci0_segment(), task="depth")
 
 
-def mci2_segment() -> FinetuneConfig:
-    """MCi2 + SemanticFPN on ADE20K at 512 px (arXiv 2405.08911, mobile segmentation; 39.2 M parameters).
+_SEMANTIC_FPN = dict(learning_rate=2e-4, weight_decay=1e-4, batch_size=32, max_iters=40_000, warmup_iters=0)
+_UPERNET = dict(head="upernet", head_channels=512, batch_size=16, max_iters=160_000, warmup_iters=1500, poly_power=1.0)
+_NYUV2 = dict(
+    task="depth", crop_size_px=(480, 480), batch_size=24, max_iters=25_000, warmup_iters=12_000, learning_rate=5e-4
+)
 
-    mobileclip-dense finetune mci2-segment --data ADEChallengeData2016 --init runs/clip-mci2 --out runs/segment-mci2
 
-    Cost and figure: not measured by us.
+_VIT_PRETRAININGS = {
+    "": (
+        "vit_b16_clip", "CLIP on DataComp or DataCompDR, a run or a file of open_clip",
+        "12.1 % above MAE's on DataCompDR (arXiv 2405.08911)",
+    ),
+    "-mae": ("vit_b16", "MAE (mae_pretrain_vit_base.pth)", "48.13 mIoU (mmsegmentation)"),
+    "-maws": ("vit_b16", "MAWS (maws_vitb16.pt, arXiv 2303.13496)", "see arXiv 2405.08911"),
+    "-in21k": ("vit_b16", "labels of ImageNet-21k (timm:vit_base_patch16_224.augreg_in21k)", "see arXiv 2405.08911"),
+    "-scratch": ("vit_b16", "fresh weights (no --init)", "see arXiv 2405.08911"),
+}  # fmt: skip
+"""What the paper compares under one protocol: encoder, where its weights come from, published figure."""
+
+
+def mci_fpn_ade20k(encoder: str) -> FinetuneConfig:
+    """{encoder} + SemanticFPN on ADE20K at 512 px, the paper's mobile segmenter (arXiv 2405.08911).
+
+    mobileclip-dense finetune {name} --data ADEChallengeData2016 --init runs/clip-{encoder} --out runs/{name}
+
+    Settings: mmsegmentation's for PoolFormer, of which MCi is a descendant. Cost and figure: not measured by us.
     """
-    return _recipe(encoder="mci2")
+    return _recipe(encoder=encoder, **_SEMANTIC_FPN)
 
 
-def mci2_segment_debug() -> FinetuneConfig:
-    """The twin of mci2-segment for a smoke test: two steps. Expected: that it runs."""
-    return _debug(mci2_segment())
+def mci_lite_ade20k(encoder: str) -> FinetuneConfig:
+    """{encoder} + fpn_lite on ADE20K at 512 px: a head of a few percent of the encoder's multiply-accumulates.
 
+    mobileclip-dense finetune {name} --data ADEChallengeData2016 --init runs/clip-{encoder} --out runs/{name}
 
-def swin_l_segment() -> FinetuneConfig:
-    """Swin-L + SemanticFPN on ADE20K at 512 px, the large encoder to compare with.
-
-    mobileclip-dense finetune swin-l-segment --data ADEChallengeData2016 --init SWIN_FILE --out runs/segment-swin-l
-
-    Cost and figure: not measured by us.
+    Settings: those of SemanticFPN. Cost and figure: not measured by us.
     """
-    return _recipe(encoder="swin_l", learning_rate=6e-5, weight_decay=0.01, drop_path_rate=0.3)
+    return _recipe(encoder=encoder, head="fpn_lite", **_SEMANTIC_FPN)
 
 
-RECIPES: dict[str, Callable[[], FinetuneConfig]] = {
+def mci_uper_ade20k(encoder: str) -> FinetuneConfig:
+    """{encoder} + UPerNet on ADE20K at 512 px.
+
+    mobileclip-dense finetune {name} --data ADEChallengeData2016 --init runs/clip-{encoder} --out runs/{name}
+
+    Settings: mmsegmentation's for ConvNeXt-B. Cost and figure: not measured by us.
+    """
+    return _recipe(encoder=encoder, **_UPERNET, learning_rate=1e-4, layer_decay=0.9)
+
+
+def swin_l_uper_ade20k() -> FinetuneConfig:
+    """Swin-L + UPerNet on ADE20K at 512 px, the large segmenter to compare with (234 M parameters).
+
+    mobileclip-dense finetune swin-l-uper-ade20k --data ADEChallengeData2016 --init SWIN_FILE --out runs/swin-l
+
+    SWIN_FILE: swin_large_patch4_window12_384_22k.pth, or mmsegmentation's checkpoint of the whole model.
+
+    Settings and figure: mmsegmentation's, 52.05 mIoU single scale. Not measured by us.
+    """
+    return _recipe(encoder="swin_l", **_UPERNET, learning_rate=6e-5, weight_decay=0.01, drop_path_rate=0.3)
+
+
+def vit_uper_ade20k(encoder: str, **_: str) -> FinetuneConfig:
+    """ViT-B/16 + UPerNet on ADE20K at 512 px, from {weights}.
+
+    mobileclip-dense finetune {name} --data ADEChallengeData2016 --init WEIGHTS --out runs/{name}
+
+    Settings: MAE's (arXiv 2111.06377, appendix A.4; mmsegmentation), which the paper follows for every pretraining.
+    Published figure: {figure}. Not measured by us.
+    """
+    return _recipe(encoder=encoder, **_UPERNET, learning_rate=1e-4, layer_decay=0.65)
+
+
+def mci2_nyuv2(head: str, head_channels: int) -> FinetuneConfig:
+    """MCi2 + {head} head for depth on NYUv2.
+
+    mobileclip-dense finetune {name} --data nyu_depth_v2 --init runs/clip-mci2 --out runs/{name}
+    mobileclip-dense evaluate runs/{name} --eigen-crop --flip
+
+    Settings: those of MIM depth estimation (arXiv 2205.13543). Cost and figure: not measured by us.
+    """
+    return _recipe(encoder="mci2", head=head, head_channels=head_channels, **_NYUV2)
+
+
+def vit_deconv_nyuv2(encoder: str, **_: str) -> FinetuneConfig:
+    """ViT-B/16 + deconvolution head for depth on NYUv2, from {weights}.
+
+    mobileclip-dense finetune {name} --data nyu_depth_v2 --init WEIGHTS --out runs/{name}
+    mobileclip-dense evaluate runs/{name} --eigen-crop --flip
+
+    Settings: those of MIM depth estimation (arXiv 2205.13543). Cost and figure: not measured by us.
+    """
+    return _recipe(encoder=encoder, head="deconv", head_channels=32, **_NYUV2, layer_decay=0.8)
+
+
+def _named(recipe: Recipe, name: str, **values: Any) -> tuple[str, Recipe]:
+    """A member of a family of recipes, with the family's docstring filled in."""
+    member = functools.partial(recipe, **values)
+    member.__doc__ = (recipe.__doc__ or "").format(name=name, **values)
+    return name, member
+
+
+def _twin(name: str, recipe: Recipe) -> tuple[str, Recipe]:
+    """The same model and task for two steps of two small crops."""
+
+    def debug() -> FinetuneConfig:
+        return dataclasses.replace(
+            recipe(), crop_size_px=(64, 64), batch_size=2, max_iters=2, warmup_iters=1, num_workers=0,
+            max_train_images=4,
+        )  # fmt: skip
+
+    debug.__doc__ = f"The twin of {name} for a smoke test: two steps. Expected: that it runs."
+    return f"{name}-debug", debug
+
+
+_MCI = ("mci0", "mci1", "mci2")
+_SMALL: dict[str, Recipe] = {
     "nano-segment": nano_segment,
     "nano-depth": nano_depth,
     "mci0-segment": mci0_segment,
     "mci0-depth": mci0_depth,
-    "mci2-segment": mci2_segment,
-    "mci2-segment-debug": mci2_segment_debug,
-    "swin-l-segment": swin_l_segment,
 }
+_PUBLISHED: dict[str, Recipe] = dict(
+    [
+        *(_named(mci_fpn_ade20k, f"{mci}-fpn-ade20k", encoder=mci) for mci in _MCI),
+        *(_named(mci_lite_ade20k, f"{mci}-lite-ade20k", encoder=mci) for mci in _MCI),
+        *(_named(mci_uper_ade20k, f"{mci}-uper-ade20k", encoder=mci) for mci in _MCI),
+        ("swin-l-uper-ade20k", swin_l_uper_ade20k),
+        *(
+            _named(vit_uper_ade20k, f"vit-b16{rival}-uper-ade20k", encoder=encoder, weights=weights, figure=figure)
+            for rival, (encoder, weights, figure) in _VIT_PRETRAININGS.items()
+        ),
+        _named(mci2_nyuv2, "mci2-fpn-nyuv2", head="semantic_fpn", head_channels=128),
+        _named(mci2_nyuv2, "mci2-lite-nyuv2", head="fpn_lite", head_channels=128),
+        _named(mci2_nyuv2, "mci2-deconv-nyuv2", head="deconv", head_channels=32),
+        *(
+            _named(vit_deconv_nyuv2, f"vit-b16{rival}-deconv-nyuv2", encoder=encoder, weights=weights)
+            for rival, (encoder, weights, _) in _VIT_PRETRAININGS.items()
+        ),
+    ]
+)
+
+RECIPES: dict[str, Recipe] = _SMALL | _PUBLISHED | dict(itertools.starmap(_twin, _PUBLISHED.items()))

@@ -82,7 +82,7 @@ def test_mci2_with_semantic_fpn_has_the_known_size() -> None:
     from mmseg.utils import register_all_modules
 
     register_all_modules()
-    model = MODELS.build(model_config(RECIPES["mci2-segment"](), 150))
+    model = MODELS.build(model_config(RECIPES["mci2-fpn-ade20k"](), 150))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(39.2, abs=0.1)
 
 

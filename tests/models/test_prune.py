@@ -51,7 +51,7 @@ def nano() -> nn.Module:
     return dense("nano-segment").double()
 
 
-@pytest.mark.parametrize("recipe", ["nano-segment", "nano-depth", "mci0-segment", "mci2-segment"])
+@pytest.mark.parametrize("recipe", ["nano-segment", "nano-depth", "mci0-segment", "mci2-fpn-ade20k"])
 def test_a_pruned_model_fuses_exactly_and_rebuilds_from_its_structure(recipe: str) -> None:
     model = dense(recipe)
     pruned = halved(model)
