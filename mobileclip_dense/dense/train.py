@@ -161,12 +161,7 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         train_cfg=dict(type="ResumingTrainLoop", max_iters=num_batches, val_interval=num_batches + 1),
         val_cfg=dict(type="ValLoop"),
         val_evaluator=evaluator,
-        optim_wrapper=dict(
-            type="BFloat16OptimWrapper" if config.precision == "bf16-mixed" else "OptimWrapper",
-            accumulative_counts=config.accumulate,
-            optimizer=dict(type="AdamW", lr=config.learning_rate, weight_decay=config.weight_decay),
-            paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-        ),
+        optim_wrapper=optim_wrapper_config(config),
         param_scheduler=_schedule(config),
         default_hooks=dict(
             logger=None,
@@ -186,6 +181,16 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         randomness=dict(seed=config.seed),
         resume=True,
         experiment_name=config.out.name,
+    )
+
+
+def optim_wrapper_config(config: FinetuneConfig) -> dict[str, Any]:
+    """AdamW and how its gradients come about."""
+    return dict(
+        type="BFloat16OptimWrapper" if config.precision == "bf16-mixed" else "OptimWrapper",
+        accumulative_counts=config.accumulate,
+        optimizer=dict(type="AdamW", lr=config.learning_rate, weight_decay=config.weight_decay),
+        paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import training_rival
+from benchmarks.dense_training import DenseTrainingConfig, measure_dense_training
 from benchmarks.training_memory import TrainingMemoryConfig, measure_table
 from benchmarks.training_rival import TrainingRivalConfig, measure_training
 
@@ -55,3 +56,13 @@ def test_open_clips_own_folder_is_asked_for(rival: TrainingRivalConfig, tmp_path
     (tmp_path / "webdataset").rmdir()
     with pytest.raises(FileNotFoundError, match=r"pydoc benchmarks\.training_rival"):
         measure_training(rival)
+
+
+def test_both_arms_of_dense_training_are_measured(tmp_path: Path) -> None:
+    result = measure_dense_training(DenseTrainingConfig(encoder="nano", size_px=64, batch_size=2, steps=1, rounds=2,
+                                                        out=tmp_path / "dense.json"))  # fmt: skip
+    assert json.loads((tmp_path / "dense.json").read_text()) == result
+    assert result["images_per_s"].keys() == {"stock", "ours"}
+    assert result["ours_against_stock"] == pytest.approx(
+        result["images_per_s"]["ours"] / result["images_per_s"]["stock"]
+    )

@@ -1,0 +1,140 @@
+"""`python -m benchmarks.dense_training`: a step of dense fine-tuning, ours and in mmsegmentation's settings.
+
+Both arms take mmengine's `train_step` of the same model on the same random pictures, without loading, in turn.
+mmsegmentation's settings: float32, contiguous. Ours: bf16 autocast, channels-last on a GPU, torch.compile with
+--compile.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import set_random_seed
+from mmengine.structures import PixelData
+from tqdm import tqdm
+
+from benchmarks.compute_device import compute_device_name
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.dense.engine import place_model
+from mobileclip_dense.dense.model import model_config
+from mobileclip_dense.dense.train import fresh_model, optim_wrapper_config
+
+_NUM_CLASSES = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseTrainingConfig:
+    """Measure images per second of dense fine-tuning, ours and in mmsegmentation's settings, in turn."""
+
+    encoder: str = "mci2"
+    """As for `finetune`."""
+    size_px: int = 512
+    """Height and width, pixels."""
+    batch_size: int = 16
+    """Images per step."""
+    compile: bool = False
+    """Compile ours with torch.compile."""
+    steps: int = 10
+    """Timed steps of each arm in each round, after one that is not."""
+    rounds: int = 5
+    """How often the arms take turns."""
+    out: Path = Path("results/dense-training.json")
+    """Result file."""
+    force: bool = False
+    """Replace the result file if it exists."""
+
+
+def measure_dense_training(config: DenseTrainingConfig) -> dict[str, Any]:
+    """Write the result.
+
+    Returns:
+        What was written; `images_per_s` by arm, `ours_against_stock` the ratio of the medians.
+
+    Raises:
+        FileExistsError: the result exists.
+    """
+    refuse_existing(config.out, config.force)
+    arms = {
+        "stock": _arm(config, precision="32-true", placed=lambda model: model.to(_device())),
+        "ours": _arm(config, precision="bf16-mixed", placed=place_model),
+    }
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in tqdm(range(config.rounds), unit="round"):
+        for name, step in arms.items():
+            step()
+            times[name] += [_timed(step) for _ in range(config.steps)]
+    seconds = {name: median(taken) for name, taken in times.items()}
+    result = {
+        **{name: getattr(config, name) for name in ("encoder", "size_px", "batch_size", "compile", "steps", "rounds")},
+        "head": "semantic_fpn",
+        "device": compute_device_name(),
+        "seed": 0,
+        "versions": {name: version(name) for name in ("torch", "mmengine", "mmsegmentation", "timm")}
+        | {"python": platform.python_version()},
+        "s_per_step_median": seconds,
+        "images_per_s": {name: config.batch_size / taken for name, taken in seconds.items()},
+        "ours_against_stock": seconds["stock"] / seconds["ours"],
+    }
+    write_json(config.out, result)
+    print(f"{config.out}: {result['images_per_s']['ours']:.1f} images per s, {result['ours_against_stock']:.2f}x the "
+          f"{result['images_per_s']['stock']:.1f} of mmsegmentation's settings")  # fmt: skip
+    return result
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _arm(config: DenseTrainingConfig, precision: Any, placed: Callable[[Any], Any]) -> Callable[[], None]:
+    """A function that takes one training step."""
+    settings = FinetuneConfig(
+        data=Path(), out=Path(), encoder=config.encoder, crop_size_px=(config.size_px, config.size_px),
+        batch_size=config.batch_size, precision=precision,
+    )  # fmt: skip
+    set_random_seed(0)
+    model: Any = fresh_model(model_config(settings, _NUM_CLASSES))
+    model.init_weights()
+    model = placed(model).train()
+    wrapper: OptimWrapper = build_optim_wrapper(model, optim_wrapper_config(settings))
+    take = torch.compile(model.train_step) if config.compile and precision != "32-true" else model.train_step
+    batch = _batch(config)
+
+    def step() -> None:
+        take(batch, wrapper)
+
+    return step
+
+
+def _batch(config: DenseTrainingConfig) -> dict[str, Any]:
+    """Random pictures uint8 [3,H,W] and labels, as mmsegmentation's loader gives them."""
+    from mmseg.structures import SegDataSample  # only after mobileclip_dense.dense, whatever sorts imports
+
+    generator, shape = torch.Generator().manual_seed(0), (config.size_px, config.size_px)
+    samples = []
+    for _ in range(config.batch_size):
+        sample = SegDataSample(metainfo=dict(img_shape=shape, ori_shape=shape))
+        sample.gt_sem_seg = PixelData(data=torch.randint(_NUM_CLASSES, (1, *shape), generator=generator))
+        samples.append(sample)
+    pictures = torch.randint(256, (config.batch_size, 3, *shape), dtype=torch.uint8, generator=generator)
+    return dict(inputs=list(pictures), data_samples=samples)
+
+
+def _timed(step: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    run_with_settings(DenseTrainingConfig, measure_dense_training, "python -m benchmarks.dense_training")
