@@ -17,7 +17,7 @@ from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.folders import LabelledFolder, check_folder
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
-from mobileclip_dense.models.weights import read_state_dict
+from mobileclip_dense.models.weights import read_encoder_source
 from mobileclip_dense.run import Run, append_metrics, drop_metrics_after, finish_run, load_run, open_run
 
 _LOG_EVERY = 10
@@ -32,7 +32,7 @@ def finetune(config: FinetuneConfig) -> None:
     """
     started = time.time()
     if config.init is not None:
-        read_state_dict(Path(config.init))  # a wrong path should not wait for the scan of the data
+        read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
     folder = check_folder(config)
     settings = runner_config(config, folder)
