@@ -11,9 +11,12 @@ import pytest
 import timm
 import torch
 from mmseg.models.backbones import SwinTransformer
+from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
 from safetensors.torch import save_file
 from torch import nn
 
+import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.models import weights
 from mobileclip_dense.models.encoders import ENCODERS, Encoder
@@ -200,10 +203,6 @@ def test_swin_gives_mmsegmentations_features(tmp_path: Path) -> None:
 
 def upernet(backbone: dict[str, Any], channels: list[int], num_classes: int = 150, width: int = 512) -> nn.Module:
     """As mmsegmentation's own config of Swin and UPerNet, on any backbone."""
-    import mobileclip_dense.dense  # noqa: F401
-    from mmseg.registry import MODELS
-    from mmseg.utils import register_all_modules
-
     register_all_modules()
     head = dict(num_classes=num_classes, norm_cfg=dict(type="BN"), align_corners=False, dropout_ratio=0.1,
                 loss_decode=dict(type="CrossEntropyLoss"))  # fmt: skip
