@@ -13,6 +13,7 @@ import torch
 from mmseg.models.backbones import SwinTransformer
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
+from open_clip.model import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 from torch import nn
 
@@ -246,6 +247,35 @@ def test_the_published_swin_l_with_upernet_loads_without_a_leftover_key(monkeypa
     load_whole_model(ours, Path("upernet_swin_large.pth"))
     found = encoder_weights(theirs, ours.get_submodule("backbone.encoder.trunk"))
     assert len(found.trunk) + len(found.pyramid) == len(ours.get_submodule("backbone").state_dict())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "source"),
+    [
+        ("vit_b16_clip", "ViT-B-16"),
+        ("vit_b16_clip", "vit_base_patch16_clip_384"),
+        ("vit_b16_mci", "MobileCLIP-B"),
+        ("vit_b16_mci", "vit_base_mci_224"),
+        ("vit_b16", "vit_base_patch16_384"),
+        ("vit_b16", "deit3_base_patch16_224"),
+        ("swin_l", "swin_large_patch4_window7_224"),
+    ],
+)
+def test_published_architectures_fit_to_the_last_key(
+    encoder: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At their real size, without tensors: of open_clip's models the whole state dict, text tower included."""
+    monkeypatch.setattr("timm.layers.pos_embed_rel._USE_SCIPY", False)  # scipy cannot resample what is not there
+    with torch.device("meta"):
+        if source in open_clip.list_models():
+            build = CustomTextCLIP if source == "MobileCLIP-B" else CLIP
+            settings = {k: v for k, v in open_clip.get_model_config(source).items() if k != "custom_text"}
+            state = build(**settings).state_dict()
+        else:
+            state = timm.create_model(source).state_dict()
+        ours = Encoder(encoder)
+    monkeypatch.setattr(weights, "read_state_dict", lambda _: state)
+    load_encoder_weights(ours, "published.pt")
 
 
 @pytest.mark.parametrize(
