@@ -24,8 +24,7 @@ def _tiny(name: str, **arguments: object) -> EncoderSpec:
 
 
 TINY_VIT = dict(embed_dim=24, num_heads=2, depth=4, img_size=64)
-TINY_SWIN = dict(embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4, img_size=64,
-                 always_partition=True)  # fmt: skip
+TINY_SWIN = dict(embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4, img_size=64)
 TINY = {  # the encoders' own architectures, narrow; tests put them into ENCODERS
     "tiny_vit_clip": _tiny("vit_b16_clip", **TINY_VIT),
     "tiny_vit": _tiny("vit_b16", **TINY_VIT),

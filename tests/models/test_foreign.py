@@ -25,6 +25,7 @@ from mobileclip_dense.models.foreign import encoder_weights, renormalized
 from mobileclip_dense.models.weights import load_encoder_weights, load_whole_model
 from tests.models.foreign import TINY, TINY_SWIN, TINY_VIT, State, to_augreg, to_microsoft
 
+SWIN = dict(TINY_SWIN, always_partition=True)
 MMSEG_SWIN = dict(embed_dims=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4)
 
 
@@ -173,7 +174,7 @@ def test_position_embeddings_of_another_grid_are_resampled_as_timm_does(tmp_path
 
 
 def test_swin_loads_from_microsofts_names_and_timms(tmp_path: Path) -> None:
-    swin = random_weights(timm.create_model("swin_large_patch4_window12_384", num_classes=5, **TINY_SWIN))
+    swin = random_weights(timm.create_model("swin_large_patch4_window12_384", num_classes=5, **SWIN))
     torch.save({"model": to_microsoft(swin.state_dict())}, tmp_path / "microsoft.pth")
     torch.save(swin.state_dict(), tmp_path / "timm.pth")
     for name in ("microsoft", "timm"):
@@ -182,7 +183,7 @@ def test_swin_loads_from_microsofts_names_and_timms(tmp_path: Path) -> None:
 
 
 def test_swin_of_another_window_is_resampled_as_timm_does(tmp_path: Path) -> None:
-    other = random_weights(timm.create_model("swin_large_patch4_window12_384", **{**TINY_SWIN, "window_size": 3}))
+    other = random_weights(timm.create_model("swin_large_patch4_window12_384", **{**SWIN, "window_size": 3}))
     torch.save(other.state_dict(), tmp_path / "window3.pth")
     found = loaded("tiny_swin", tmp_path / "window3.pth").trunk.layers[0].blocks[1].attn
     reference = other.layers[0].blocks[1].attn
@@ -298,7 +299,7 @@ def test_a_vit_of_another_shape_is_refused_with_keys_and_shapes(
 
 
 def test_a_swin_of_another_shape_is_refused_with_keys_and_shapes(tmp_path: Path) -> None:
-    other = {**TINY_SWIN, "embed_dim": 16, "num_heads": (2, 4, 8, 16)}
+    other = {**SWIN, "embed_dim": 16, "num_heads": (2, 4, 8, 16)}
     state = timm.create_model("swin_large_patch4_window12_384", **other).state_dict()
     torch.save(to_microsoft(state), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other shape \(trunk.layers.0.blocks.0.attn.proj.bias \(16,\)"):
