@@ -1,12 +1,11 @@
-"""Depth in mmsegmentation: a pyramid head that predicts metres, and a data set for folders of NYUv2's kind."""
+"""Depth in mmsegmentation: a pyramid head that predicts metres."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from mmseg.datasets import NYUDataset
 from mmseg.models.decode_heads import FPNHead
 from mmseg.models.utils import resize
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 
@@ -33,13 +32,3 @@ class FPNDepthHead(FPNHead):
         truth = torch.where(truth > self.max_depth, 0, truth)
         depth = resize(depth, size=truth.shape[2:], mode="bilinear", align_corners=self.align_corners)
         return {self.loss_decode.loss_name: self.loss_decode(depth, truth)}
-
-
-@DATASETS.register_module()
-class DepthFolder(NYUDataset):
-    """mmseg's NYUDataset for any file names (it wants to find the room's name in them)."""
-
-    METAINFO: ClassVar[dict[str, Any]] = {}
-
-    def _get_category_id_from_filename(self, image_fname: str) -> int:
-        return -1
