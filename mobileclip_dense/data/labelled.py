@@ -47,6 +47,14 @@ class LabelledSet:
     ignored_label: int = IGNORE_INDEX
     num_skipped: int = 0
 
+    @property
+    def num_train(self) -> int:
+        return len(self.train)
+
+    @property
+    def num_val(self) -> int:
+        return len(self.val)
+
 
 def find_set(root: Path, task: Task, class_names: Path | None = None) -> LabelledSet:
     """What lies at `root`, which may also be the folder around the one that an archive unpacks to; files unread.

@@ -7,19 +7,19 @@ from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.labelled import LabelledSet
 
 
-def dataloader_config(config: FinetuneConfig, found: LabelledSet, *, training: bool) -> dict[str, Any]:
+def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: bool) -> dict[str, Any]:
     """The training or the validation loader of mmengine's Runner."""
     dataset: dict[str, Any] = dict(
         type="PairDataset",
-        pairs=[(str(image), str(label)) for image, label in (found.train if training else found.val)],
+        pairs=[(str(image), str(label)) for image, label in (folder.train if training else folder.val)],
         task=config.task,
         pipeline=_train_pipeline(config) if training else _val_pipeline(config),
     )
     if config.task == "segment":
         dataset.update(
-            metainfo=dict(classes=found.class_names, palette=class_palette(len(found.class_names))),
-            reduce_zero_label=found.reduce_zero_label,
-            ignored_label=found.ignored_label,
+            metainfo=dict(classes=folder.class_names, palette=class_palette(len(folder.class_names))),
+            reduce_zero_label=folder.reduce_zero_label,
+            ignored_label=folder.ignored_label,
         )
     sampler = dict(type="InfiniteSampler", shuffle=True) if training else dict(type="DefaultSampler", shuffle=False)
     return dict(

@@ -35,10 +35,10 @@ def finetune(config: FinetuneConfig) -> None:
     if config.init is not None:
         read_state_dict(Path(config.init))  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
-    found = check_set(config)
-    settings = runner_config(config, found)
+    folder = check_set(config)
+    settings = runner_config(config, folder)
     if pruned is not None:
-        settings["model"] = _model_of(pruned, config, found)
+        settings["model"] = _model_of(pruned, config, folder)
     open_run(config)
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     runner = Runner(**settings)
@@ -46,30 +46,30 @@ def finetune(config: FinetuneConfig) -> None:
     metrics = _measure(runner)
     state = runner.model.state_dict()
     details = {
-        "class_names": list(found.class_names),
-        "palette": class_palette(len(found.class_names)),
-        "reduce_zero_label": found.reduce_zero_label,
-        "ignored_label": found.ignored_label,
-        "layout": found.layout,
-        "num_skipped_pairs": found.num_skipped,
-        "num_train_images": len(found.train),
-        "num_val_images": len(found.val),
+        "class_names": list(folder.class_names),
+        "palette": class_palette(len(folder.class_names)),
+        "reduce_zero_label": folder.reduce_zero_label,
+        "ignored_label": folder.ignored_label,
+        "layout": folder.layout,
+        "num_skipped_pairs": folder.num_skipped,
+        "num_train_images": folder.num_train,
+        "num_val_images": folder.num_val,
     }
     device = str(next(runner.model.parameters()).device)
     structure = None if pruned is None else pruned.structure
     finish_run(config, state, metrics, started=started, device=device, details=details, structure=structure)
     if config.task == "segment":
         print(
-            f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {len(found.val)} images"
+            f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
         )
     else:
-        print(f"{config.out}: RMSE {metrics['rmse']:.3f} m, AbsRel {metrics['abs_rel']:.3f} on {len(found.val)} images")
+        print(f"{config.out}: RMSE {metrics['rmse']:.3f} m, AbsRel {metrics['abs_rel']:.3f} on {folder.num_val} images")
 
 
-def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, found: LabelledSet) -> dict[str, float]:
+def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: LabelledSet) -> dict[str, float]:
     """The figures that `finetune` ends with, of a model that is built already, on all held-out images."""
     with tempfile.TemporaryDirectory() as unused:
-        return _measure(Runner(**runner_config(config, found) | {"model": model, "work_dir": unused}))
+        return _measure(Runner(**runner_config(config, folder) | {"model": model, "work_dir": unused}))
 
 
 def _measure(runner: Runner) -> dict[str, float]:
@@ -95,15 +95,15 @@ def pruned_start(config: FinetuneConfig) -> Run | None:
     return run
 
 
-def _model_of(pruned: Run, config: FinetuneConfig, found: LabelledSet) -> EncoderDecoder:
+def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet) -> EncoderDecoder:
     """The pruned model, ready for mmengine.
 
     Raises:
         ValueError: it knows other classes than the data.
     """
-    known, expected = pruned.record["class_names"], list(found.class_names)
-    if known != expected:
-        raise ValueError(f"{config.init}: classes: found a pruned run with {len(known)} ({', '.join(known[:3])}, …), "
+    found, expected = pruned.record["class_names"], list(folder.class_names)
+    if found != expected:
+        raise ValueError(f"{config.init}: classes: found a pruned run with {len(found)} ({', '.join(found[:3])}, …), "
                          f"{config.data} has {len(expected)} ({', '.join(expected[:3])}, …); fine-tune it on "
                          "the classes it was trained on")  # fmt: skip
     model = build_from_run(config, pruned)
@@ -141,16 +141,16 @@ class RunLog(Hook):
         self.bar.close()
 
 
-def runner_config(config: FinetuneConfig, found: LabelledSet) -> dict[str, Any]:
+def runner_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
     """Everything mmengine's Runner wants to know."""
     evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
     if config.task == "depth":
         evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
     return dict(
-        model=model_config(config, len(found.class_names)),
+        model=model_config(config, len(folder.class_names)),
         work_dir=str(config.out / "checkpoints"),
-        train_dataloader=dataloader_config(config, found, training=True),
-        val_dataloader=dataloader_config(config, found, training=False),
+        train_dataloader=dataloader_config(config, folder, training=True),
+        val_dataloader=dataloader_config(config, folder, training=False),
         train_cfg=dict(type="IterBasedTrainLoop", max_iters=config.max_iters, val_interval=config.max_iters + 1),
         val_cfg=dict(type="ValLoop"),
         val_evaluator=evaluator,
