@@ -32,7 +32,10 @@ def predict_at(model: Predictor, output: str, image: npt.NDArray[np.uint8], size
 
 def predict_all(model: Predictor, output: str, images: list[Path], size_px: tuple[int, int], label: str) -> list[Map]:
     """`predict_at` for image files, with a progress bar."""
-    return [predict_at(model, output, load_image(path), size_px) for path in tqdm(images, unit="image", desc=label)]
+    return [
+        predict_at(model, output, load_image(path, shades=True), size_px)
+        for path in tqdm(images, unit="image", desc=label)
+    ]
 
 
 def score_segmentation(predictions: list[Map], truths: list[npt.NDArray[np.uint8]], num_classes: int) -> float:

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,12 @@ from PIL import Image
 from benchmarks.accuracy import predict_at
 from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict, elsewhere_rows, table_rows
 from benchmarks.runtimes import OnnxModel
-from mobileclip_dense.contract.palette import colour_depth, overlay_classes
+from mobileclip_dense.config import FinetuneConfig, config_from_json
+from mobileclip_dense.contract.palette import IGNORE_INDEX, colour_depth, overlay_classes
 from mobileclip_dense.contract.preprocess import load_image
-from mobileclip_dense.data.folders import SPLITS, list_pairs, read_class_labels, read_depth_m
+from mobileclip_dense.data.annotations import read_class_labels, read_depth_m
+from mobileclip_dense.data.pairs import Pair
+from mobileclip_dense.data.scan import usable_set
 
 _NUM_EXAMPLES = 6
 _STYLE = """
@@ -119,7 +121,7 @@ def _picture_sections(evidence: Evidence) -> list[str]:
     sections = []
     for folder, artifact in evidence.artifacts:
         parents = [run for run in evidence.runs if run.record["weights_sha256"] == artifact.parent["weights_sha256"]]
-        drawn = artifact.task in SPLITS and artifact.runtime == "onnx" and artifact.precision == "fp32"
+        drawn = artifact.task in ("segment", "depth") and artifact.runtime == "onnx" and artifact.precision == "fp32"
         if not drawn or not parents:
             continue
         model = OnnxModel(folder / artifact.model_file)
@@ -133,12 +135,20 @@ def _picture_sections(evidence: Evidence) -> list[str]:
     return sections
 
 
+def _held_out_examples(run: RunFiles) -> tuple[Pair, ...]:
+    config = config_from_json(run.config, run.folder / "config.json")
+    assert isinstance(config, FinetuneConfig)
+    return usable_set(config).val[:_NUM_EXAMPLES]
+
+
 def _segmentation_strip(
     model: OnnxModel, run: RunFiles, size_px: tuple[int, int], palette: list[tuple[int, int, int]]
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     strips = []
-    for image_path, label_path in list_pairs(Path(run.config["data"]), SPLITS["segment"][1])[:_NUM_EXAMPLES]:
-        image, truth = load_image(image_path), read_class_labels(label_path, run.record["reduce_zero_label"])
+    reduce_zero_label, ignored_label = run.record["reduce_zero_label"], run.record.get("ignored_label", IGNORE_INDEX)
+    for image_path, label_path in _held_out_examples(run):
+        image = load_image(image_path, shades=True)
+        truth = read_class_labels(label_path, reduce_zero_label, ignored_label)
         found = predict_at(model, "class_map", image, size_px).astype(np.int64)
         panels = [image, overlay_classes(image, truth, palette), overlay_classes(image, found, palette)]
         strips.append((image_path.name, np.concatenate(panels, axis=1)))
@@ -149,8 +159,8 @@ def _depth_strip(
     model: OnnxModel, run: RunFiles, size_px: tuple[int, int], _palette: list[tuple[int, int, int]]
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     strips = []
-    for image_path, label_path in list_pairs(Path(run.config["data"]), SPLITS["depth"][1])[:_NUM_EXAMPLES]:
-        image, truth = load_image(image_path), read_depth_m(label_path, run.config["depth_units_per_m"])
+    for image_path, label_path in _held_out_examples(run):
+        image, truth = load_image(image_path, shades=True), read_depth_m(label_path, run.config["depth_units_per_m"])
         found = predict_at(model, "depth_m", image, size_px).astype(np.float32)
         near, far = float(truth[truth > 0].min()), float(run.config["max_depth_m"])
         panels = [image, colour_depth(truth, near, far), colour_depth(found, near, far)]

@@ -10,7 +10,8 @@ from benchmarks.accuracy import Map, Predictor, predict_all, score_depth, score_
 from export.prepare import Prepared
 from export.samples import list_dense_pairs, sample_images
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
-from mobileclip_dense.data.folders import read_class_labels, read_depth_m
+from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.data.annotations import read_class_labels, read_depth_m
 
 MAX_MIOU_DROP_POINTS = 0.5
 MAX_RMSE_INCREASE_PERCENT = 2.0
@@ -67,7 +68,8 @@ def _segmentation_cost(
     prepared: Prepared, _config: FinetuneConfig, labels: list[Any], before: list[Map], after: list[Map]
 ) -> Cost:
     record = prepared.run.record
-    truths = [read_class_labels(label, record["reduce_zero_label"]) for label in labels]
+    ignored = record.get("ignored_label", IGNORE_INDEX)
+    truths = [read_class_labels(label, record["reduce_zero_label"], ignored) for label in labels]
     reference, found = (score_segmentation(maps, truths, len(record["class_names"])) for maps in (before, after))
     agreement = float(np.mean([(a == b).mean() for a, b in zip(before, after, strict=True)]) * 100)
     return {"reference_miou_percent": reference, "miou_percent": found, "miou_drop_points": reference - found,

@@ -1,7 +1,6 @@
 """Images of a run's own data, at the size of the exported model: for golden examples, calibration and evaluation."""
 
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,8 @@ import numpy.typing as npt
 from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.preprocess import crop_image, load_image, resize_image
 from mobileclip_dense.data import samples
-from mobileclip_dense.data.folders import SPLITS, list_pairs
+from mobileclip_dense.data.pairs import Pair
+from mobileclip_dense.data.scan import usable_set
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.pretrain.evaluation import list_held_out
 
@@ -26,12 +26,20 @@ def sample_images(config: Config, split: Split, count: int, size_px: tuple[int, 
     if isinstance(config, PretrainConfig):
         return read_pairs(config, split, count, size_px)[0]
     pairs = list_dense_pairs(config, split, count)
-    return np.stack([resize_image(load_image(image), *size_px) for image, _ in pairs])
+    return np.stack([resize_image(load_image(image, shades=True), *size_px) for image, _ in pairs])
 
 
-def list_dense_pairs(config: FinetuneConfig, split: Split, count: int) -> list[tuple[Path, Path]]:
-    """The first images of a split with their annotations."""
-    return list_pairs(config.data, SPLITS[config.task][0 if split == "train" else 1])[:count]
+def list_dense_pairs(config: FinetuneConfig, split: Split, count: int) -> list[Pair]:
+    """The first images of a split with their masks or depth maps.
+
+    Raises:
+        FileNotFoundError: the data is gone, or has no such images.
+    """
+    found = usable_set(config)
+    pairs = found.train if split == "train" else found.val
+    if not pairs:
+        raise FileNotFoundError(f"{config.data}: found {found.layout} without {split} images")
+    return list(pairs[:count])
 
 
 def read_pairs(

@@ -15,7 +15,8 @@ from export.to_coreml import program_predictor, verify_program
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import Task
 from mobileclip_dense.contract.artifact import Artifact, load_artifact, load_golden
-from mobileclip_dense.data.folders import SPLITS, list_pairs, read_class_labels, read_depth_m
+from mobileclip_dense.data.annotations import read_class_labels, read_depth_m
+from mobileclip_dense.data.labelled import find_set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class VerifyConfig:
     max_images: int = 200
     """Held-out images to evaluate at most."""
     zero_is_other: bool = False
-    """Labels as ADE20K's: 0 is "other" and ignored, 1 is the first class."""
+    """Labels as ADE20K's, which need not be said of ADE20K itself: 0 is "other" and ignored, 1 the first class."""
     depth_units_per_m: float = 1000.0
     """Depth: values of the PNG per metre (1000: millimetres)."""
     bisect: float | None = None
@@ -66,11 +67,15 @@ def _measure_metric(config: VerifyConfig, artifact: Artifact, predictor: Predict
     tasks: dict[str, Task] = {"segment": "segment", "depth": "depth"}
     if artifact.task not in tasks:
         raise ValueError(f"--data: found an artifact for {artifact.task}, expected segment or depth")
-    pairs = list_pairs(config.data, SPLITS[tasks[artifact.task]][1])[: config.max_images]
+    found = find_set(config.data, tasks[artifact.task])
+    pairs = found.val[: config.max_images]
+    if not pairs:
+        raise FileNotFoundError(f"{config.data}: --data: found {found.layout} without held-out images")
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
     maps = predict_all(predictor, artifact.outputs[-1].name, images, artifact.input_size_px, "evaluate")
     if artifact.task == "segment":
-        truths = [read_class_labels(label, config.zero_is_other) for label in labels]
+        zero_is_other = config.zero_is_other or found.reduce_zero_label
+        truths = [read_class_labels(label, zero_is_other, found.ignored_label) for label in labels]
         return {"miou_percent": score_segmentation(maps, truths, len(artifact.class_names))}
     assert artifact.max_depth_m is not None
     depths = [read_depth_m(label, config.depth_units_per_m) for label in labels]

@@ -10,6 +10,7 @@ import tyro
 from mobileclip_dense.command import run_command
 from mobileclip_dense.config import (
     ConvertWeightsConfig,
+    DataCheckConfig,
     FinetuneConfig,
     JoinConfig,
     PretrainConfig,
@@ -73,6 +74,15 @@ def _convert_weights(arguments: list[str], prog: str) -> None:
     convert_weights(config)
 
 
+def _data(arguments: list[str], prog: str) -> None:
+    if arguments[:1] not in (["check"], ["-h"], ["--help"]):
+        raise ValueError(f"{prog}: found {' '.join(arguments[:1]) or 'nothing'}, expected `{prog} check NAME PATH`")
+    config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=[word for word in arguments if word != "check"])
+    from mobileclip_dense.data.check import check_data
+
+    check_data(config)
+
+
 def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
     # The chosen one alone where one is chosen; otherwise those worth listing: each may have a twin NAME-debug.
     named = [name for name in arguments[:1] if name in recipes]
@@ -88,6 +98,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "scenes": (_scenes, "generate captioned, labelled scenes in the formats of the real data sets"),
     "reinforce": (_reinforce, "store teachers' embeddings and synthetic captions beside images (DataCompDR)"),
     "join": (_join, "join DataComp's images and DataCompDR's reinforcements by uid"),
+    "data": (_data, "check NAME PATH: what of a labelled data set is there, what is missing, what cannot be used"),
     "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
     "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),

@@ -7,6 +7,7 @@ mmcv_compat.install()  # before anything imports mmseg
 from mobileclip_dense.dense import (  # noqa: E402
     backbone,
     checkpoint,
+    dataset,
     deconvolution,
     depth,
     fpn_lite,
@@ -14,4 +15,4 @@ from mobileclip_dense.dense import (  # noqa: E402
     linear_probe,
 )
 
-__all__ = ["backbone", "checkpoint", "deconvolution", "depth", "fpn_lite", "layer_decay", "linear_probe"]
+__all__ = ["backbone", "checkpoint", "dataset", "deconvolution", "depth", "fpn_lite", "layer_decay", "linear_probe"]

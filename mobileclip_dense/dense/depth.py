@@ -1,13 +1,12 @@
-"""Depth in mmsegmentation: heads that predict metres, and a data set for folders of NYUv2's kind."""
+"""Depth in mmsegmentation: heads that predict metres."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from mmseg.datasets import NYUDataset
 from mmseg.models.decode_heads import FPNHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 
@@ -42,13 +41,3 @@ class MetricDepthHead(BaseDecodeHead):
 @MODELS.register_module()
 class FPNDepthHead(MetricDepthHead, FPNHead):
     """SemanticFPN's head for depth in metres, at the stride of the first map."""
-
-
-@DATASETS.register_module()
-class DepthFolder(NYUDataset):
-    """mmseg's NYUDataset for any file names (it wants to find the room's name in them)."""
-
-    METAINFO: ClassVar[dict[str, Any]] = {}
-
-    def _get_category_id_from_filename(self, image_fname: str) -> int:
-        return -1

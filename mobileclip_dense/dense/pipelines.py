@@ -4,28 +4,23 @@ from typing import Any
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
-from mobileclip_dense.data.folders import SPLITS, LabelledFolder
+from mobileclip_dense.data.labelled import LabelledSet
 
 
-def dataloader_config(config: FinetuneConfig, folder: LabelledFolder, *, training: bool) -> dict[str, Any]:
+def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: bool) -> dict[str, Any]:
     """The training or the validation loader of mmengine's Runner."""
-    split = SPLITS[config.task][0 if training else 1]
-    images, annotations = f"images/{split}", f"annotations/{split}"
     dataset: dict[str, Any] = dict(
-        data_root=str(config.data),
-        img_suffix=folder.image_suffix,
+        type="PairDataset",
+        pairs=[(str(image), str(label)) for image, label in (folder.train if training else folder.val)],
+        task=config.task,
         pipeline=_train_pipeline(config) if training else _val_pipeline(config),
-        indices=config.max_train_images if training else None,
     )
     if config.task == "segment":
         dataset.update(
-            type="BaseSegDataset",
-            data_prefix=dict(img_path=images, seg_map_path=annotations),
             metainfo=dict(classes=folder.class_names, palette=class_palette(len(folder.class_names))),
             reduce_zero_label=folder.reduce_zero_label,
+            ignored_label=folder.ignored_label,
         )
-    else:
-        dataset.update(type="DepthFolder", data_prefix=dict(img_path=images, depth_map_path=annotations))
     sampler = (
         dict(type="InfiniteSampler", shuffle=True)
         if training

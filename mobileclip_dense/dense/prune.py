@@ -9,7 +9,9 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig, PruneConfig
 from mobileclip_dense.contract.files import refuse_existing
-from mobileclip_dense.data.folders import SPLITS, LabelledFolder, list_pairs
+from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.data.labelled import LabelledSet
+from mobileclip_dense.data.scan import usable_set
 from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.train import evaluate_model
 from mobileclip_dense.models.prune import Kept, Kind, Unit, count_macs, count_params, find_units, search_target
@@ -24,7 +26,8 @@ _LABELS: dict[Kind, str] = {
     "head": "head",
     "width": "encoder width, first stage",
 }
-_CARRIED = ("class_names", "palette", "reduce_zero_label", "num_train_images", "num_val_images")
+_CARRIED = ("class_names", "palette", "reduce_zero_label", "ignored_label", "layout", "num_skipped_pairs",
+            "num_train_images", "num_val_images")  # fmt: skip
 
 
 def prune(config: PruneConfig) -> None:
@@ -41,7 +44,7 @@ def prune(config: PruneConfig) -> None:
     refuse_existing(config.out, config.force)
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     model, run, settings = load_dense_run(config.run)
-    folder = _held_out(run, settings)
+    held_out = _held_out(run, settings)
     pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
     units = find_units(model)
 
@@ -57,11 +60,11 @@ def prune(config: PruneConfig) -> None:
             model, units, lambda m: count_macs(m, settings.crop_size_px) / before["macs"], config.target_macs
         )
     after = costs(pruned)
-    metrics = evaluate_model(pruned, pruned_settings, folder)
+    metrics = evaluate_model(pruned, pruned_settings, held_out)
     open_run(pruned_settings)
     finish_run(
         pruned_settings, pruned.state_dict(), metrics, started=started, device=str(next(pruned.parameters()).device),
-        details={name: run.record[name] for name in _CARRIED}
+        details={name: run.record[name] for name in _CARRIED if name in run.record}
         | {"pruned": _record(config, before, after, settings.crop_size_px)},
         structure=structure_difference(pruned, build_model(settings, len(run.record["class_names"]))),
     )  # fmt: skip
@@ -71,15 +74,13 @@ def prune(config: PruneConfig) -> None:
     print(f"{config.out}: pruned; recover its accuracy with `mobileclip-dense finetune RECIPE --init {config.out}`")
 
 
-def _held_out(run: Run, settings: FinetuneConfig) -> LabelledFolder:
-    """The folder the run was trained on, as its record describes it: it was checked then."""
-    (image, _), *_ = list_pairs(settings.data, SPLITS[settings.task][1])
-    return LabelledFolder(
+def _held_out(run: Run, settings: FinetuneConfig) -> LabelledSet:
+    """The set the run was trained on, as its record describes it: it was scanned then."""
+    return dataclasses.replace(
+        usable_set(settings),
         class_names=tuple(run.record["class_names"]),
         reduce_zero_label=run.record["reduce_zero_label"],
-        image_suffix=image.suffix,
-        num_train=run.record["num_train_images"],
-        num_val=run.record["num_val_images"],
+        ignored_label=run.record.get("ignored_label", IGNORE_INDEX),
     )
 
 

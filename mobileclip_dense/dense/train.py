@@ -18,7 +18,8 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
-from mobileclip_dense.data.folders import LabelledFolder, check_folder
+from mobileclip_dense.data.labelled import LabelledSet
+from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.engine import RunLog, join_processes, place_model
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
@@ -40,7 +41,7 @@ def finetune(config: FinetuneConfig) -> None:
     if config.init is not None:
         read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
-    folder = first_process_first(lambda: check_folder(config))
+    folder = first_process_first(lambda: check_set(config))
     settings = runner_config(config, folder)
     if is_main_process():
         open_run(config)
@@ -79,7 +80,7 @@ def _take_average(runner: Runner) -> None:
 
 
 def _finish(
-    config: FinetuneConfig, runner: Runner, metrics: dict[str, float], folder: LabelledFolder, started: float,
+    config: FinetuneConfig, runner: Runner, metrics: dict[str, float], folder: LabelledSet, started: float,
     structure: Any,
 ) -> None:  # fmt: skip
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -87,6 +88,9 @@ def _finish(
         "class_names": list(folder.class_names),
         "palette": class_palette(len(folder.class_names)),
         "reduce_zero_label": folder.reduce_zero_label,
+        "ignored_label": folder.ignored_label,
+        "layout": folder.layout,
+        "num_skipped_pairs": folder.num_skipped,
         "num_train_images": folder.num_train,
         "num_val_images": folder.num_val,
         "num_processes": runner.world_size,
@@ -102,7 +106,7 @@ def _finish(
         print(f"{config.out}: RMSE {metrics['rmse']:.3f} m, AbsRel {metrics['abs_rel']:.3f} on {folder.num_val} images")
 
 
-def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: LabelledFolder) -> dict[str, float]:
+def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: LabelledSet) -> dict[str, float]:
     """The figures that `finetune` ends with, of a model that is built already, on all held-out images."""
     with tempfile.TemporaryDirectory() as unused:
         return _measure(Runner(**runner_config(config, folder) | {"model": model, "work_dir": unused}))
@@ -131,7 +135,7 @@ def pruned_start(config: FinetuneConfig) -> Run | None:
     return run
 
 
-def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledFolder) -> EncoderDecoder:
+def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet) -> EncoderDecoder:
     """The pruned model, ready for mmengine.
 
     Raises:
@@ -147,7 +151,7 @@ def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledFolder) -> En
     return model
 
 
-def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, Any]:
+def runner_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
     """Everything mmengine's Runner wants to know; it counts micro-batches where `config` counts steps."""
     num_batches = config.max_iters * config.accumulate
     evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])

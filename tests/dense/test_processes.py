@@ -11,7 +11,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.folders import check_folder
+from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.engine import place_model
 from mobileclip_dense.dense.train import fresh_model, runner_config
 from tests.conftest import Line
@@ -50,7 +50,7 @@ class Recorder(Hook):
 
 
 def train_steps(rank: int, config: FinetuneConfig) -> list[tuple[float, np.ndarray]]:
-    settings = runner_config(config, check_folder(config))
+    settings = runner_config(config, check_set(config))
     settings["train_dataloader"]["dataset"]["pipeline"] = settings["val_dataloader"]["dataset"]["pipeline"]
     settings["model"]["decode_head"]["dropout_ratio"] = 0.0
     recorder = Recorder()

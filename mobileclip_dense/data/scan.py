@@ -1,0 +1,278 @@
+"""Every file of a labelled set is opened once before anything is trained on it, and the answers are kept."""
+
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from mobileclip_dense.config import FinetuneConfig, Task
+from mobileclip_dense.contract.files import read_json, write_json
+from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.data.annotations import UnusableFile, read_class_labels, read_depth_m
+from mobileclip_dense.data.labelled import LabelledSet, find_set
+from mobileclip_dense.data.pairs import Pair
+
+_NUM_SHOWN = 10
+_MAX_SHARE_BEYOND = 0.99
+_MIN_MEDIAN_SHARE = 1 / 200  # of the largest depth: 5 cm of 10 m, nearer than a depth camera sees
+_VERSION = 1  # of what a finding means; another one makes what is kept void
+
+
+class Finding(NamedTuple):
+    """What the scan found in a pair.
+
+    `kind` is what is wrong in two or three words, empty if nothing; the message names the file. Largest class index,
+    -1 where nothing is labelled; 0 for depth.
+    """
+
+    kind: str
+    message: str
+    height_px: int = 0
+    width_px: int = 0
+    largest_label: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What labels have to be like: the settings that a finding depends on."""
+
+    task: Task
+    num_classes: int  # 0: not known
+    reduce_zero_label: bool
+    ignored_label: int
+    max_depth_m: float
+    depth_units_per_m: float
+
+
+def check_set(config: FinetuneConfig) -> LabelledSet:
+    """The set at `config.data` to train on: found, cut to `max_train_images`, every file opened once.
+
+    Raises:
+        FileNotFoundError, ValueError: see `find_set` and `check_pairs`; or there is nothing to train on, or no image is
+            held out; or there are less than two classes.
+    """
+    found = find_set(config.data, config.task, config.class_names)
+    for pairs, what in ((found.train, "training"), (found.val, "held-out")):
+        if not pairs:
+            raise ValueError(f"{config.data}: found {found.layout} with {len(found.train)} training and "
+                             f"{len(found.val)} held-out images; without {what} images it cannot be trained on "
+                             f"(`evaluate --data` needs only held-out ones)")  # fmt: skip
+    checked = check_pairs(replace(found, train=found.train[: config.max_train_images]), config)
+    if config.task == "segment" and len(checked.class_names) < 2:
+        raise ValueError(f"{config.data}: classes: found {len(checked.class_names)} in the masks, expected at least "
+                         f"two; indices count from 0, and {IGNORE_INDEX} means ignored")  # fmt: skip
+    return checked
+
+
+def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
+    """The same set without its unusable pairs, if `config.skip_bad`; class names made up where the folder has none.
+
+    Raises:
+        ValueError: there are unusable files (the first ten by name, and how many of each kind), or, if they are left
+            out, nothing remains.
+    """
+    names = found.class_names
+    findings = scan_pairs(found.train + found.val, expected_of(found, config), config.data)
+    for index, pair in enumerate(found.train):
+        findings[index] = _fit_to_crop(pair, findings[index], config)
+    bad = [finding for finding in findings if finding.kind]
+    if bad and not config.skip_bad:
+        raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with "
+                         "--skip-bad.")  # fmt: skip
+    good = [not finding.kind for finding in findings]
+    train = _kept(found.train, good[: len(found.train)])
+    val = _kept(found.val, good[len(found.train) :])
+    if (found.train and not train) or (found.val and not val):
+        raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nLeft out, {len(train)} training and "
+                         f"{len(val)} held-out images would remain.")  # fmt: skip
+    if bad:
+        print(f"{config.data}: left out {len(bad)} of {len(findings)} pairs: {count_kinds(bad)}")
+    _warn_of_unlabelled(config.data, findings)
+    if config.task == "segment" and not names:
+        largest = max(finding.largest_label for finding in findings if not finding.kind)
+        names = tuple(f"class {index}" for index in range(largest + 1))
+    return replace(found, train=train, val=val, class_names=names, num_skipped=len(bad))
+
+
+def usable_set(config: FinetuneConfig) -> LabelledSet:
+    """The set a finished run was trained on: it was scanned then, and is not again unless files were left out."""
+    return check_set(config) if config.skip_bad else find_set(config.data, config.task)
+
+
+def expected_of(found: LabelledSet, config: FinetuneConfig) -> Expected:
+    """What the labels of a set have to be like."""
+    return Expected(
+        task=config.task,
+        num_classes=len(found.class_names),
+        reduce_zero_label=found.reduce_zero_label,
+        ignored_label=found.ignored_label,
+        max_depth_m=config.max_depth_m,
+        depth_units_per_m=config.depth_units_per_m,
+    )
+
+
+def describe_bad(root: Path, bad: Sequence[Finding], num_pairs: int) -> str:
+    """How many pairs cannot be used, of which kinds, and the first ten by file."""
+    lines = [f"{root}: {len(bad)} of {num_pairs} pairs cannot be used: {count_kinds(bad)}"]
+    lines += [f"  {finding.message}" for finding in bad[:_NUM_SHOWN]]
+    return "\n".join(lines + ([f"  ... and {len(bad) - _NUM_SHOWN} more"] if len(bad) > _NUM_SHOWN else []))
+
+
+def count_kinds(bad: Sequence[Finding]) -> str:
+    """`3 no mask, 1 other size`."""
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in bad).most_common())
+
+
+def scan_pairs(pairs: Sequence[Pair], expected: Expected, root: Path) -> list[Finding]:
+    """A finding for each pair, in order: what was kept of an earlier scan where both files are unchanged since.
+
+    Kept by the settings and, for each pair, paths, sizes and times of change, in `cache_folder`.
+    """
+    path = _cache_file(root, expected)
+    kept = _read_kept(path)
+    stamps = [_stamp(pair) for pair in pairs]
+    known = [_recall(kept.get(str(pair.image.absolute())), stamp) for pair, stamp in zip(pairs, stamps, strict=True)]
+    new = [pair for pair, finding in zip(pairs, known, strict=True) if finding is None]
+    if new:
+        with ThreadPoolExecutor() as pool:
+            answers = pool.map(lambda pair: inspect_pair(pair, expected), new)
+            fresh = iter(list(tqdm(answers, total=len(new), unit="image", desc="check data")))
+        known = [next(fresh) if finding is None else finding for finding in known]
+        for pair, stamp, finding in zip(pairs, stamps, known, strict=True):
+            if stamp is not None and finding is not None:
+                kept[str(pair.image.absolute())] = [stamp, list(finding)]
+        _write_kept(path, kept)
+    return [finding for finding in known if finding is not None]
+
+
+def inspect_pair(pair: Pair, expected: Expected) -> Finding:
+    """Open both files and look at them."""
+    try:
+        image = load_image(pair.image, shades=True)
+    except (FileNotFoundError, ValueError) as error:
+        return Finding("no image" if isinstance(error, FileNotFoundError) else "unusable image", str(error))
+    height, width = image.shape[:2]
+    try:
+        if expected.task == "segment":
+            labels = read_class_labels(pair.label, expected.reduce_zero_label, expected.ignored_label)
+            _check_size(pair, (height, width), labels.shape)
+            return Finding("", "", height, width, _check_classes(pair.label, labels, expected))
+        depth_m = read_depth_m(pair.label, expected.depth_units_per_m)
+        _check_size(pair, (height, width), depth_m.shape)
+        _check_depth(pair.label, depth_m, expected)
+        return Finding("", "", height, width, 0)
+    except UnusableFile as error:
+        return Finding(error.kind, str(error), height, width)
+
+
+def _check_size(pair: Pair, image: tuple[int, ...], label: tuple[int, ...]) -> None:
+    if image != label:
+        raise UnusableFile("other size", f"{pair.label}: size: found {'x'.join(map(str, label))}, expected "
+                           f"{image[0]}x{image[1]} like {pair.image.name}")  # fmt: skip
+
+
+def _check_classes(path: Path, labels: npt.NDArray[np.uint8], expected: Expected) -> int:
+    """The largest class index, -1 if there is none."""
+    known = labels[labels != IGNORE_INDEX]
+    largest = int(known.max()) if known.size else -1
+    if expected.num_classes and largest >= expected.num_classes:
+        offset = int(expected.reduce_zero_label)
+        raise UnusableFile(
+            "label out of range",
+            f"{path}: labels: found {largest + offset}, expected at most {expected.num_classes - 1 + offset} for "
+            f"{expected.num_classes} classes ({IGNORE_INDEX}: ignored); correct the mask or the class names",
+        )
+    return largest
+
+
+def _check_depth(path: Path, depth_m: npt.NDArray[np.float32], expected: Expected) -> None:
+    """Readings that are nearly all beyond the largest depth, or right before the lens, are of another unit."""
+    readings = depth_m[depth_m > 0]
+    if not readings.size:
+        raise UnusableFile("no depth reading", f"{path}: depth: found zeros only, which mean no reading")
+    furthest = expected.max_depth_m
+    nearest_m, median_m, furthest_m = (float(value) for value in
+                                       (readings.min(), np.median(readings), readings.max()))  # fmt: skip
+    beyond = float((readings > furthest).mean())
+    if beyond > _MAX_SHARE_BEYOND or median_m < furthest * _MIN_MEDIAN_SHARE:
+        raise UnusableFile(
+            "depth scale",
+            f"{path}: depth: found {nearest_m:.3g} to {furthest_m:.3g} m, half of it within {median_m:.3g} m, expected "
+            f"readings up to {furthest:g} m; check --depth-units-per-m (now {expected.depth_units_per_m:g}) and "
+            "--max-depth-m",
+        )
+
+
+def _fit_to_crop(pair: Pair, finding: Finding, config: FinetuneConfig) -> Finding:
+    """Depth is neither rescaled nor padded, so its training images have at least the crop's size."""
+    if finding.kind or config.task != "depth":
+        return finding
+    if finding.height_px >= config.crop_size_px[0] and finding.width_px >= config.crop_size_px[1]:
+        return finding
+    message = (f"{pair.image}: size: found {finding.height_px}x{finding.width_px}, expected at least --crop-size-px "
+               f"{config.crop_size_px[0]} {config.crop_size_px[1]}; lower it")  # fmt: skip
+    return finding._replace(kind="smaller than the crop", message=message)
+
+
+def _kept(pairs: tuple[Pair, ...], good: list[bool]) -> tuple[Pair, ...]:
+    return tuple(pair for pair, is_good in zip(pairs, good, strict=True) if is_good)
+
+
+def _warn_of_unlabelled(root: Path, findings: Sequence[Finding]) -> None:
+    count = sum(not finding.kind and finding.largest_label < 0 for finding in findings)
+    if count:
+        print(f"{root}: warning: in {count} of {len(findings)} masks every pixel is ignored", file=sys.stderr)
+
+
+def cache_folder() -> Path:
+    """Where what can be found out again is kept: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileclip-dense"
+
+
+def _cache_file(root: Path, expected: Expected) -> Path:
+    name = hashlib.sha256(f"{_VERSION} {root.resolve()} {expected}".encode(errors="surrogateescape")).hexdigest()
+    return cache_folder() / "scans" / f"{name[:32]}.json"
+
+
+def _stamp(pair: Pair) -> list[object] | None:
+    """Path of the label, sizes and times of change; None where a file is missing."""
+    try:
+        image, label = pair.image.stat(), pair.label.stat()
+    except OSError:
+        return None
+    return [str(pair.label.absolute()), image.st_size, image.st_mtime_ns, label.st_size, label.st_mtime_ns]
+
+
+def _recall(entry: Any, stamp: list[object] | None) -> Finding | None:
+    if stamp is None or not isinstance(entry, list) or len(entry) != 2 or entry[0] != stamp:
+        return None
+    try:
+        finding = Finding(*entry[1])
+    except TypeError:
+        return None
+    return finding if [type(value) for value in finding] == [str, str, int, int, int] else None
+
+
+def _read_kept(path: Path) -> dict[str, Any]:
+    """What an earlier scan left; nothing where the file is missing or damaged."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_kept(path: Path, kept: dict[str, Any]) -> None:
+    try:
+        write_json(path, kept)
+    except OSError as error:
+        print(f"{path}: the scan of the data is not kept, the next start repeats it ({error})", file=sys.stderr)
