@@ -28,8 +28,11 @@ class Normalization:
     std: tuple[float, float, float]
 
 
-def load_image(path: Path) -> npt.NDArray[np.uint8]:
+def load_image(path: Path, *, shades: bool = False) -> npt.NDArray[np.uint8]:
     """Read an image as uint8 [H,W,3] RGB, EXIF orientation applied.
+
+    Args:
+        shades: take 8-bit grayscale, too, as three equal channels: ADE20K and COCO have a few such photographs.
 
     Raises:
         ValueError: the file is no image, is truncated, is beyond Pillow's limit of pixels, or is not 8-bit RGB (the
@@ -45,6 +48,8 @@ def load_image(path: Path) -> npt.NDArray[np.uint8]:
             # ImageOps.exif_transpose also writes the other tags anew, and fails for a camera that wrote one wrongly.
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
             mode, upright = image.mode, image if turn is None else image.transpose(turn)
+            if shades and mode == "L":
+                mode, upright = "RGB", upright.convert("RGB")
     except Image.DecompressionBombError:
         raise ValueError(f"{path}: image: found more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}, which is taken "
                          f"for an attack; scale it down first") from None  # fmt: skip

@@ -41,6 +41,8 @@ def prune(config: PruneConfig) -> None:
     refuse_existing(config.out, config.force)
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     model, run, settings = load_dense_run(config.run)
+    if settings.task == "detect":
+        raise ValueError(f"{config.run}: task: found detect, expected segment or depth; detectors cannot be pruned")
     folder = _held_out(run, settings)
     pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
     units = find_units(model)
