@@ -87,10 +87,8 @@ def check_coco(config: FinetuneConfig) -> CocoSet:
         listed = "\n  ".join(messages[:_SHOWN] + more)
         raise ValueError(f"{config.data}: {len(messages)} images or annotations cannot be used; correct them, or leave "
                          f"them out with --skip-bad:\n  {listed}")  # fmt: skip
-    coco = replace(
-        coco,
-        left_out=frozenset((split, problem.kind, problem.place) for split in SPLITS for problem in problems[split]),
-    )
+    left_out = frozenset((split, problem.kind, problem.place) for split in SPLITS for problem in problems[split])
+    coco = replace(coco, left_out=left_out)
     usable = {split: usable_images(coco, split, contents[split]) for split in SPLITS}
     if messages:
         _report(coco, problems)

@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.preprocess import load_image
-from mobileclip_dense.data.coco import CocoSet, Split, read_images, to_rle
+from mobileclip_dense.data.coco import CocoSet, Split, read_images
+from mobileclip_dense.data.coco_annotations import to_rle
 from mobileclip_dense.models.encoders import ENCODERS
 
 
@@ -100,7 +101,7 @@ def fit_boxes(example: dict[str, Any]) -> dict[str, Any]:
     A box cut at the crop alone would enclose parts of it where nothing of the object is seen.
     """
     masks, boxes = example["masks"], example["boxes"]
-    seen = masks.flatten(1).any(1)
+    seen = masks.bool().flatten(1).any(1)  # of bytes, any would give bytes
     masks, boxes, labels = masks[seen], boxes[seen], example["labels"][seen]
     around = masks_to_boxes(masks)  # from the centre of the first pixel to that of the last
     # A pixel of play keeps a box that the crop has not touched as exact as it was annotated.
