@@ -20,7 +20,8 @@ class PyramidEncoder(BaseModule):
         drop_path_rate: stochastic depth, 0..1.
     """
 
-    def __init__(self, name: str, weights: str | None = None, drop_path_rate: float = 0.0):
+    def __init__(self, name: str, weights: str | None = None, drop_path_rate: float = 0.0,
+                 frozen_stages: int = 0, batch_norm: str = "train"):  # fmt: skip
         super().__init__()
         self.encoder = Encoder(name, drop_path_rate)
         self.weights = weights

@@ -50,6 +50,8 @@ def detector_config(config: FinetuneConfig, num_classes: int) -> dict[str, Any]:
             name=config.encoder,
             weights=config.init,
             drop_path_rate=config.drop_path_rate,
+            frozen_stages=config.frozen_stages,
+            batch_norm=config.batch_norm,
         ),
         num_classes=num_classes,
         neck_channels=config.neck_channels,

@@ -31,15 +31,15 @@ def draw_detections(
     order = range(len(labels)) if scores is None else np.argsort(scores, kind="stable")
     mixed = image.astype(np.float32)
     for index in order:
-        mask, colour = masks[index].astype(bool), np.array(palette[labels[index] - 1], np.float32)
-        mixed[mask] = (1 - _MASK_ALPHA) * mixed[mask] + _MASK_ALPHA * colour
+        mask, tint = masks[index].astype(bool), np.array(palette[labels[index] - 1], np.float32)
+        mixed[mask] = (1 - _MASK_ALPHA) * mixed[mask] + _MASK_ALPHA * tint
     picture = Image.fromarray(np.rint(mixed).astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     height, width = image.shape[:2]
     size_px = max(10, min(height, width) // 30)
     font, line_px = ImageFont.load_default(size_px), max(1, size_px // 8)
     for index in order:
-        colour = tuple(palette[labels[index] - 1])
+        colour = palette[labels[index] - 1]
         left, top, right, bottom = np.clip(boxes[index], 0, [width - 1, height - 1] * 2)
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=line_px)
         text = class_names[labels[index] - 1] + ("" if scores is None else f" {scores[index]:.2f}")
