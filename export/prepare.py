@@ -142,6 +142,8 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
 
 def _prepare_dense(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
     model, run, config = load_dense_run(folder)
+    if config.task == "detect":
+        raise ValueError(f"{folder}: task: found detect, expected segment or depth; detectors cannot be exported")
     images = sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px)
     names = ("logits", "class_map") if config.task == "segment" else ("depth_m",)
     fused: Any = fuse_exactly(model, folder)

@@ -7,12 +7,27 @@ mmcv_compat.install()  # before anything imports mmseg
 from mobileclip_dense.dense import (  # noqa: E402
     backbone,
     checkpoint,
+    coco,
+    coco_metric,
     dataset,
     deconvolution,
     depth,
+    detect,
     fpn_lite,
     layer_decay,
     linear_probe,
 )
 
-__all__ = ["backbone", "checkpoint", "dataset", "deconvolution", "depth", "fpn_lite", "layer_decay", "linear_probe"]
+__all__ = [
+    "backbone",
+    "checkpoint",
+    "coco",
+    "coco_metric",
+    "dataset",
+    "deconvolution",
+    "depth",
+    "detect",
+    "fpn_lite",
+    "layer_decay",
+    "linear_probe",
+]

@@ -13,6 +13,7 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.dense.detect import build_detector
 from mobileclip_dense.dense.heads import head_configs
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
 from mobileclip_dense.models.structure import apply_structure
@@ -75,6 +76,8 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
 
 def build_model(config: FinetuneConfig, num_classes: int) -> EncoderDecoder:
     """The unpruned model of a config with fresh weights."""
+    if config.task == "detect":
+        return build_detector(config, num_classes)
     settings = model_config(config, num_classes)
     settings["backbone"]["weights"] = None
     register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets

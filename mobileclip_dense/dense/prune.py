@@ -13,7 +13,7 @@ from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.data.labelled import LabelledSet
 from mobileclip_dense.data.scan import usable_set
 from mobileclip_dense.dense.model import build_model, load_dense_run
-from mobileclip_dense.dense.train import evaluate_model
+from mobileclip_dense.dense.train import LABELLED_DETAILS, evaluate_model
 from mobileclip_dense.models.prune import Kept, Kind, Unit, count_macs, count_params, find_units, search_target
 from mobileclip_dense.models.structure import structure_difference
 from mobileclip_dense.run import Run, finish_run, open_run
@@ -26,7 +26,7 @@ _LABELS: dict[Kind, str] = {
     "head": "head",
     "width": "encoder width, first stage",
 }
-_CARRIED = ("class_names", "palette", "reduce_zero_label", "ignored_label", "layout", "num_skipped_pairs",
+_CARRIED = ("class_names", "palette", *LABELLED_DETAILS,
             "num_train_images", "num_val_images")  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def prune(config: PruneConfig) -> None:
     refuse_existing(config.out, config.force)
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     model, run, settings = load_dense_run(config.run)
+    if settings.task == "detect":
+        raise ValueError(f"{config.run}: task: found detect, expected segment or depth; detectors cannot be pruned")
     held_out = _held_out(run, settings)
     pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
     units = find_units(model)

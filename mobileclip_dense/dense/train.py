@@ -18,13 +18,17 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
+from mobileclip_dense.data.coco import CocoSet, check_coco
 from mobileclip_dense.data.labelled import LabelledSet
 from mobileclip_dense.data.scan import check_set
+from mobileclip_dense.dense.detect import detection_config
 from mobileclip_dense.dense.engine import RunLog, join_processes, place_model
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_encoder_source
 from mobileclip_dense.run import Run, finish_run, load_run, open_run
+
+LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped")
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -41,7 +45,8 @@ def finetune(config: FinetuneConfig) -> None:
     if config.init is not None:
         read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
-    folder = first_process_first(lambda: check_set(config))
+    check = check_coco if config.task == "detect" else check_set
+    folder = first_process_first(lambda: check(config))
     settings = runner_config(config, folder)
     if is_main_process():
         open_run(config)
@@ -80,21 +85,19 @@ def _take_average(runner: Runner) -> None:
 
 
 def _finish(
-    config: FinetuneConfig, runner: Runner, metrics: dict[str, float], folder: LabelledSet, started: float,
-    structure: Any,
+    config: FinetuneConfig, runner: Runner, metrics: dict[str, float], folder: LabelledSet | CocoSet,
+    started: float, structure: Any,
 ) -> None:  # fmt: skip
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     details = {
         "class_names": list(folder.class_names),
         "palette": class_palette(len(folder.class_names)),
-        "reduce_zero_label": folder.reduce_zero_label,
-        "ignored_label": folder.ignored_label,
-        "layout": folder.layout,
-        "num_skipped_pairs": folder.num_skipped,
         "num_train_images": folder.num_train,
         "num_val_images": folder.num_val,
         "num_processes": runner.world_size,
     }
+    if isinstance(folder, LabelledSet):
+        details |= {name: getattr(folder, name) for name in LABELLED_DETAILS}
     device = str(next(model.parameters()).device)
     finish_run(config, model.state_dict(), metrics, started=started, device=device, details=details,
                structure=structure)  # fmt: skip
@@ -102,6 +105,9 @@ def _finish(
         print(
             f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
         )
+    elif config.task == "detect":
+        print(f"{config.out}: boxes {metrics['bbox_mAP']:.2f} % mAP, masks {metrics['segm_mAP']:.2f} % mAP on "
+              f"{folder.num_val} images")  # fmt: skip
     else:
         print(f"{config.out}: RMSE {metrics['rmse']:.3f} m, AbsRel {metrics['abs_rel']:.3f} on {folder.num_val} images")
 
@@ -135,7 +141,7 @@ def pruned_start(config: FinetuneConfig) -> Run | None:
     return run
 
 
-def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet) -> EncoderDecoder:
+def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet | CocoSet) -> EncoderDecoder:
     """The pruned model, ready for mmengine.
 
     Raises:
@@ -151,20 +157,27 @@ def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet) -> Encod
     return model
 
 
-def runner_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
-    """Everything mmengine's Runner wants to know; it counts micro-batches where `config` counts steps."""
-    num_batches = config.max_iters * config.accumulate
+def _labelled_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
+    """What of mmengine's Runner belongs to segmentation and depth."""
     evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
     if config.task == "depth":
         evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
     return dict(
         model=model_config(config, len(folder.class_names)),
-        work_dir=str(config.out / "checkpoints"),
         train_dataloader=dataloader_config(config, folder, training=True),
         val_dataloader=dataloader_config(config, folder, training=False),
+        val_evaluator=evaluator,
+    )
+
+
+def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict[str, Any]:
+    """Everything mmengine's Runner wants to know; it counts micro-batches where `config` counts steps."""
+    num_batches = config.max_iters * config.accumulate
+    return dict(
+        **(detection_config(config, folder) if isinstance(folder, CocoSet) else _labelled_config(config, folder)),
+        work_dir=str(config.out / "checkpoints"),
         train_cfg=dict(type="ResumingTrainLoop", max_iters=num_batches, val_interval=num_batches + 1),
         val_cfg=dict(type="ValLoop"),
-        val_evaluator=evaluator,
         optim_wrapper=optim_wrapper_config(config),
         param_scheduler=_schedule(config),
         default_hooks=dict(

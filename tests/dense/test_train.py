@@ -67,7 +67,7 @@ def test_a_whole_dense_model_fuses_exactly(line: Line, task: str) -> None:
         assert not unfused_modules(fused)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name]().task != "detect"])
 def test_every_recipe_builds(name: str) -> None:
     recipe = RECIPES[name]()
     with torch.device("meta"):

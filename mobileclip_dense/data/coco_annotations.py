@@ -1,0 +1,124 @@
+"""A single image or object of COCO's annotation files: its mask, and what can be wrong with it.
+
+pycocotools does not ask. It reads past the end of run-length encodings that are too short, which gives masks of chance,
+and takes minutes for a polygon that reaches far out of the image.
+"""
+
+import math
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+_TOLERANCE_PX = 1.0  # published boxes leave their image by hundredths of a pixel
+_COMPARABLE_PX = 8  # from this side on, a box and its mask must agree: rounding no longer explains a difference
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """pycocotools' compressed run-length encoding of polygons or of either run-length encoding."""
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
+
+
+def is_id(value: Any) -> bool:
+    """Whether this is an id as COCO has them; True and 1.0 are none."""
+    return type(value) is int
+
+
+def wrong_image_entry(image: dict[str, Any]) -> str | None:
+    """What is wrong with an entry of the list of images, in words; None: nothing."""
+    if not is_id(image.get("id")):
+        return f"id: found {image.get('id')!r}, expected a whole number"
+    if not isinstance(image.get("file_name"), str):
+        return f"file_name: found {image.get('file_name')!r}, expected the name of a file"
+    for name in ("height", "width"):
+        if type(image.get(name)) is not int or image[name] < 1:
+            return f"{name}: found {image.get(name)!r}, expected pixels"
+    return None
+
+
+def wrong_annotation(annotation: dict[str, Any], image: dict[str, Any], categories: set[int]) -> str | None:
+    """What is wrong with an annotation of an image, in words; None: nothing."""
+    category, height, width = annotation.get("category_id"), image["height"], image["width"]
+    if type(category) is not int or category not in categories:
+        return f"category_id: found {category!r}, which is not among the categories"
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+        return f"bbox: found {box!r}, expected [x, y, width, height]"
+    if box[2] <= 0 or box[3] <= 0:
+        return f"bbox: found {box}, expected a width and a height above 0"
+    right, bottom = box[0] + box[2], box[1] + box[3]
+    if min(box[:2]) < -_TOLERANCE_PX or right > width + _TOLERANCE_PX or bottom > height + _TOLERANCE_PX:
+        return f"bbox: found {box} outside of {width}x{height}, expected [x, y, width, height] inside the image"
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        return f"iscrowd: found {annotation['iscrowd']!r}, expected 0 or 1"
+    if not _is_finite(annotation.get("area", 0)):
+        return f"area: found {annotation['area']!r}, expected square pixels"
+    if (wrong := wrong_segmentation(annotation.get("segmentation"), height, width)) is not None:
+        return f"segmentation: {wrong}"
+    return _wrong_place(box, [float(v) for v in coco_mask.toBbox(to_rle(annotation["segmentation"], height, width))])
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def wrong_segmentation(segmentation: Any, height: int, width: int) -> str | None:
+    """What is wrong with a segmentation, in words; None: nothing."""
+    if not segmentation:
+        return f"found {segmentation!r}, expected polygons or a run-length encoding"
+    if isinstance(segmentation, list):
+        return next(filter(None, (_wrong_polygon(polygon, height, width) for polygon in segmentation)), None)
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        found = segmentation.get("size") if isinstance(segmentation, dict) else segmentation
+        return f"found size {found!r}, expected [{height}, {width}]"
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = _counts_of_string(counts)
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        return "counts: not a run-length encoding of COCO"
+    if sum(counts) != height * width:
+        return f"counts: found runs of {sum(counts)} pixels in all, expected {height * width}"
+    return None
+
+
+def _wrong_polygon(polygon: Any, height: int, width: int) -> str | None:
+    shown = str(polygon)[:60]
+    if not isinstance(polygon, list) or not all(map(_is_finite, polygon)) or len(polygon) < 6 or len(polygon) % 2:
+        return f"found a polygon {shown}, expected x, y of three corners or more"
+    right, bottom = max(polygon[::2]), max(polygon[1::2])
+    if min(polygon) < -_TOLERANCE_PX or right > width + _TOLERANCE_PX or bottom > height + _TOLERANCE_PX:
+        return f"found a polygon {shown} outside of the image of {width}x{height}"
+    return None
+
+
+def _counts_of_string(text: str) -> list[int] | None:
+    """Runs of a compressed encoding (pycocotools, maskApi.c, rleFrString); None: it is none.
+
+    A run is a signed number in groups of five bits, the lowest first, a sixth bit saying that more follow; from the
+    fourth run on it is the difference to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            value -= (1 << shift) if bits & 0x10 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return None if shift else counts
+
+
+def _wrong_place(box: list[float], mask_box: list[float]) -> str | None:
+    """A box that is not where its mask is: most often x, y of two corners instead of a width and a height."""
+    if min(box[2:] + mask_box[2:]) < _COMPARABLE_PX:
+        return None
+    if coco_mask.iou([box], [mask_box], [0])[0][0] < 0.5:
+        return f"bbox: found {box}, expected {mask_box} around the segmentation; is it x, y, width, height?"
+    return None
