@@ -4,6 +4,6 @@ from mobileclip_dense.dense import mmcv_compat
 
 mmcv_compat.install()  # before anything imports mmseg
 
-from mobileclip_dense.dense import backbone, checkpoint, depth  # noqa: E402
+from mobileclip_dense.dense import backbone, checkpoint, depth, metrics  # noqa: E402
 
-__all__ = ["backbone", "checkpoint", "depth"]
+__all__ = ["backbone", "checkpoint", "depth", "metrics"]

@@ -139,9 +139,9 @@ class RunLog(Hook):
 
 def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, Any]:
     """Everything mmengine's Runner wants to know."""
-    evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
+    evaluator: dict[str, Any] = dict(type="IoUScore")
     if config.task == "depth":
-        evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
+        evaluator = dict(type="DepthErrors", max_depth_m=config.max_depth_m)
     return dict(
         model=model_config(config, len(folder.class_names)),
         work_dir=str(config.out / "checkpoints"),
