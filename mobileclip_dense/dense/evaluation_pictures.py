@@ -1,6 +1,7 @@
 """What an evaluation shows: the confusion of classes, and the worst images beside what they should have been."""
 
 import io
+import warnings
 from typing import Any
 
 import matplotlib
@@ -40,7 +41,7 @@ def draw_confusion(confusion: npt.NDArray[np.int64], names: list[str]) -> bytes:
     few = len(names) <= _MOST_WITH_NUMBERS
     side = 2.5 + len(names) * (0.42 if few else 0.14)
     with matplotlib.rc_context(_STYLE | ({} if few else {"font.size": 6.5})):
-        figure = Figure(figsize=(side, side), layout="constrained")
+        figure = Figure(figsize=(side + 0.9, side), layout="constrained")
         axes = figure.add_subplot()
         axes.set_facecolor("0.85")  # rows of classes that do not occur
         shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -48,7 +49,9 @@ def draw_confusion(confusion: npt.NDArray[np.int64], names: list[str]) -> bytes:
         axes.set_xticks(range(len(names)), labels, rotation=90)
         axes.set_yticks(range(len(names)), labels)
         axes.tick_params(top=not few, labeltop=not few, right=not few, labelright=not few, length=2)
-        axes.set(xlabel="predicted", ylabel="truth", title="Share of a class's pixels, by predicted class")
+        axes.set_title("Share of a class's pixels, by predicted class", fontsize=11)
+        axes.set_xlabel("predicted", fontsize=11)
+        axes.set_ylabel("truth", fontsize=11)
         for row, column in zip(*np.nonzero(shares >= 0.5), strict=True) if few else ():
             share = shares[row, column]
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", color="w" if share > 55 else "0.15")
@@ -127,6 +130,7 @@ def _panels(panels: list[tuple[str, Pixels]], caption: str, below_inches: float)
         each.imshow(picture)
         each.set_title(title)
         each.set_axis_off()
+        each.set_anchor("N")  # a panel with a scale below stands no higher than one without
     return figure, axes
 
 
@@ -137,5 +141,7 @@ def _printable(text: str) -> str:
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
+        figure.savefig(file, format="png", dpi=_DPI)
     return file.getvalue()
