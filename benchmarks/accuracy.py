@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
+from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors, mean_errors
 from mobileclip_dense.contract.preprocess import load_image, resize_image
 
 Map = npt.NDArray[np.generic]
@@ -47,9 +47,10 @@ def score_segmentation(predictions: list[Map], truths: list[npt.NDArray[np.uint8
 
 
 def score_depth(predictions: list[Map], truths: list[npt.NDArray[np.float32]], max_depth_m: float) -> dict[str, float]:
-    """Depth errors averaged over images."""
-    errors = [
-        depth_errors(prediction.astype(np.float32), truth, max_depth_m)
-        for prediction, truth in zip(predictions, truths, strict=True)
-    ]
-    return {name: float(np.mean([error[name] for error in errors])) for name in errors[0]}
+    """Depth errors averaged over images, as `depth_errors` names them."""
+    return mean_errors(
+        [
+            depth_errors(prediction.astype(np.float32), truth, max_depth_m)
+            for prediction, truth in zip(predictions, truths, strict=True)
+        ]
+    )

@@ -80,5 +80,5 @@ def _depth_cost(
     _prepared: Prepared, config: FinetuneConfig, labels: list[Any], before: list[Map], after: list[Map]
 ) -> Cost:
     truths = [read_depth_m(label, config.depth_units_per_m) for label in labels]
-    reference, found = (score_depth(maps, truths, config.max_depth_m)["rmse_m"] for maps in (before, after))
+    reference, found = (score_depth(maps, truths, config.max_depth_m)["rmse"] for maps in (before, after))
     return {"reference_rmse_m": reference, "rmse_m": found, "rmse_increase_percent": (found / reference - 1) * 100}

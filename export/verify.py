@@ -79,7 +79,8 @@ def _measure_metric(config: VerifyConfig, artifact: Artifact, predictor: Predict
         return {"miou_percent": score_segmentation(maps, truths, len(artifact.class_names))}
     assert artifact.max_depth_m is not None
     depths = [read_depth_m(label, config.depth_units_per_m) for label in labels]
-    return score_depth(maps, depths, artifact.max_depth_m)
+    errors = score_depth(maps, depths, artifact.max_depth_m)
+    return {"rmse_m": errors["rmse"], "abs_rel": errors["abs_rel"], "d1": errors["d1"]}
 
 
 def _bisect(config: VerifyConfig, artifact: Artifact, golden: Golden) -> None:

@@ -11,6 +11,7 @@ from mobileclip_dense.command import run_command
 from mobileclip_dense.config import (
     ConvertWeightsConfig,
     DataCheckConfig,
+    EvaluateConfig,
     FinetuneConfig,
     JoinConfig,
     PretrainConfig,
@@ -60,6 +61,13 @@ def _finetune(arguments: list[str], prog: str) -> None:
     finetune(config)
 
 
+def _evaluate(arguments: list[str], prog: str) -> None:
+    config = tyro.cli(EvaluateConfig, prog=prog, args=arguments)
+    from mobileclip_dense.dense.evaluate import evaluate
+
+    evaluate(config)
+
+
 def _prune(arguments: list[str], prog: str) -> None:
     config = tyro.cli(PruneConfig, prog=prog, args=arguments)
     from mobileclip_dense.dense.prune import prune
@@ -101,6 +109,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "data": (_data, "check NAME PATH: what of a labelled data set is there, what is missing, what cannot be used"),
     "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
+    "evaluate": (_evaluate, "measure a fine-tuned run on held-out images, with pictures of where it fails"),
     "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),
     "convert-weights": (_convert_weights, "convert weights of Apple, open_clip or a run for stock open_clip"),
 }

@@ -117,7 +117,7 @@ def finish_run(
         {
             "command": shlex.join(sys.argv),
             "git_revision": _git_revision(),
-            "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
+            "versions": library_versions(),
             "parent": None if parent is None else _parent_record(parent),
             "seed": config.seed,
             "device": device,
@@ -128,6 +128,11 @@ def finish_run(
             **details,
         },
     )
+
+
+def library_versions() -> dict[str, str]:
+    """What a figure depends on beside the weights: the versions of Python and of the libraries that compute."""
+    return {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()}
 
 
 def _parent_record(init: str) -> dict[str, str | None]:

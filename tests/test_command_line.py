@@ -15,6 +15,7 @@ COMMANDS = {
     "mobileclip_dense pretrain nano-scenes": ["--learning-rate", "pixels"],
     "mobileclip_dense finetune nano-segment": ["--init", "--crop-size-px", "metres"],
     "mobileclip_dense reinforce": ["--teachers", "MODEL:TAG", "torchrun", "KEY.pth.gz"],
+    "mobileclip_dense evaluate": ["RUN", "--scales", "--eigen-crop", "averaged"],
     "mobileclip_dense prune": ["--target-params", "multiply-accumulates"],
     "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "fetched from the hub"],
     "export.to_onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
@@ -34,7 +35,7 @@ COMMANDS = {
 
 def test_help_lists_every_command_with_a_line_each() -> None:
     text = run_module("mobileclip_dense", "--help").stdout
-    for name in ("scenes", "reinforce", "join", "pretrain", "finetune", "prune", "convert-weights"):
+    for name in ("scenes", "reinforce", "join", "pretrain", "finetune", "evaluate", "prune", "convert-weights"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert len(line.split()) > 4
     for name in COMMANDS:

@@ -16,6 +16,7 @@ from mobileclip_dense.dense import (  # noqa: E402
     fpn_lite,
     layer_decay,
     linear_probe,
+    metrics,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "fpn_lite",
     "layer_decay",
     "linear_probe",
+    "metrics",
 ]

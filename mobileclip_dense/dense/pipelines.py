@@ -21,11 +21,7 @@ def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: 
             reduce_zero_label=folder.reduce_zero_label,
             ignored_label=folder.ignored_label,
         )
-    sampler = (
-        dict(type="InfiniteSampler", shuffle=True)
-        if training
-        else dict(type="DefaultSampler", shuffle=False, round_up=False)
-    )
+    sampler = dict(type="InfiniteSampler", shuffle=True) if training else dict(type="DefaultSampler", shuffle=False)
     return dict(
         batch_size=config.batch_size // config.accumulate if training else 1,
         num_workers=config.num_workers,

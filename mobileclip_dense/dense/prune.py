@@ -9,9 +9,7 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig, PruneConfig
 from mobileclip_dense.contract.files import refuse_existing
-from mobileclip_dense.contract.palette import IGNORE_INDEX
-from mobileclip_dense.data.labelled import LabelledSet
-from mobileclip_dense.data.scan import usable_set
+from mobileclip_dense.dense.held_out import set_of_run
 from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.train import LABELLED_DETAILS, evaluate_model
 from mobileclip_dense.models.prune import Kept, Kind, Unit, count_macs, count_params, find_units, search_target
@@ -46,7 +44,7 @@ def prune(config: PruneConfig) -> None:
     model, run, settings = load_dense_run(config.run)
     if settings.task == "detect":
         raise ValueError(f"{config.run}: task: found detect, expected segment or depth; detectors cannot be pruned")
-    held_out = _held_out(run, settings)
+    held_out = set_of_run(run, settings)
     pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
     units = find_units(model)
 
@@ -74,16 +72,6 @@ def prune(config: PruneConfig) -> None:
     key, name = ("mIoU", "mIoU, %") if settings.task == "segment" else ("rmse", "RMSE, m")
     print(_row(f"{name} (not fine-tuned yet)", "", f"{run.record['metrics'][key]:.2f}", f"{metrics[key]:.2f}"))
     print(f"{config.out}: pruned; recover its accuracy with `mobileclip-dense finetune RECIPE --init {config.out}`")
-
-
-def _held_out(run: Run, settings: FinetuneConfig) -> LabelledSet:
-    """The set the run was trained on, as its record describes it: it was scanned then."""
-    return dataclasses.replace(
-        usable_set(settings),
-        class_names=tuple(run.record["class_names"]),
-        reduce_zero_label=run.record["reduce_zero_label"],
-        ignored_label=run.record.get("ignored_label", IGNORE_INDEX),
-    )
 
 
 def _record(

@@ -159,9 +159,9 @@ def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet | CocoSet
 
 def _labelled_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
     """What of mmengine's Runner belongs to segmentation and depth."""
-    evaluator: dict[str, Any] = dict(type="IoUMetric", iou_metrics=["mIoU"])
+    evaluator: dict[str, Any] = dict(type="IoUScore")
     if config.task == "depth":
-        evaluator = dict(type="DepthMetric", max_depth_eval=config.max_depth_m)
+        evaluator = dict(type="DepthErrors", max_depth_m=config.max_depth_m)
     return dict(
         model=model_config(config, len(folder.class_names)),
         train_dataloader=dataloader_config(config, folder, training=True),

@@ -24,7 +24,7 @@ def test_miou_on_a_case_worked_out_by_hand() -> None:
 def test_depth_errors_on_a_case_worked_out_by_hand() -> None:
     truth = np.array([[2.0, 4.0], [0.0, 12.0]])
     errors = depth_errors(np.array([[1.0, 4.4], [3.0, 3.0]]), truth, 10.0)
-    assert errors["rmse_m"] == pytest.approx(((1 + 0.16) / 2) ** 0.5)
+    assert errors["rmse"] == pytest.approx(((1 + 0.16) / 2) ** 0.5)
     assert errors["abs_rel"] == pytest.approx((0.5 + 0.1) / 2)
     assert errors["d1"] == 0.5
 

@@ -7,15 +7,12 @@ import time
 from pathlib import Path
 
 import mmengine
-import numpy as np
 import pytest
 import torch
 from mmengine.runner import Runner
-from mmseg.evaluation import DepthMetric, IoUMetric
 
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.config import config_from_json
-from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
 from mobileclip_dense.dense.model import load_dense_run, model_config
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.recipes.finetuning import RECIPES
@@ -125,38 +122,6 @@ log_level = "ERROR"
     before = next(runner.model.backbone.parameters()).clone()
     runner.train()
     assert not torch.equal(before, next(runner.model.backbone.parameters()))
-
-
-def test_our_miou_is_mmsegs() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 5, (3, 20, 30)).astype(np.uint8)
-    found = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, 5, truth.shape)).astype(np.uint8)
-    truth[rng.random(truth.shape) < 0.1] = 255
-    score = SegmentationScore(num_classes=5)
-    metric = IoUMetric()
-    metric.dataset_meta = {"classes": tuple("abcde")}
-    for a, b in zip(found, truth, strict=True):
-        score.add(a, b)
-        sample = {
-            "pred_sem_seg": {"data": torch.from_numpy(a)[None]},
-            "gt_sem_seg": {"data": torch.from_numpy(b)[None]},
-        }
-        metric.process({}, [sample])
-    assert score.miou_percent() == pytest.approx(metric.evaluate(3)["mIoU"], abs=0.006)  # mmseg rounds to 2 digits
-
-
-def test_our_depth_errors_are_mmsegs() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.uniform(0.5, 12, (20, 30)).astype(np.float32)
-    truth[:3] = 0
-    found = (truth * rng.uniform(0.7, 1.4, truth.shape) + 0.1).astype(np.float32)
-    metric = DepthMetric(max_depth_eval=10.0)
-    metric.process({}, [{"pred_depth_map": {"data": torch.from_numpy(found)},
-                         "gt_depth_map": {"data": torch.from_numpy(truth)}}])  # fmt: skip
-    expected = metric.evaluate(1)
-    ours = depth_errors(found, truth, 10.0)
-    for name, theirs in (("rmse_m", "rmse"), ("abs_rel", "abs_rel"), ("d1", "d1")):
-        assert ours[name] == pytest.approx(expected[theirs], rel=1e-5)
 
 
 def test_a_config_of_another_version_is_refused_by_field() -> None:

@@ -1,0 +1,133 @@
+"""The held-out images of a fine-tuning run, each with its truth and with what the run's model says of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmengine.dataset import BaseDataset, Compose
+from mmengine.device import get_device
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import DATASETS
+
+from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
+from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.contract.preprocess import resize_image
+from mobileclip_dense.data.labelled import LabelledSet, find_set
+from mobileclip_dense.data.scan import check_pairs, usable_set
+from mobileclip_dense.dense.model import build_from_run
+from mobileclip_dense.dense.pipelines import dataloader_config
+from mobileclip_dense.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One image: its file, photograph uint8 [H,W,3] RGB, truth and prediction [H,W], class indices or metres."""
+
+    path: str
+    photograph: npt.NDArray[np.uint8]
+    truth: npt.NDArray[Any]
+    predicted: npt.NDArray[Any]
+
+
+class HeldOut:
+    """The images, in the order of their names.
+
+    Attributes:
+        settings: those of the run, with the data that is used. `len()`: how many images.
+    """
+
+    def __init__(
+        self, config: EvaluateConfig, run: Run, settings: FinetuneConfig, predict: Callable[..., torch.Tensor]
+    ):
+        """Find the images and build the model.
+
+        Args:
+            predict: `predict_classes` or `predict_depth` of `dense.inference`.
+
+        Raises:
+            FileNotFoundError, ValueError: there are none, or they have other classes than the run.
+        """
+        self.settings, folder = held_out_set(config, run, settings)
+        self.model: EncoderDecoder = build_from_run(settings, run).eval().to(get_device())
+        dataset = dataloader_config(self.settings, folder, training=False)["dataset"]
+        self.dataset: BaseDataset = DATASETS.build(dataset)
+        self.pipelines = [Compose(_scaled(dataset["pipeline"], scale)) for scale in config.scales]
+        self.predict = predict
+        self.window_px = settings.crop_size_px if config.mode == "slide" else None
+        self.flip = config.flip
+        self.length = min(len(self.dataset), config.max_images or len(self.dataset))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def view(self, index: int) -> View:
+        """Read an image and its truth, and predict at the truth's size.
+
+        Raises:
+            ValueError: see `dense.inference`; the message names the image.
+        """
+        packed = [pipeline(self.dataset.get_data_info(index)) for pipeline in self.pipelines]
+        sample, images = packed[0]["data_samples"], [each["inputs"] for each in packed]
+        truth = sample.get("gt_sem_seg" if self.settings.task == "segment" else "gt_depth_map").data.squeeze(0).numpy()
+        try:
+            predicted = self.predict(self.model, images, truth.shape, window_px=self.window_px, flip=self.flip)
+        except ValueError as error:
+            raise ValueError(f"{sample.img_path}: {error}") from None
+        sharpest = max(images, key=lambda image: image.shape[1]).numpy()
+        photograph = np.ascontiguousarray(sharpest[::-1].transpose(1, 2, 0))  # BGR [3,h,w] -> RGB [h,w,3]
+        return View(
+            path=sample.img_path,
+            photograph=resize_image(photograph, *truth.shape),
+            truth=truth,
+            predicted=predicted.cpu().numpy(),
+        )
+
+
+def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
+    """A validation pipeline that resizes the image by a further factor; the annotation keeps its size."""
+    if scale == 1:
+        return pipeline
+    if not any(step["type"] == "Resize" for step in pipeline):
+        return [pipeline[0], dict(type="Resize", scale_factor=scale, keep_ratio=True), *pipeline[1:]]
+    return [
+        step | {"scale": tuple(round(scale * side) for side in step["scale"])} if step["type"] == "Resize" else step
+        for step in pipeline
+    ]
+
+
+def set_of_run(run: Run, settings: FinetuneConfig) -> LabelledSet:
+    """The set a run was trained on, its labels read as its record says: it was scanned then."""
+    return replace(
+        usable_set(settings),
+        class_names=tuple(run.record["class_names"]),
+        reduce_zero_label=run.record["reduce_zero_label"],
+        ignored_label=run.record.get("ignored_label", IGNORE_INDEX),
+    )
+
+
+def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> tuple[FinetuneConfig, LabelledSet]:
+    """Where the held-out images are and how their labels are read.
+
+    Raises:
+        FileNotFoundError: there are none. ValueError: a file cannot be used, or the classes are not the run's.
+    """
+    if config.data is None:
+        return settings, set_of_run(run, settings)
+    settings, known = replace(settings, data=config.data, class_names=None), tuple(run.record["class_names"])
+    found = replace(find_set(config.data, settings.task), train=())
+    if not found.val:
+        raise FileNotFoundError(f"{config.data}: found {found.layout} without held-out images; there is nothing to "
+                                "measure on")  # fmt: skip
+    declared = found.class_names  # a folder without names of its own shows only how many classes it needs
+    found = check_pairs(found, settings)
+    if (declared and declared != known) or len(found.class_names) > len(known):
+        raise ValueError(f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
+                         f"{_few(known)}; evaluate it on data with its own classes")  # fmt: skip
+    return settings, replace(found, class_names=known)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
