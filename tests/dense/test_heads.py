@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.structures import PixelData
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,7 +19,7 @@ from mobileclip_dense.models.prune import count_macs, count_params
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from tests.models.test_reparam import randomize, relative_error
 
-MODELS: list[tuple[Task, Head]] = [
+WITH_HEADS: list[tuple[Task, Head]] = [
     ("segment", "fpn_lite"), ("segment", "upernet"), ("segment", "linear"), ("depth", "fpn_lite"), ("depth", "deconv"),
     ("depth", "linear"),
 ]  # fmt: skip
@@ -41,7 +42,7 @@ def scores(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
     return torch.logit(prediction / 10) if hasattr(model.decode_head, "max_depth") else prediction
 
 
-@pytest.mark.parametrize(("task", "head"), MODELS)
+@pytest.mark.parametrize(("task", "head"), WITH_HEADS)
 def test_a_model_with_any_head_fuses_exactly(task: Task, head: Head) -> None:
     model = randomize(build_model(config(task, head), 5))
     model.decode_head.apply(amplify)
@@ -62,14 +63,22 @@ def amplify(layer: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("encoder", ["mci0", "mci1", "mci2"])
-@pytest.mark.parametrize("task", ["segment", "depth"])
-def test_the_lite_head_costs_at_most_15_percent_of_the_encoder(encoder: str, task: Task) -> None:
-    model = on_meta(task, "fpn_lite", encoder, FinetuneConfig.head_channels)
-    whole = count_macs(model, (512, 512))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval().backbone(torch.empty(1, 3, 512, 512, device="meta"))
-    of_encoder = counter.get_total_flops() // 2
-    assert 0 < whole - of_encoder <= 0.15 * of_encoder
+def test_the_lite_head_costs_at_most_15_percent_of_the_encoder(encoder: str) -> None:
+    model = on_meta("segment", "fpn_lite", encoder, FinetuneConfig.head_channels)
+    of_head = head_macs(model.decode_head)
+    of_encoder = count_macs(model, (512, 512)) - of_head
+    with torch.device("meta"):
+        settings = model_config(config("depth", "fpn_lite", encoder, FinetuneConfig.head_channels), 1)
+        of_depth = head_macs(MODELS.build(settings["decode_head"]))
+    assert 0 < of_depth < of_head <= 0.15 * of_encoder
+
+
+@torch.no_grad()
+def head_macs(head: nn.Module) -> int:
+    pyramid = [torch.empty(1, c, 128 // 2**i, 128 // 2**i, device="meta") for i, c in enumerate(head.in_channels)]
+    with FlopCounterMode(display=False) as counter:
+        head.eval()(pyramid)
+    return counter.get_total_flops() // 2
 
 
 def test_the_lite_head_has_nothing_at_stride_4_but_lateral_and_classifier() -> None:
@@ -87,7 +96,6 @@ def test_the_lite_head_has_nothing_at_stride_4_but_lateral_and_classifier() -> N
 
 def test_the_sizes_of_the_models_are_the_known_ones() -> None:
     """Swin-L's published size includes its auxiliary head and four output norms of 6 k parameters in all."""
-    assert count_params(on_meta("segment", "semantic_fpn", "mci2", 128)) / 1e6 == pytest.approx(39.2, abs=0.1)
     upernet = on_meta("segment", "upernet", "mci2", 512)
     deployed = count_params(upernet) - count_params(upernet.auxiliary_head)
     assert deployed / 1e6 == pytest.approx(65.5, abs=0.1)
