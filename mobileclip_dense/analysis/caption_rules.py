@@ -17,12 +17,13 @@ from mobileclip_dense.analysis.parts_of_speech import tag_words
 WORD = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*")
 """A word: letters and digits, with apostrophes and hyphens inside."""
 _ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|svg|heic|raw|pdf|psd|mp4|mov"
-_FILE = re.compile(rf"\S+\.(?:{_ENDINGS})\b", re.IGNORECASE)
+# The patterns begin where a word begins only: a search then takes time in proportion to a caption's length.
+_FILE = re.compile(rf"(?<!\S)\S+\.(?:{_ENDINGS})\b", re.IGNORECASE)
 _CAMERA = re.compile(
     r"\s*(?:img|dscn?|dscf|pict?|p|pxl|mvimg|screenshot|image|photo|scan)?[ _\-]*\d[\d _\-().]*\s*", re.IGNORECASE
 )
 _URL = re.compile(
-    r"(?:https?://|www\.)\S+|\b[a-z0-9\-]+(?:\.[a-z0-9\-]+)*\.(?:com|net|org|info|co\.uk|de|fr|ru|cn|io|shop|biz)\b\S*",
+    r"(?:https?://|www\.)\S+|(?<![\w.\-])[a-z0-9\-][a-z0-9.\-]*\.(?:com|net|org|info|co\.uk|de|fr|ru|cn|io|shop|biz)\b\S*",
     re.IGNORECASE,
 )
 _BOILERPLATE = re.compile(

@@ -57,12 +57,9 @@ class ImageTower:
         if isinstance(self.module, Encoder):
             pyramid: list[torch.Tensor] = self.module(images)
             return pyramid
-        if isinstance(self.trunk, OpenClipViT):
-            found = self.trunk.forward_intermediates(images, indices=self._spaced(), intermediates_only=True)
-            return list(found["image_intermediates"])
-        indices = self._spaced() if isinstance(self.trunk, VisionTransformer) else _NUM_MAPS
+        indices = self._spaced() if isinstance(self.trunk, VisionTransformer | OpenClipViT) else _NUM_MAPS
         found = self.trunk.forward_intermediates(images, indices=indices, intermediates_only=True)  # type: ignore[operator]
-        return list(found)
+        return list(found["image_intermediates"] if isinstance(found, dict) else found)  # open_clip's and timm's answer
 
     @property
     def map_names(self) -> list[str]:
