@@ -3,15 +3,18 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
 from mobileclip_dense.command import run_command
 from mobileclip_dense.config import (
+    AttentionDistanceConfig,
+    CaptionsConfig,
     ConvertWeightsConfig,
     DataCheckConfig,
     EvaluateConfig,
+    FeaturesConfig,
     FinetuneConfig,
     JoinConfig,
     PretrainConfig,
@@ -91,6 +94,29 @@ def _data(arguments: list[str], prog: str) -> None:
     check_data(config)
 
 
+_Analysis = (
+    Annotated[CaptionsConfig, tyro.conf.subcommand("captions")]
+    | Annotated[AttentionDistanceConfig, tyro.conf.subcommand("attention-distance")]
+    | Annotated[FeaturesConfig, tyro.conf.subcommand("features")]
+)
+
+
+def _analyze(arguments: list[str], prog: str) -> None:
+    config = tyro.cli(_Analysis, prog=prog, args=arguments)
+    if isinstance(config, CaptionsConfig):
+        from mobileclip_dense.analysis.captions import analyze_captions
+
+        analyze_captions(config)
+    elif isinstance(config, AttentionDistanceConfig):
+        from mobileclip_dense.analysis.attention_distance import analyze_attention_distance
+
+        analyze_attention_distance(config)
+    else:
+        from mobileclip_dense.analysis.features import analyze_features
+
+        analyze_features(config)
+
+
 def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
     # The chosen one alone where one is chosen; otherwise those worth listing: each may have a twin NAME-debug.
     named = [name for name in arguments[:1] if name in recipes]
@@ -111,6 +137,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
     "evaluate": (_evaluate, "measure a fine-tuned run on held-out images, with pictures of where it fails"),
     "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),
+    "analyze": (_analyze, "captions of data sets, reach of attention, features of a run: pages and pictures"),
     "convert-weights": (_convert_weights, "convert weights of Apple, open_clip or a run for stock open_clip"),
 }
 

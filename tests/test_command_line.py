@@ -17,6 +17,9 @@ COMMANDS = {
     "mobileclip_dense reinforce": ["--teachers", "MODEL:TAG", "torchrun", "KEY.pth.gz"],
     "mobileclip_dense evaluate": ["RUN", "--scales", "--eigen-crop", "averaged"],
     "mobileclip_dense prune": ["--target-params", "multiply-accumulates"],
+    "mobileclip_dense analyze captions": ["SHARDS", "--clip", "MODEL:TAG"],
+    "mobileclip_dense analyze attention-distance": ["--images", "receptive field"],
+    "mobileclip_dense analyze features": ["IMAGE", "principal components"],
     "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "fetched from the hub"],
     "export.to_onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
     "export.to_coreml": ["--size-px", "iphone", "ios18", "w8a8"],
@@ -35,7 +38,7 @@ COMMANDS = {
 
 def test_help_lists_every_command_with_a_line_each() -> None:
     text = run_module("mobileclip_dense", "--help").stdout
-    for name in ("scenes", "reinforce", "join", "pretrain", "finetune", "evaluate", "prune", "convert-weights"):
+    for name in ("scenes", "reinforce", "join", "data", "pretrain", "finetune", "evaluate", "prune", "analyze"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert len(line.split()) > 4
     for name in COMMANDS:

@@ -1,0 +1,214 @@
+"""The HTML of `analyze captions`: one file with all figures and images inside."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from mobileclip_dense.analysis.caption_charts import draw_charts, set_colour
+from mobileclip_dense.analysis.caption_rules import RULES
+from mobileclip_dense.analysis.parts_of_speech import PARTS
+from mobileclip_dense.data.resize import Pixels
+
+_THUMBNAIL_PX = 320
+_SHOWN_SYNTHETIC = 2
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+* { box-sizing: border-box; }
+body { background: Canvas; color: CanvasText; font: 16px/1.5 system-ui, sans-serif; max-width: 1120px;
+  margin: 1.5rem auto 4rem; padding: 0 1rem; overflow-wrap: anywhere; }
+h1 { margin: 0 0 .5rem; line-height: 1.2; } h2 { margin: 2.5rem 0 .5rem; } h3 { margin: 1.5rem 0 .5rem; }
+.soft { opacity: .75; font-size: .9rem; }
+.key { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
+.key span, th span { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
+td, th { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; vertical-align: bottom;
+  font-variant-numeric: tabular-nums; }
+td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: Canvas; min-width: 9.5rem; }
+thead th { max-width: 13rem; min-width: 5.5rem; overflow-wrap: anywhere; }
+tr.group td { font-weight: 600; padding-top: 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 1.5rem; }
+.charts figure { margin: 0; } .charts svg { width: 100%; height: auto; max-width: 520px; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 160px), 1fr)); gap: 1rem; }
+.pictures figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+.pictures img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--soft); display: block; }
+.pictures figcaption { padding: .4rem .6rem .6rem; font-size: .85rem; line-height: 1.35; }
+.pictures p { margin: .3rem 0 0; } .pictures b { font-weight: 600; }
+.pictures .score { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; opacity: .75; }
+.pictures .synthetic { border-left: 3px solid var(--line); padding-left: .5rem; }
+@media (max-width: 480px) { .pictures { grid-template-columns: 1fr 1fr; gap: .6rem; } td, th { padding: .3rem .4rem; }
+  table { font-size: .8rem; } td:first-child, th:first-child { min-width: 6rem; } thead th { min-width: 3.5rem; } }
+ul.examples { margin: .2rem 0; padding-left: 1.2rem; font-size: .9rem; }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of the contact sheet.
+
+    Attributes:
+        image: uint8 [H,W,3]. percentile: share of the source's samples with less similar original captions, in
+            percent; None without a model. captions: the first num_original are original, the others synthetic.
+        similarities: of each caption; None without a model.
+    """
+
+    image: Pixels
+    percentile: float | None
+    captions: list[str]
+    num_original: int
+    similarities: list[float] | None
+
+
+def render_page(
+    sets: list[dict[str, Any]], pictures: dict[str, list[Picture]], bad: dict[str, dict[str, int]], clip: str | None
+) -> str:
+    """The whole page.
+
+    Args:
+        sets: what `describe_sets` gave. pictures: of each source. bad: unusable samples of each source by kind.
+        clip: the model of the similarities.
+    """
+    names = "".join(f"<li><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</li>"
+                    for i, one in enumerate(sets))  # fmt: skip
+    model = (f"Similarities are cosines of image and caption under <b>{html.escape(clip)}</b>." if clip else
+             "No model was given (--clip), so there are no similarities.")  # fmt: skip
+    charts = "".join(f"<figure>{svg}</figure>" for svg in draw_charts(sets))
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Captions</title>",
+        f"<style>{_STYLE}</style><h1>Captions</h1>",
+        f"<p>What the captions of {len(pictures)} source{'s' * (len(pictures) > 1)} are like. {model}</p>",
+        f"<ul class='key'>{names}</ul><div class='charts'>{charts}</div>",
+        f"<h2>Figures</h2><div class='scroll'>{_table(sets)}</div>",
+        _notes(sets, bad),
+        *_sheets(pictures),
+        "<h2>What breaks the rules</h2>",
+        "<p class='soft'>Examples, the first of each kind. File name: names a file, or is the number a camera gave. "
+        "URL: holds an address. Boilerplate: holds a phrase of shops and galleries. Names nothing: no noun is left "
+        "without those and without words like photo.</p>",
+        *_examples(sets),
+    ]  # fmt: skip
+    return "\n".join(parts) + "</html>\n"
+
+
+def _table(sets: list[dict[str, Any]]) -> str:
+    head = "".join(f"<th><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</th>"
+                   for i, one in enumerate(sets))  # fmt: skip
+    rows = "".join(
+        f"<tr class='group'><td colspan='{len(sets) + 1}'>{label}</td></tr>" if cells is None else
+        f"<tr><td>{label}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for label, cells in _rows(sets)
+    )  # fmt: skip
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _rows(sets: list[dict[str, Any]]) -> list[tuple[str, list[str] | None]]:
+    """Label and a cell per set; None: a heading."""
+
+    def share(value: float) -> str:
+        return f"{100 * value:.1f} %"
+
+    def spread(lengths: dict[str, Any]) -> str:
+        return f"{lengths['percentiles']['5']:.0f} to {lengths['percentiles']['95']:.0f}"
+
+    size = sets[0]["vocabulary"]["sample_size"]
+    rows: list[tuple[str, list[str] | None]] = [
+        ("samples", [f"{one['num_samples']:,}" for one in sets]),
+        ("captions", [f"{one['num_captions']:,}" for one in sets]),
+        ("Length", None),
+        ("words, mean", [f"{one['words']['mean']:.1f}" for one in sets]),
+        ("words, 5 to 95 %", [spread(one["words"]) for one in sets]),
+        ("CLIP tokens, mean", [f"{one['clip_tokens']['mean']:.1f}" for one in sets]),
+        ("longer than CLIP reads", [share(one["clip_tokens"]["share_cut"]) for one in sets]),
+        ("Vocabulary", None),
+        ("distinct words", [f"{one['vocabulary']['num_distinct']:,}" for one in sets]),
+        (f"distinct share of {size:,} words", [
+            "-" if (ratio := one["vocabulary"]["type_token_ratio"]) is None else f"{ratio:.3f}" for one in sets]),
+        ("Duplicates", None),
+        ("exact", [share(one["duplicates"]["exact"]) for one in sets]),
+        ("but for case, numbers, signs", [share(one["duplicates"]["near"]) for one in sets]),
+        ("Noise", None),
+        *((rule, [share(one["rules"][rule]["share"]) for one in sets]) for rule in (*RULES, "any")),
+        ("Words per caption", None),
+        *((part, [f"{one['parts_of_speech']['per_caption'][part]:.2f}" for one in sets]) for part in PARTS),
+    ]  # fmt: skip
+    if any(one["similarity"] for one in sets):
+        rows += [
+            ("Similarity to the image", None),
+            ("mean", [f"{one['similarity']['mean']:.3f}" for one in sets]),
+            ("5th percentile", [f"{one['similarity']['percentiles']['5']:.3f}" for one in sets]),
+            ("95th percentile", [f"{one['similarity']['percentiles']['95']:.3f}" for one in sets]),
+        ]
+    return rows
+
+
+def _notes(sets: list[dict[str, Any]], bad: dict[str, dict[str, int]]) -> str:
+    lines = [
+        "Distinct share: distinct words to expect among as many words of each set, drawn at random (rarefaction), so "
+        "that small and large sets compare. Duplicates: captions that another one before them equals.",
+        *(
+            f"{html.escape(name)}: left out {sum(kinds.values()):,} bad samples ("
+            + ", ".join(f"{html.escape(kind)}: {count:,}" for kind, count in kinds.items()) + ")."
+            for name, kinds in bad.items() if kinds
+        ),
+    ]  # fmt: skip
+    return "".join(f"<p class='soft'>{line}</p>" for line in lines)
+
+
+def _sheets(pictures: dict[str, list[Picture]]) -> list[str]:
+    if not any(pictures.values()):
+        return []
+    parts = ["<h2>Images and their captions</h2>"]
+    if any(picture.percentile is not None for sheet in pictures.values() for picture in sheet):
+        parts.append("<p class='soft'>Spread evenly over the ranks of similarity of image and original caption, the "
+                     "least similar first. Synthetic captions are set off by a bar.</p>")  # fmt: skip
+    for name, sheet in pictures.items():
+        parts.append(f"<h3>{html.escape(name)}</h3><div class='pictures'>{''.join(map(_figure, sheet))}</div>")
+    return parts
+
+
+def _figure(picture: Picture) -> str:
+    scores: Sequence[float | None] = picture.similarities or [None] * len(picture.captions)
+    lines = []
+    for number, (caption, score) in enumerate(zip(picture.captions, scores, strict=True)):
+        if number >= picture.num_original + _SHOWN_SYNTHETIC:
+            break
+        kind = "original" if number < picture.num_original else "synthetic"
+        value = f" <span class='soft'>{score:.2f}</span>" if score is not None and kind == "synthetic" else ""
+        lines.append(f"<p class='{kind}'>{html.escape(caption)}{value}</p>")
+    head = ""
+    if picture.percentile is not None and picture.similarities is not None:
+        mean = sum(picture.similarities[: picture.num_original]) / picture.num_original
+        head = f"<div class='score'><span>{mean:.3f}</span><span>rank {picture.percentile:.0f} %</span></div>"
+    return (f"<figure><img alt='' src='{_data_url(picture.image)}'>"
+            f"<figcaption>{head}{''.join(lines)}</figcaption></figure>")  # fmt: skip
+
+
+def _data_url(image: Pixels) -> str:
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _examples(sets: list[dict[str, Any]]) -> list[str]:
+    parts = []
+    for one in sets:
+        found = [(rule, one["rules"][rule]) for rule in RULES if one["rules"][rule]["examples"]]
+        lines = "".join(
+            f"<li><b>{rule}</b> ({figures['share']:.0%}): "
+            + "; ".join(f"“{html.escape(text[:120])}”" for text in figures["examples"]) + "</li>"
+            for rule, figures in found
+        )  # fmt: skip
+        frequent = "; ".join(f"“{html.escape(text[:120])}” ({count:,})"
+                             for text, count in one["duplicates"]["most_common"])  # fmt: skip
+        lines += f"<li><b>most frequent captions</b>: {frequent}</li>" if frequent else ""
+        parts.append(f"<h3>{html.escape(one['name'])}</h3>"
+                     + (f"<ul class='examples'>{lines}</ul>" if lines else "<p>None.</p>"))  # fmt: skip
+    return parts

@@ -1,0 +1,120 @@
+"""The image tower of a run, ready to be looked at, with the weights, the image size and normalization of the run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from open_clip.transformer import VisionTransformer as OpenClipViT
+from timm.models.fastvit import FastVit
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.contract.preprocess import IMAGE_SUFFIXES, Normalization, crop_image, load_image
+from mobileclip_dense.models.clip import build_clip, normalize_pixels
+from mobileclip_dense.models.encoders import Encoder
+from mobileclip_dense.run import Run, fill_model, load_run
+
+_NUM_MAPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTower:
+    """An image tower in evaluation mode, on the CPU.
+
+    Attributes:
+        name: of the run's folder. module: what maps images float [B,3,H,W] to features.
+        trunk: the network inside, of timm or open_clip. size_px: H and W that the run was trained at.
+        normalization: of pixels in 0..1.
+    """
+
+    name: str
+    module: nn.Module
+    trunk: nn.Module
+    size_px: tuple[int, int]
+    normalization: Normalization
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks in order: all of a ViT's, those of all stages of an MCi; empty for other networks."""
+        if isinstance(self.trunk, FastVit):
+            return [block for stage in self.trunk.stages for block in stage.blocks]
+        if isinstance(self.trunk, VisionTransformer):
+            return list(self.trunk.blocks)
+        if isinstance(self.trunk, OpenClipViT):
+            return list(self.trunk.transformer.resblocks)
+        return []
+
+    def prepare(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """uint8 [h,w,3] of any size -> float32 [1,3,H,W], cut to the run's size (bilinear) and normalized."""
+        pixels = torch.from_numpy(np.ascontiguousarray(crop_image(image, *self.size_px).transpose(2, 0, 1)))
+        return normalize_pixels(pixels[None], self.normalization)
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What `prepare` gives -> maps float [B,C,h,w]: the pyramid, or of a lone ViT four blocks, evenly spaced."""
+        if isinstance(self.module, Encoder):
+            pyramid: list[torch.Tensor] = self.module(images)
+            return pyramid
+        indices = self._spaced() if isinstance(self.trunk, VisionTransformer | OpenClipViT) else _NUM_MAPS
+        found = self.trunk.forward_intermediates(images, indices=indices, intermediates_only=True)  # type: ignore[operator]
+        return list(found["image_intermediates"] if isinstance(found, dict) else found)  # open_clip's and timm's answer
+
+    @property
+    def map_names(self) -> list[str]:
+        """What to call the maps: stages of a pyramid, blocks of a ViT."""
+        if isinstance(self.module, Encoder) or not isinstance(self.trunk, VisionTransformer | OpenClipViT):
+            return [f"stage {number + 1}" for number in range(_NUM_MAPS)]
+        return [f"block {index + 1}" for index in self._spaced()]
+
+    def _spaced(self) -> list[int]:
+        depth = len(self.blocks)
+        number = min(_NUM_MAPS, depth)
+        return [depth * (k + 1) // number - 1 for k in range(number)]
+
+
+def load_image_tower(folder: Path) -> ImageTower:
+    """The image tower of a pretraining run, or the encoder of a fine-tuning run, a pruned one too.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_run`; or the weights do not fit; or the tower gives no maps.
+    """
+    run = load_run(folder)
+    tower = _of_pretraining(run, run.config) if isinstance(run.config, PretrainConfig) else _of_finetuning(run)
+    tower.module.eval().requires_grad_(False)
+    if not hasattr(tower.trunk, "forward_intermediates"):
+        raise ValueError(f"{folder}: image tower: found a {type(tower.trunk).__name__}, which gives no feature maps; "
+                         "expected a ViT, an MCi or another network of timm")  # fmt: skip
+    return tower
+
+
+def _of_pretraining(run: Run, config: PretrainConfig) -> ImageTower:
+    clip, _, normalization = build_clip(config.model, config.image_size_px)
+    fill_model(clip, run)
+    visual = clip.visual
+    return ImageTower(name=run.folder.name, module=visual, trunk=getattr(visual, "trunk", visual),
+                      size_px=(config.image_size_px, config.image_size_px), normalization=normalization)  # fmt: skip
+
+
+def _of_finetuning(run: Run) -> ImageTower:
+    from mobileclip_dense.dense.model import build_from_run  # a second of imports that pretraining runs do not need
+
+    assert not isinstance(run.config, PretrainConfig)
+    encoder = build_from_run(run.config, run).backbone.encoder
+    return ImageTower(name=run.folder.name, module=encoder, trunk=encoder.trunk, size_px=run.config.crop_size_px,
+                      normalization=encoder.normalization)  # fmt: skip
+
+
+def load_images(folder: Path, max_images: int) -> list[npt.NDArray[np.uint8]]:
+    """The first images under a folder by name, each uint8 [h,w,3].
+
+    Raises:
+        FileNotFoundError: no such folder, or no image in it. ValueError: see `load_image`.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: images: no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"{folder}: images: found none, expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    return [load_image(path) for path in paths[:max_images]]
