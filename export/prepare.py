@@ -141,13 +141,21 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
 
 def _prepare_dense(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
     model, run, config = load_dense_run(folder)
-    images = sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px)
+    return prepare_model(model, run, config, sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px))
+
+
+def prepare_model(model: nn.Module, run: Run, config: FinetuneConfig, images: npt.NDArray[np.uint8]) -> Prepared:
+    """Fuse a dense model in evaluation mode; the golden outputs are those for `images`, uint8 [N,H,W,3].
+
+    Raises:
+        ValueError: as `prepare`.
+    """
     names = ("logits", "class_map") if config.task == "segment" else ("depth_m",)
-    network = DensePredictor(fuse_exactly(model, folder), config).eval()
+    network = DensePredictor(fuse_exactly(model, run.folder), config).eval()
     make_upsampling_symbolic(network)
     golden = {"input": images, **predict(network, images, names)}
     unfused = predict(DensePredictor(model, config).eval(), images, names)
-    error = require_exact(golden[names[0]], unfused[names[0]], folder)
+    error = require_exact(golden[names[0]], unfused[names[0]], run.folder)
     return Prepared(run=run, task=config.task, network=network, outputs=names, golden=golden, fusion_error=error)
 
 
