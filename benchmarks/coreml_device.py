@@ -70,8 +70,8 @@ def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
     """
     if sys.platform != "darwin":
         raise ValueError(f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
-                         f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import Xcode's "
-                         f"report with `python -m benchmarks.xcode_report`")  # fmt: skip
+                         f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
+                         f"Xcode's report with `python -m benchmarks.xcode_report`")  # fmt: skip
     if not config.artifacts or config.runs < 1:
         raise ValueError("ARTIFACT and --runs: expected at least one artifact, and at least 1")
     return asyncio.run(_measure_all(config))
