@@ -202,6 +202,8 @@ def describe(
     )  # fmt: skip
     size = "x".join(map(str, prepared.golden["input"].shape[1:3]))
     network = config.model if isinstance(config, PretrainConfig) else config.encoder
+    if isinstance(config, FinetuneConfig) and config.head != "semantic_fpn":  # whose name is of old
+        network = f"{network}-{config.head}"
     network = network if prepared.run.structure is None else f"{network}-pruned"
     data = Path(config.data[0]) if isinstance(config, PretrainConfig) else config.data
     fit = "resize the short side and crop the centre" if prepared.task == "embed-image" else "resize"
