@@ -80,9 +80,6 @@ def device_name() -> str:
 
 
 def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
-    # In a fresh process: the peak of this one would include every other model.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        peak_mb = pool.submit(measure_peak_memory_mb, folder).result()
     return {
         "schema_version": RESULT_SCHEMA_VERSION,
         "artifact": folder.name,
@@ -92,8 +89,14 @@ def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
         "runtime": CPU_RUNTIME,
         "versions": {name: version(name) for name in ("onnxruntime", "numpy")} | {"python": platform.python_version()},
         "num_warmup": NUM_WARMUP,
-        "peak_memory_mb": peak_mb,
+        "peak_memory_mb": peak_memory_mb(folder),
     }
+
+
+def peak_memory_mb(folder: Path) -> float:
+    """`measure_peak_memory_mb` in a fresh process: the peak of this one would include every other model."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure_peak_memory_mb, folder).result()
 
 
 def measure_peak_memory_mb(folder: Path) -> float:

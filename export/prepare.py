@@ -144,16 +144,24 @@ def _prepare_dense(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
     model, run, config = load_dense_run(folder)
     if config.task == "detect":
         raise ValueError(f"{folder}: task: found detect, expected segment or depth; detectors cannot be exported")
-    images = sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px)
+    return prepare_model(model, run, config, sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px))
+
+
+def prepare_model(model: nn.Module, run: Run, config: FinetuneConfig, images: npt.NDArray[np.uint8]) -> Prepared:
+    """Fuse a dense model in evaluation mode; the golden outputs are those for `images`, uint8 [N,H,W,3].
+
+    Raises:
+        ValueError: as `prepare`.
+    """
     names = ("logits", "class_map") if config.task == "segment" else ("depth_m",)
-    fused: Any = fuse_exactly(model, folder)
+    fused: Any = fuse_exactly(model, run.folder)
     fused.backbone.encoder.fix_input_size(*images.shape[1:3])
     network = DensePredictor(fused, config).eval()
     make_upsampling_symbolic(network)
     make_pooling_exact(network)
     golden = {"input": images, **predict(network, images, names)}
     unfused = predict(DensePredictor(model, config).eval(), images, names)
-    error = require_exact(golden[names[0]], unfused[names[0]], folder)
+    error = require_exact(golden[names[0]], unfused[names[0]], run.folder)
     return Prepared(run=run, task=config.task, network=network, outputs=names, golden=golden, fusion_error=error)
 
 
@@ -198,6 +206,8 @@ def describe(
     )  # fmt: skip
     size = "x".join(map(str, prepared.golden["input"].shape[1:3]))
     network = config.model if isinstance(config, PretrainConfig) else config.encoder
+    if isinstance(config, FinetuneConfig) and config.head != "semantic_fpn":  # whose name is of old
+        network = f"{network}-{config.head}"
     network = network if prepared.run.structure is None else f"{network}-pruned"
     data = Path(config.data[0]) if isinstance(config, PretrainConfig) else config.data
     fit = "resize the short side and crop the centre" if prepared.task == "embed-image" else "resize"

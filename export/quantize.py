@@ -129,11 +129,14 @@ class _Workshop:
         return out
 
 
-def quantize_by_measurement(model: Path, images: npt.NDArray[Any], cost: Callable[[OnnxModel], Cost]) -> Int8Report:
+def quantize_by_measurement(
+    model: Path, images: npt.NDArray[Any], cost: Callable[[OnnxModel], Cost] | None
+) -> Int8Report:
     """Replace a float model by its int8 version.
 
     Args:
-        images: calibration inputs [N,...], as the model takes them. cost: what a candidate costs in accuracy.
+        images: calibration inputs [N,...], as the model takes them.
+        cost: what a candidate costs in accuracy; None for fresh weights, which have none: steps 3 and 4 are left out.
 
     Raises:
         ValueError: the model has nothing to quantize.
@@ -143,8 +146,11 @@ def quantize_by_measurement(model: Path, images: npt.NDArray[Any], cost: Callabl
         workshop.build(list(workshop.candidates), workshop.scratch / "all.onnx")  # calibrates all of them
         joined, kinds = _join_kinds(workshop)
         nodes = _judge_kernels(workshop, joined)
-        nodes = _sweep(workshop, nodes)
-        nodes, out, figures = _retreat(workshop, nodes, cost)
+        if cost is None:
+            chosen = [node.name for node in nodes if node.quantized]
+            out, figures = workshop.build(chosen, workshop.scratch / "int8.onnx"), Cost()
+        else:
+            nodes, out, figures = _retreat(workshop, _sweep(workshop, nodes), cost)
         times = _medians_ms([OnnxModel(workshop.prepared), OnnxModel(out)], images[:1], 2 * _NUM_ROUNDS)
         report = Int8Report(
             device=device_name(), nodes=nodes, kinds=kinds, float_ms=times[0], int8_ms=times[1],

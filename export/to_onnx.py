@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +33,7 @@ from mobileclip_dense.contract.preprocess import unit_planes
 from mobileclip_dense.models.encoders import ENCODERS
 
 MAX_EVALUATED = 200
-_LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ def to_onnx(config: ToOnnxConfig) -> list[Path]:
     """
     profile = config.resolved()
     drafts = [
-        (prepared, describe(prepared, runtime="onnx", precision=precision, taken=_taken(prepared, profile),
-                            libraries=_LIBRARIES))
+        (prepared, describe(prepared, runtime="onnx", precision=precision, taken=describe_input(prepared, profile),
+                            libraries=LIBRARIES))
         for prepared in prepare(config.run, config.size_px)
         for precision in profile.precision
         if not (prepared.task == "embed-text" and precision == "int8")  # its cost is in a table of embeddings
@@ -102,7 +103,7 @@ def to_onnx(config: ToOnnxConfig) -> list[Path]:
     return [_write_artifact(prepared, draft, profile, config) for prepared, draft in drafts]
 
 
-def _taken(prepared: Prepared, profile: OnnxProfile) -> TensorSpec:
+def describe_input(prepared: Prepared, profile: OnnxProfile) -> TensorSpec:
     """What the exported model takes.
 
     Raises:
@@ -129,25 +130,45 @@ def _taken(prepared: Prepared, profile: OnnxProfile) -> TensorSpec:
 
 
 def _write_artifact(prepared: Prepared, draft: Artifact, profile: OnnxProfile, config: ToOnnxConfig) -> Path:
+    def to_int8(path: Path) -> dict[str, float]:
+        return _replace_by_int8(prepared, draft, path, config.allow_accuracy_drop)
+
     folder = config.out / draft.name
+    artifact = write_artifact(prepared, draft, profile.opset, folder, to_int8, force=config.force)
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in artifact.parity.items())
+    print(f"{folder}: {(folder / artifact.model_file).stat().st_size / 1e6:.2f} MB; {figures}")
+    return folder
+
+
+def write_artifact(
+    prepared: Prepared, draft: Artifact, opset: int, folder: Path, to_int8: Callable[[Path], dict[str, float]],
+    *, force: bool,
+) -> Artifact:  # fmt: skip
+    """Export, compare with PyTorch, and write the artifact folder.
+
+    Args:
+        to_int8: replaces a float .onnx file by its int8 version and gives the figures to record; called for int8 only.
+
+    Raises:
+        ValueError: the exported model is too far from PyTorch. FileExistsError: the folder exists and `force` is off.
+    """
     golden = {**prepared.golden, "input": as_taken(prepared.golden["input"], draft.input)}
-    with staged_folder(folder, force=config.force) as staging:
+    source = prepared.run.folder
+    with staged_folder(folder, force=force) as staging:
         path = staging / draft.model_file
-        export_graph(prepared, draft, profile.opset, path)
+        export_graph(prepared, draft, opset, path)
         floats = dataclasses.replace(draft, precision="fp16" if draft.precision == "fp16" else "fp32")
-        parity = draft.parity | verify_graph(config.run, prepared, floats, OnnxModel(path))
+        parity = draft.parity | verify_graph(source, prepared, floats, OnnxModel(path))
         if draft.precision == "int8":
-            parity |= _replace_by_int8(prepared, draft, path, config.allow_accuracy_drop)
-            parity |= compare_with_golden(config.run, draft, golden, OnnxModel(path))
+            parity |= to_int8(path)
+            parity |= compare_with_golden(source, draft, golden, OnnxModel(path))
         artifact = dataclasses.replace(draft, parity=parity)
         _write_metadata(path, artifact.summary())
         np.savez_compressed(staging / "golden.npz", allow_pickle=False, **golden)
         if prepared.tokenizer is not None:
             save_tokenizer(prepared.tokenizer, staging / TOKENIZER_FILE)
         save_artifact(artifact, staging)
-    figures = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
-    print(f"{folder}: {(folder / artifact.model_file).stat().st_size / 1e6:.2f} MB; {figures}")
-    return folder
+    return artifact
 
 
 def as_taken(golden: npt.NDArray[Any], taken: TensorSpec) -> npt.NDArray[Any]:

@@ -153,6 +153,9 @@ After training, from a checkout of the project:
   python -m export.to_coreml RUN       Core ML: fp16, fp32 or compressed, run and checked without a Mac
   python -m export.verify ARTIFACT     check an artifact's files and its numbers
   python -m benchmarks.latency ARTIFACT...    latency in ONNX Runtime
+  python -m benchmarks.compare         our segmenters against large ones: a table and two plots from result files
+  python -m benchmarks.coreml_device ARTIFACT...    Core ML on a Mac or an attached iPhone, and where operations run
+  python -m benchmarks.xcode_report REPORT --artifact ARTIFACT    a performance report of Xcode as a result file
   python -m benchmarks.report          one page with curves, pictures and tables
   python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
   python -m benchmarks.data_path SHARDS    loading of reinforced samples against the plain way

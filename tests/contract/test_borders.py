@@ -18,6 +18,8 @@ NO_TORCH = (
     "benchmarks.accuracy",
     "benchmarks.demo_throughput",
     "benchmarks.report",
+    "benchmarks.compare",
+    "benchmarks.coreml_device",
     "mobileclip_dense.contract.artifact",
     "mobileclip_dense.data.layouts",
     "mobileclip_dense.__main__",

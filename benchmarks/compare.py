@@ -1,0 +1,131 @@
+"""`python -m benchmarks.compare`: this project's segmenters against large ones, as a table and two plots.
+
+Everything comes from result files; `--measure` makes the one with sizes, latencies and memory anew on this machine.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compare_models import NUM_CLASSES, find_models
+from benchmarks.compare_page import PLOTS, to_csv, to_json, to_markdown
+from benchmarks.compare_plot import draw_panels, latency_points, parameter_points, save_figure
+from benchmarks.compare_rows import COMPARISON_SCHEMA_VERSION, Comparison, read_comparison, result_name
+from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.artifact import load_artifact
+from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare segmenters by parameters, multiply-accumulates, file size, latency, memory and accuracy, measured and
+    published apart; with plots. Regenerated from result files, or measured anew."""
+
+    results: tuple[Path, ...] = (Path("benchmarks/results"),)
+    """Folders of result files: the first holds the comparison's own; accuracies, phones and browsers from all."""
+    out: Path = Path("docs")
+    """Folder for compare.md, .csv, .json and the plots."""
+    size_px: int = 512
+    """Height and width of the image."""
+    measure: bool = False
+    """Build, export and measure all models on this machine first, in half an hour and more, and replace the
+    comparison's result file; repeat the command to go on where it was interrupted."""
+    models: tuple[str, ...] = ()
+    """Names of models to measure, of `benchmarks/compare_models.py`; none: all."""
+    threads: tuple[int, ...] = (1, 2)
+    """Numbers of threads to measure with."""
+    rounds: int = 7
+    """Rounds over all models; those that take more than a second run in the first 5 only."""
+    seed: int = 0
+    """Of the fresh weights."""
+    work: Path = Path("build/compare")
+    """Folder that keeps exported models and what was measured of them."""
+    force: bool = False
+    """Replace files that exist."""
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Write the page, the table and the plots; measure before, if asked to.
+
+    Raises:
+        FileNotFoundError: the result file is missing. FileExistsError: the page exists and --force was not given.
+        ValueError: a file is not of its schema, or a number is out of range.
+    """
+    page = config.out / "compare.md"
+    refuse_existing(page, config.force)
+    if config.measure:
+        refuse_existing(config.results[0] / result_name(config.size_px), config.force)
+        _measure(config)
+    comparison = read_comparison(config.results, config.size_px)
+    latency_label = f"median latency at {comparison.threads} threads on {comparison.settings['device']}, ms"
+    size = f"{config.size_px}x{config.size_px} px"
+    for name, panels, x_label, title in (
+        (PLOTS[0], parameter_points(comparison), "parameters, million", "Accuracy against parameters"),
+        (PLOTS[1], latency_points(comparison), latency_label, f"Accuracy against latency at {size}"),
+    ):
+        save_figure(draw_panels(panels, x_label, title)[0], config.out / name)
+    for suffix, text in (("md", to_markdown(comparison)), ("csv", to_csv(comparison))):
+        with staged_file(config.out / f"compare.{suffix}") as staging:
+            staging.write_text(text, encoding="utf-8")
+    write_json(config.out / "compare.json", to_json(comparison))
+    _print(comparison)
+    print(f"{page}: {len(comparison.rows)} rows")
+    return comparison
+
+
+def _measure(config: CompareConfig) -> None:
+    if min(config.threads, default=0) < 1 or config.rounds < 1 or config.size_px < 32 or config.size_px % 32:
+        raise ValueError("--threads, --rounds, --size-px: expected numbers of at least 1, and a multiple of 32")
+    # torch, which regenerating the page does without
+    from benchmarks.compare_export import Exported, export_fresh
+    from benchmarks.compare_measure import describe_machine, measure_artifacts
+
+    exported: list[Exported] = []
+    missing: dict[str, str] = {}
+    for model in find_models(config.models):
+        try:
+            exported.append(export_fresh(model, config.size_px, config.seed, config.work))
+            print(f"{model.name}: exported")
+        except ValueError as error:
+            missing[model.name] = str(error)
+            print(f"{model.name}: left out: {error}")
+    folders = [folder for one in exported for folder in one.folders.values()]
+    measured = measure_artifacts(folders, config.threads, config.rounds, config.work)
+    entries = []
+    for one in exported:
+        for precision, folder in one.folders.items():
+            artifact, found = load_artifact(folder), measured[folder]
+            entries.append({
+                "model": one.model.name,
+                "precision": precision,
+                "num_parameters": artifact.num_parameters,
+                "macs": one.macs,
+                "size_bytes": artifact.files[artifact.model_file]["bytes"],
+                "relative_error": artifact.parity[f"{precision}_relative_error"],
+                **vars(found),
+            })  # fmt: skip
+    result = {
+        "schema_version": COMPARISON_SCHEMA_VERSION, "size_px": config.size_px, "num_classes": NUM_CLASSES,
+        "seed": config.seed, "rounds": config.rounds, "threads": list(config.threads), **describe_machine(),
+        "models": entries, "missing": missing,
+    }  # fmt: skip
+    write_json(config.results[0] / result_name(config.size_px), result)
+
+
+def _print(comparison: Comparison) -> None:
+    table = Table(title="against Swin-L + UPerNet")
+    for name in ("how many times Swin-L's is that of", "wanted", "measured", ""):
+        table.add_column(name)
+    for ratio in comparison.ratios():
+        found = "-" if ratio.found is None else f"{ratio.found:.2f}x"
+        table.add_row(ratio.text, f"{ratio.wanted:g}x", found, ratio.verdict)
+    console = Console(width=max(100, Console().width))
+    console.print(table)
+    for sentence in comparison.missing:
+        console.print(f"missing: {sentence}", highlight=False)
+
+
+if __name__ == "__main__":
+    run_with_settings(CompareConfig, compare, "python -m benchmarks.compare")

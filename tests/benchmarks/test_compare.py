@@ -1,0 +1,176 @@
+"""The comparison of segmenters: from result files to page and plots, and the measurement at its smallest."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from benchmarks.compare import CompareConfig, compare
+from benchmarks.compare_models import MODELS, SMALLEST
+from benchmarks.compare_page import to_markdown
+from benchmarks.compare_plot import Point, draw_panels, latency_points, parameter_points, pareto_front, text_box
+from benchmarks.compare_rows import read_comparison
+from benchmarks.published import PUBLISHED
+from mobileclip_dense.contract.files import write_json
+from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION
+from tests.benchmarks.comparison_fixtures import write_made_up_result
+
+REPOSITORY = Path(__file__).parent.parent.parent
+LATENCY = {"p50": 4.0, "p90": 5.0, "p99": 6.0, "mean": 4.2, "num_runs": 100}
+
+
+def write_run(path: Path, **settings: object) -> None:
+    """A result file as `benchmarks.report` writes it, of one run."""
+    settings = {"task": "segment", "data": "ade", "encoder": "mci2", "neck_channels": 256, "head_channels": 128,
+                **settings}  # fmt: skip
+    write_json(path, {"runs": {"one": {"settings": settings, "metrics": {"mIoU": 41.5}, "weights_sha256": "ab" * 32}}})
+
+
+def write_latency(path: Path, artifact: str, digest: str = "0" * 64) -> None:
+    """A result file of a phone."""
+    write_json(path, {
+        "schema_version": RESULT_SCHEMA_VERSION, "artifact": artifact, "artifact_sha256": digest, "device": "phone",
+        "system": "iOS", "runtime": "coreml ALL", "versions": {}, "num_warmup": 5, "peak_memory_mb": None,
+        "latency_ms_by_threads": {"1": LATENCY},
+    })  # fmt: skip
+
+
+def test_ratios_follow_from_the_result_file(tmp_path: Path) -> None:
+    write_made_up_result(tmp_path)
+    found = [ratio.found for ratio in read_comparison((tmp_path,), 512).ratios()]
+    # 240 M / 40 M; / 30 M; 3000 ms / 300 ms; the best: pruned (225 ms) and int8 (a third of it)
+    assert found == pytest.approx([6.0, 8.0, 10.0, 40.0])
+    assert [ratio.verdict for ratio in read_comparison((tmp_path,), 512).ratios()] == ["met"] * 4
+
+
+def test_a_ratio_below_what_was_wanted_is_said(tmp_path: Path) -> None:
+    path = write_made_up_result(tmp_path)
+    value = json.loads(path.read_text())
+    for entry in value["models"]:
+        if entry["model"] == "swin_l-upernet":
+            entry["num_parameters"] = 200_000_000
+    write_json(path, value)
+    page = to_markdown(read_comparison((tmp_path,), 512))
+    assert "| parameters, MCi2 + SemanticFPN | 5.9x | 5.00x | NOT met |" in page
+
+
+def test_missing_files_and_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"compare-ade20k-512\.json: missing.*--measure"):
+        compare(CompareConfig(results=(tmp_path,), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    write_made_up_result(tmp_path, leave_out=("swin_l-upernet", "mci1-upernet"))
+    comparison = read_comparison((tmp_path,), 512)
+    assert {ratio.verdict for ratio in comparison.ratios()} == {"not measured"}
+    page = to_markdown(comparison).split("## Missing")[1]
+    for sentence in ("Swin-L + UPerNet, fp32: not in the result file", "MCi1 + UPerNet, fp32",
+                     "no run on its 150 classes", "latency on a phone"):  # fmt: skip
+        assert sentence in page
+
+
+def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: Path) -> None:
+    write_made_up_result(tmp_path)
+    write_run(tmp_path / "fits.json")
+    write_run(tmp_path / "lite.json", head="fpn_lite")
+    write_run(tmp_path / "narrow.json", head_channels=64)
+    comparison = read_comparison((tmp_path,), 512)
+    assert {row.label: [m.source for m in row.measured] for row in comparison.rows if row.measured} == {
+        "MCi2 + SemanticFPN": ["fits.json"],
+        "MCi2 + lite FPN": ["lite.json"],
+    }
+    page = to_markdown(comparison)
+    assert "41.5 % on ade (weights abababab, fits.json)" in page
+    assert "mci2 with a head of 64 channels: mIoU 41.5 % on ade (narrow.json)" in page
+    assert "no run on its 150 classes" not in page
+
+
+def test_measured_and_published_never_share_a_column(tmp_path: Path) -> None:
+    write_made_up_result(tmp_path)
+    write_run(tmp_path / "run.json")
+    compare(CompareConfig(results=(tmp_path,), out=tmp_path / "out"))
+    with (tmp_path / "out" / "compare.csv").open() as file:
+        rows = {(row["model"], row["precision"]): row for row in csv.DictReader(file)}
+    ours, swin = rows["mci2-semantic_fpn", "fp32"], rows["swin_l-upernet", "fp32"]
+    assert (ours["measured_miou_percent"], ours["published_ade20k_miou_percent"]) == ("41.50", "")
+    assert (swin["measured_miou_percent"], swin["published_ade20k_miou_percent"]) == ("", "52.05")
+    assert rows["mci2-semantic_fpn", "int8"]["measured_miou_percent"] == ""  # of the float model only
+    assert len(rows) == sum(len(model.precisions) for model in MODELS.values())
+    with pytest.raises(FileExistsError, match="--force"):
+        compare(CompareConfig(results=(tmp_path,), out=tmp_path / "out"))
+
+
+def test_a_phones_result_is_taken_by_hash_or_name(tmp_path: Path) -> None:
+    path = write_made_up_result(tmp_path)
+    digest = json.loads(path.read_text())["models"][-1]["artifact_sha256"]
+    write_latency(tmp_path / "swin.json", "anything", digest)
+    write_latency(tmp_path / "named.json", "mci2-segment-ade-512x512-fp16.coreml")
+    write_latency(tmp_path / "small.json", "mci2-segment-ade-256x256-fp16.coreml")
+    rows = read_comparison((tmp_path,), 512).rows
+    taken = {row.label: [e.source for e in row.elsewhere] for row in rows if row.elsewhere}
+    assert taken == {"MCi2 + SemanticFPN": ["named.json"], "Swin-L + UPerNet": ["swin.json"]}
+
+
+def test_every_published_figure_names_its_reference() -> None:
+    assert all(item.reference and item.what and item.value > 0 for item in PUBLISHED)
+    rows = {model.name for model in MODELS.values()} | {model.encoder for model in MODELS.values()}
+    assert all(item.row in rows for item in PUBLISHED if item.row is not None)
+
+
+def test_the_pareto_front_is_what_nothing_beats() -> None:
+    def point(x: float, y: float) -> Point:
+        return Point(x=x, miou_percent=y, label=f"{x:g}", published=False)
+
+    points = [point(3, 30), point(1, 10), point(2, 30), point(4, 29), point(1, 9), point(9, 31)]
+    assert [(p.x, p.miou_percent) for p in pareto_front(points)] == [(1, 10), (2, 30), (9, 31)]
+
+
+def test_labels_and_markers_do_not_overlap(tmp_path: Path) -> None:
+    write_made_up_result(tmp_path)
+    for head in ("semantic_fpn", "fpn_lite", "upernet"):  # the same parameters and accuracy: three markers in one place
+        channels = 512 if head == "upernet" else 128
+        write_run(tmp_path / f"{head}.json", head=head, head_channels=channels)
+    comparison = read_comparison((tmp_path,), 512)
+    for panels in (parameter_points(comparison), latency_points(comparison)):
+        figure, labels = draw_panels(panels, "x", "title")
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        for data_set, drawn in labels.items():
+            assert sorted(label.get_text() for label in drawn) == sorted(p.label for p in panels[data_set])
+            boxes = [text_box(label, renderer) for label in drawn]
+            assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+            axes = drawn[0].axes
+            assert axes is not None
+            for point in panels[data_set]:
+                x, y = axes.transData.transform((point.x, point.miou_percent))
+                assert not any(box.contains(x, y) for box in boxes), point.label
+            assert all(axes.get_window_extent(renderer).count_contains(box.corners()) == 4 for box in boxes)
+
+
+def test_the_committed_page_follows_from_the_committed_results() -> None:
+    comparison = read_comparison((REPOSITORY / "benchmarks" / "results",), 512)
+    assert to_markdown(comparison) == (REPOSITORY / "docs" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CompareConfig(
+        results=(tmp_path,), out=tmp_path / "out", size_px=64, measure=True, models=(SMALLEST.name,), threads=(1,),
+        rounds=1, work=tmp_path / "work", force=True,
+    )  # fmt: skip
+    compare(config)
+    rounds = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
+    comparison = compare(dataclasses.replace(config, rounds=2))
+    again = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
+    assert again[:1] == rounds
+    assert len(again) == 2
+    fp32, int8 = comparison.rows
+    assert (fp32.precision, int8.precision) == ("fp32", "int8")
+    assert fp32.relative_error < 1e-4
+    assert int8.size_bytes < 0.6 * fp32.size_bytes
+    assert fp32.num_parameters == int8.num_parameters
+    assert fp32.latency_ms_by_threads["1"]["num_runs"] == 6
+    assert min(fp32.peak_memory_mb, int8.peak_memory_mb) > 0
+    assert "Swin-L + UPerNet, fp32: not in the result file" in capsys.readouterr().out
