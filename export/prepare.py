@@ -143,7 +143,9 @@ def _prepare_dense(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
     model, run, config = load_dense_run(folder)
     images = sample_images(config, "val", NUM_GOLDEN, size_px or config.crop_size_px)
     names = ("logits", "class_map") if config.task == "segment" else ("depth_m",)
-    network = DensePredictor(fuse_exactly(model, folder), config).eval()
+    fused: Any = fuse_exactly(model, folder)
+    fused.backbone.encoder.fix_input_size(*images.shape[1:3])
+    network = DensePredictor(fused, config).eval()
     make_upsampling_symbolic(network)
     golden = {"input": images, **predict(network, images, names)}
     unfused = predict(DensePredictor(model, config).eval(), images, names)

@@ -31,7 +31,8 @@ class FinetuneConfig:
     task: Task = "segment"
     """segment: class per pixel; depth: metres per pixel; detect: boxes and masks of objects."""
     encoder: str = "nano"
-    """nano, mci0, mci1, mci2, vit_b16_clip (CLIP's ViT-B/16), vit_b16 (that of MAE, MAWS, ImageNet) or swin_l."""
+    """nano, mci0, mci1, mci2, vit_b16_clip (CLIP's ViT-B/16), vit_b16_mci (MobileCLIP-B), vit_b16 (that of MAE, MAWS,
+    ImageNet) or swin_l."""
     init: str | None = None
     """Weights to start from: a run folder, a checkpoint of open_clip, timm, Apple, MAE, MAWS or mmsegmentation, or
     timm:NAME, fetched from the hub; None: from scratch. The encoder is taken from it; of a pruned run, all of the

@@ -1,36 +1,123 @@
-"""The encoders as an mmsegmentation backbone."""
+"""The encoders as mmsegmentation backbones."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import torch
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
+
+_MCI = ("nano", "mci0", "mci1", "mci2")
 
 
 @MODELS.register_module()
 class PyramidEncoder(BaseModule):
     """`dict(type="PyramidEncoder", name="mci2", weights="runs/clip", drop_path_rate=0.1)`.
 
-    Args:
-        name: nano, mci0, mci1, mci2 or swin_l.
-        weights: run folder or checkpoint of open_clip, timm or Apple; None: fresh weights.
-        drop_path_rate: stochastic depth, 0..1.
+    In a config of your own, `Encoder(name).channels` are the head's `in_channels`, and the data preprocessor's `mean`
+    and `std` are 255 times `Encoder(name).normalization`.
     """
 
-    def __init__(self, name: str, weights: str | None = None, drop_path_rate: float = 0.0):
+    def __init__(
+        self,
+        name: str,
+        weights: str | None = None,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = 0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        batch_norm: Literal["train", "frozen", "synced"] = "train",
+    ):
+        """Build it; `init_weights` loads.
+
+        Args:
+            name: any of `models.encoders.ENCODERS`.
+            weights: run folder, checkpoint or `timm:NAME`, see `load_encoder_weights`; None: fresh weights.
+            drop_path_rate: stochastic depth, 0..1.
+            frozen_stages: 0: none; N: the stem and the first N of four stages (of a ViT a quarter of the blocks each)
+                have no gradients and stay in evaluation mode. The fresh pyramid of a ViT trains even at 4.
+            out_indices: which of the maps at strides 4, 8, 16, 32 to return, ascending.
+            batch_norm: train: statistics of the batch; frozen: always the stored ones, weight and bias still train;
+                synced: statistics over all processes where there are several on GPUs, otherwise as train.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
         super().__init__()
+        if frozen_stages not in range(5):
+            raise ValueError(f"frozen_stages: found {frozen_stages}, expected 0 to 4")
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2, 3}):
+            raise ValueError(f"out_indices: found {tuple(out_indices)}, expected some of 0, 1, 2, 3, ascending")
+        if batch_norm not in ("train", "frozen", "synced"):
+            raise ValueError(f"batch_norm: found {batch_norm!r}, expected train, frozen or synced")
         self.encoder = Encoder(name, drop_path_rate)
-        self.weights = weights
+        self.weights, self.frozen_stages, self.batch_norm = weights, frozen_stages, batch_norm
+        self.out_indices = tuple(out_indices)
+        if batch_norm == "synced" and torch.cuda.is_available() and _num_processes() > 1:
+            self.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)  # type: ignore[no-untyped-call]
+        for part in self._frozen():
+            part.requires_grad_(False)
 
     def init_weights(self) -> None:
         """Load `weights`; mmengine calls this once, before training."""
         if self.weights is not None:
-            load_encoder_weights(self.encoder, Path(self.weights))
+            load_encoder_weights(self.encoder, self.weights)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all that is not frozen.
+
+        Raises:
+            ValueError: BatchNorm is to be synced and there is no GPU. (To evaluate such a model none is needed.)
+        """
+        if mode and self.batch_norm == "synced" and not torch.cuda.is_available():
+            raise ValueError("batch_norm: found synced, which works on GPUs only; use train or frozen")
+        super().train(mode)
+        if mode and self.batch_norm == "frozen":
+            for module in self.encoder.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        for part in self._frozen():
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """float [B,3,H,W] -> four maps at strides 4, 8, 16, 32."""
-        pyramid: list[torch.Tensor] = self.encoder(image)
-        return pyramid
+        """float [B,3,H,W], H and W multiples of 32 -> the maps of `out_indices`."""
+        maps = self.encoder(image)
+        return [maps[index] for index in self.out_indices]
+
+    def _frozen(self) -> list[nn.Module | nn.Parameter]:
+        if self.frozen_stages == 0:
+            return []
+        return [part for stage in self.encoder.stages()[: self.frozen_stages + 1] for part in stage]
+
+
+@MODELS.register_module()
+class MCi(PyramidEncoder):
+    """`dict(type="MCi", variant="mci2", weights="mobileclip_s2.pt", ...)`; other arguments as of `PyramidEncoder`."""
+
+    def __init__(self, variant: str = "mci2", **arguments: Any):
+        """Raises ValueError for a variant that is none of nano, mci0, mci1, mci2."""
+        if variant not in _MCI:
+            raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(_MCI)}")
+        super().__init__(variant, **arguments)
+
+
+@MODELS.register_module()
+class CLIPViT(PyramidEncoder):
+    """`dict(type="CLIPViT", weights="timm:vit_base_patch16_clip_224.datacompxl", ...)`: ViT-B/16 with ViTDet's pyramid.
+
+    Four maps of 256 channels from images of any size in multiples of 32: position embeddings are resampled to it. Other
+    arguments as of `PyramidEncoder`.
+    """
+
+    def __init__(self, **arguments: Any):
+        super().__init__("vit_b16_clip", **arguments)
+
+
+def _num_processes() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

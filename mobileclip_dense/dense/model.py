@@ -46,6 +46,8 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
             name=config.encoder,
             weights=config.init,
             drop_path_rate=config.drop_path_rate,
+            frozen_stages=config.frozen_stages,
+            batch_norm=config.batch_norm,
         ),
         neck=dict(type="FPN", in_channels=list(channels), out_channels=config.neck_channels, num_outs=4),
         decode_head=head,

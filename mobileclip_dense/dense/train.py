@@ -22,7 +22,7 @@ from mobileclip_dense.data.folders import LabelledFolder, check_folder
 from mobileclip_dense.dense.engine import RunLog, join_processes, place_model
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
-from mobileclip_dense.models.weights import read_state_dict
+from mobileclip_dense.models.weights import read_encoder_source
 from mobileclip_dense.run import Run, finish_run, load_run, open_run
 
 
@@ -38,7 +38,7 @@ def finetune(config: FinetuneConfig) -> None:
     started = time.time()
     launcher = join_processes()
     if config.init is not None:
-        read_state_dict(Path(config.init))  # a wrong path should not wait for the scan of the data
+        read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
     folder = first_process_first(lambda: check_folder(config))
     settings = runner_config(config, folder)

@@ -1,37 +1,30 @@
-"""Foreign checkpoints, one table: under which keys each source keeps its towers.
+"""Weights of any source into our models; under which keys each source keeps them says `foreign`."""
 
-    source                          image tower                  text tower                        fused convolutions
-    open_clip, our pretraining runs visual.trunk. (timm), visual.  text. (MobileCLIP), none (CLIP)  reparam_conv
-    Apple mobileclip_*.pt           image_encoder.model.         text_encoder.                     reparam_conv, lkb_reparam
-    our dense runs                  backbone.encoder.trunk.      -                                 -
-    timm                            (no prefix)                  -                                 reparam_conv
-
-Apple's names inside the towers are translated by timm and open_clip; the fused ones, which those do not know, here.
-"""  # noqa: E501  a table
-
+import argparse
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
 from open_clip.convert import convert_mobile_clip_state_dict
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
-from timm.models import fastvit, vision_transformer_hybrid
 from torch import nn
 
+from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, clip_name, open_clip_config
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.expand import State, expand_fused, is_fused
+from mobileclip_dense.models.foreign import APPLE_IMAGE, encoder_weights, renormalized, trunk_weights
 from mobileclip_dense.run import differences, load_run, read_safetensors
 
-_TRUNK_PREFIXES = ("visual.trunk.", "backbone.encoder.trunk.", "trunk.", "")
-_APPLE_IMAGE, _APPLE_TEXT = "image_encoder.model.", "text_encoder."
+_APPLE_TEXT = "text_encoder."
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict
-_NOT_IN_A_PYRAMID = ("head.", "final_conv.", "norm.")
 _TIMM = "timm:"
+_AUGREG = "vit_base_patch16_224"  # what reads Google's .npz of a ViT-B/16
+_HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +39,19 @@ class ForeignWeights:
     form: str
 
 
-def load_encoder_weights(encoder: Encoder, source: Path) -> None:
-    """Fill an encoder from a run folder or from a file of open_clip, timm or Apple (safetensors or torch).
+def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
+    """Fill an encoder from a run folder, a file in one of the layouts of `foreign`, or `timm:NAME`, from the hub.
 
-    A fused checkpoint is expanded to the train form, see `expand`.
+    A fused checkpoint is expanded to the train form, see `expand`. Position embeddings of another grid are resampled.
+    The pyramid of a ViT and the output norms of Swin stay fresh where the source has none.
 
     Raises:
-        FileNotFoundError: no such file or folder.
+        FileNotFoundError: no such file or folder. OSError: the hub cannot be reached.
         ValueError: unreadable, or of another architecture: the message lists keys and shapes that do not fit.
     """
-    trunk = trunk_weights(read_state_dict(source), encoder.trunk)
+    state, normalization = read_encoder_source(source)
+    found = encoder_weights(state, encoder.trunk)
+    trunk = found.trunk
     if is_fused(trunk):
         warnings.warn(
             f"{source}: fused weights: their BatchNorms hold no statistics of data; to train, prefer the file from "
@@ -63,9 +59,33 @@ def load_encoder_weights(encoder: Encoder, source: Path) -> None:
             stacklevel=2,
         )
         trunk = expand_fused(encoder.trunk, trunk)
-    trunk = {name: tensor for name, tensor in trunk.items() if not name.startswith(_NOT_IN_A_PYRAMID)}
-    _fill(encoder.trunk, trunk, f"{source}: weights: not of encoder {encoder.name!r}",
-          "choose the --encoder they belong to")  # fmt: skip
+    if normalization is not None:
+        try:
+            trunk = renormalized(trunk, normalization, encoder.normalization)
+        except ValueError as error:
+            raise ValueError(f"{source}: weights: {error}") from None
+    what, hint = f"{source}: weights: not of encoder {encoder.name!r}", "choose the --encoder they belong to"
+    _fill(encoder, _prefixed("trunk.", trunk) | _prefixed("pyramid.", found.pyramid or encoder.pyramid.state_dict()),
+          what, hint)  # fmt: skip
+
+
+def load_whole_model(model: nn.Module, source: Path) -> None:
+    """Fill a dense model, head included, from a checkpoint of mmsegmentation or from one of our runs.
+
+    Args:
+        model: what `dense.model.build_model` gave: of the same encoder, head and number of classes. UPerHead, FCNHead
+            and FPNHead are mmsegmentation's own, so only the names of the backbone differ.
+        source: e.g. upernet_swin_large_patch4_window12_512x512_pretrain_384x384_22K_160k_ade20k_*.pth.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `load_encoder_weights`.
+    """
+    state = read_state_dict(source)
+    found = encoder_weights(state, model.get_submodule("backbone.encoder.trunk"))
+    heads = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
+    backbone = _prefixed("trunk.", found.trunk) | _prefixed("pyramid.", found.pyramid)
+    _fill(model, _prefixed("backbone.encoder.", backbone) | heads, f"{source}: weights: not of this model",
+          "choose the encoder, head and classes they belong to")  # fmt: skip
 
 
 def load_clip_weights(
@@ -99,11 +119,11 @@ def read_clip_weights(
     """The weights of a source under the keys of `clip`, fused ones not yet expanded; see `load_clip_weights`."""
     state, origin = _read_source(source, clip_name(model))
     image = trunk_weights(state, clip.visual.trunk) if hasattr(clip.visual, "trunk") else {}
-    if any(name.startswith(_APPLE_IMAGE) for name in state):
+    if any(name.startswith(APPLE_IMAGE) for name in state):
         if not image:
             raise ValueError(f"{source}: weights: in Apple's layout of MobileCLIP, whose image tower {model!r} has not")
         origin = "Apple"
-        others = {name: tensor for name, tensor in state.items() if not name.startswith((_APPLE_IMAGE, _APPLE_TEXT))}
+        others = {name: tensor for name, tensor in state.items() if not name.startswith((APPLE_IMAGE, _APPLE_TEXT))}
         text = _text_from_apple(clip, state, source) if towers == "both" else {}
         state = {f"visual.trunk.{name}": tensor for name, tensor in image.items()} | text | others
     elif towers == "image" and image and not any(name.startswith("visual.") for name in state):
@@ -147,7 +167,8 @@ def read_state_dict(source: Path) -> State:
     if source.suffix == ".safetensors":
         return read_safetensors(source)
     try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE and DeiT keep their flags beside the weights
+            state = torch.load(source, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file makes the unpickler fail in any way: KeyError, AssertionError, ...
@@ -166,25 +187,37 @@ def read_state_dict(source: Path) -> State:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def trunk_weights(state: State, trunk: nn.Module) -> State:
-    """The image tower of a foreign state dict under the keys of a timm trunk, fused ones too."""
-    if any(name.startswith(_APPLE_IMAGE) for name in state):
-        return _trunk_from_apple(state, trunk)
-    prefix = next(p for p in _TRUNK_PREFIXES if any(name.startswith(p) for name in state) or not p)
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+def read_encoder_source(source: str | Path) -> tuple[State, Normalization | None]:
+    """State dict of a file, folder or `timm:NAME`, and how the pixels are to be normalized where the source says it.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as for `load_encoder_weights`.
+    """
+    if str(source).startswith(_TIMM) and not Path(source).exists():
+        name = str(source).removeprefix(_TIMM)
+        if "quickgelu" in name:
+            raise ValueError(f"{source}: weights: trained with another activation (QuickGELU) than our encoders have")
+        model = _fetch_timm(name)
+        wanted: Any = model.pretrained_cfg
+        mean, std = (tuple(wanted[key]) for key in ("mean", "std"))
+        return model.state_dict(), Normalization(mean=mean, std=std)
+    if Path(source).suffix == ".npz":
+        return _read_augreg(Path(source)), _HALF
+    return read_state_dict(Path(source)), None
 
 
-def _trunk_from_apple(state: State, trunk: nn.Module) -> State:
-    """Apple's image tower: a FastViT (S0, S1, S2) or a ViT (B)."""
-    if f"{_APPLE_IMAGE}patch_emb.0.block.conv.weight" in state:
-        converted: State = vision_transformer_hybrid.checkpoint_filter_fn(state, trunk)
-        return converted
-    image = {name.removeprefix(_APPLE_IMAGE): value for name, value in state.items() if name.startswith(_APPLE_IMAGE)}
-    # In timm's translation a fused position encoding looks like a block of its stage.
-    return {
-        name.replace("lkb_reparam", "reparam_conv").replace(".blocks.reparam_conv", ".pos_emb.reparam_conv"): tensor
-        for name, tensor in fastvit.checkpoint_filter_fn(image, trunk).items()
-    }
+def _read_augreg(source: Path) -> State:
+    """Google's ViT-B/16 through timm."""
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: weights: no such file")
+    model = timm.create_model(_AUGREG, num_classes=0)
+    try:
+        model.load_pretrained(str(source))
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{source}: weights: expected a ViT-B/16 as Google writes it ({reason})") from None
+    state: State = model.state_dict()
+    return state
 
 
 def _text_from_apple(clip: CustomTextCLIP, state: State, source: str | Path) -> State:
@@ -207,7 +240,7 @@ def _read_source(source: str | Path, name: str) -> tuple[State, str]:
     if str(source) in tags:
         return read_state_dict(_fetch_tag(name, str(source))), f"open_clip's {name} {source}"
     if str(source).startswith(_TIMM):
-        return _fetch_timm(str(source).removeprefix(_TIMM)), str(source)
+        return _fetch_timm(str(source).removeprefix(_TIMM)).state_dict(), str(source)
     if "://" in str(source):
         raise ValueError(f"{source}: weights: found an address, expected a file; download it first")
     raise FileNotFoundError(f"{source}: weights: no such file or run folder, and none of the published weights of "
@@ -227,18 +260,22 @@ def _fetch_tag(name: str, tag: str) -> Path:
                       "give its path") from None  # fmt: skip
 
 
-def _fetch_timm(name: str) -> State:
+def _fetch_timm(name: str) -> nn.Module:
     if name not in timm.list_models(pretrained=True):
         raise ValueError(
             f"{_TIMM}{name}: weights: found no such published weights in timm.list_models(pretrained=True)"
         )
     try:
-        state: State = timm.create_model(name, pretrained=True).state_dict()
+        model: nn.Module = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"{_TIMM}{name}: weights: could not be fetched from the hub ({str(error).splitlines()[0]})"
         ) from None
-    return state
+    return model
+
+
+def _prefixed(prefix: str, state: State) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
 def _fill(module: nn.Module, state: State, what: str, hint: str) -> None:
