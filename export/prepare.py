@@ -13,6 +13,7 @@ from open_clip import SimpleTokenizer
 from torch import nn
 
 from export.parity import relative_error
+from export.pooling import make_pooling_exact
 from export.samples import sample_images
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.contract.artifact import Artifact, TensorSpec
@@ -58,7 +59,7 @@ class DensePredictor(nn.Module):
         super().__init__()
         self.normalized = Normalized(ENCODERS[config.encoder].normalization)
         self.backbone: Any = model.backbone
-        self.neck: Any = model.neck
+        self.neck: Any = getattr(model, "neck", nn.Identity())
         self.head: Any = model.decode_head
         self.task = config.task
 
@@ -147,6 +148,7 @@ def _prepare_dense(folder: Path, size_px: tuple[int, int] | None) -> Prepared:
     fused.backbone.encoder.fix_input_size(*images.shape[1:3])
     network = DensePredictor(fused, config).eval()
     make_upsampling_symbolic(network)
+    make_pooling_exact(network)
     golden = {"input": images, **predict(network, images, names)}
     unfused = predict(DensePredictor(model, config).eval(), images, names)
     error = require_exact(golden[names[0]], unfused[names[0]], folder)

@@ -4,6 +4,14 @@ from mobileclip_dense.dense import mmcv_compat
 
 mmcv_compat.install()  # before anything imports mmseg
 
-from mobileclip_dense.dense import backbone, checkpoint, depth  # noqa: E402
+from mobileclip_dense.dense import (  # noqa: E402
+    backbone,
+    checkpoint,
+    deconvolution,
+    depth,
+    fpn_lite,
+    layer_decay,
+    linear_probe,
+)
 
-__all__ = ["backbone", "checkpoint", "depth"]
+__all__ = ["backbone", "checkpoint", "deconvolution", "depth", "fpn_lite", "layer_decay", "linear_probe"]

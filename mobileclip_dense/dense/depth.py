@@ -1,21 +1,21 @@
-"""Depth in mmsegmentation: a pyramid head that predicts metres, and a data set for folders of NYUv2's kind."""
+"""Depth in mmsegmentation: heads that predict metres, and a data set for folders of NYUv2's kind."""
 
 from typing import Any, ClassVar
 
 import torch
 from mmseg.datasets import NYUDataset
 from mmseg.models.decode_heads import FPNHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 
 
-@MODELS.register_module()
-class FPNDepthHead(FPNHead):
-    """SemanticFPN's head with one output: max_depth x sigmoid, in metres, at the stride of the first map.
+class MetricDepthHead(BaseDecodeHead):
+    """To be inherited before a head with one output x: max_depth * sigmoid(x), in metres.
 
     Args:
-        max_depth: the largest depth it can predict, metres. Further arguments: as for mmseg's `FPNHead`.
+        max_depth: the largest depth it can predict, metres. kwargs: as for the head.
     """
 
     def __init__(self, max_depth: float, **kwargs: Any):
@@ -28,11 +28,20 @@ class FPNDepthHead(FPNHead):
         return depth
 
     def loss_by_feat(self, depth: torch.Tensor, batch_data_samples: list[SegDataSample]) -> dict[str, torch.Tensor]:
-        """Loss over the pixels with a reading below max_depth; ground truth 0 means none."""
+        """Mean loss of the images that have a reading in (0, max_depth], over such pixels; 0 where no image has one."""
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])
         truth = torch.where(truth > self.max_depth, 0, truth)
-        depth = resize(depth, size=truth.shape[2:], mode="bilinear", align_corners=self.align_corners)
-        return {self.loss_decode.loss_name: self.loss_decode(depth, truth)}
+        depth = resize(depth.float(), size=truth.shape[2:], mode="bilinear", align_corners=self.align_corners)
+        # SiLogLoss of an image without any reading is sqrt(0): its gradient, inf times 0, would be NaN for all weights.
+        has_reading = (truth > 0).flatten(1).any(dim=1)
+        depth = torch.where(has_reading[:, None, None, None], depth, depth.detach())
+        loss = self.loss_decode(depth, truth, avg_factor=has_reading.sum().clamp(min=1))
+        return {self.loss_decode.loss_name: loss}
+
+
+@MODELS.register_module()
+class FPNDepthHead(MetricDepthHead, FPNHead):
+    """SemanticFPN's head for depth in metres, at the stride of the first map."""
 
 
 @DATASETS.register_module()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import Upsample
@@ -12,32 +13,22 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.dense.heads import head_configs
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
 from mobileclip_dense.models.structure import apply_structure
 from mobileclip_dense.run import Run, fill_model, load_run
 
 
 def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
-    """Encoder, FPN and head (SemanticFPN, Kirillov 2019) for segmentation or depth.
+    """Encoder, neck and head of a segmentor or a depth estimator.
 
     Raises:
-        ValueError: unknown encoder.
+        ValueError: unknown encoder; or the task is detect, which mmsegmentation has no models for.
     """
-    channels = Encoder(config.encoder).channels
-    head: dict[str, Any] = dict(
-        in_channels=[config.neck_channels] * 4,
-        in_index=[0, 1, 2, 3],
-        feature_strides=list(STRIDES),
-        channels=config.head_channels,
-        dropout_ratio=0.1,
-        norm_cfg=dict(type="BN", requires_grad=True),
-        align_corners=False,
-    )
-    if config.task == "segment":
-        loss: dict[str, Any] = dict(type="CrossEntropyLoss", avg_non_ignore=True)
-        head.update(type="FPNHead", num_classes=num_classes, ignore_index=IGNORE_INDEX, loss_decode=loss)
-    else:
-        head.update(type="FPNDepthHead", max_depth=config.max_depth_m, loss_decode=dict(type="SiLogLoss"))
+    if config.task == "detect":
+        raise ValueError("task: found detect, expected segment or depth; detectors are built by dense.detect")
+    with torch.device("meta"):
+        channels = Encoder(config.encoder).channels
     return ConfigDict(
         type="EncoderDecoder" if config.task == "segment" else "DepthEstimator",
         data_preprocessor=preprocessor_config(config),
@@ -49,8 +40,7 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
             frozen_stages=config.frozen_stages,
             batch_norm=config.batch_norm,
         ),
-        neck=dict(type="FPN", in_channels=list(channels), out_channels=config.neck_channels, num_outs=4),
-        decode_head=head,
+        **head_configs(config, channels, num_classes),
         train_cfg=dict(),
         test_cfg=dict(mode="whole"),
     )

@@ -21,7 +21,7 @@ _LABELS: dict[Kind, str] = {
     "heads": "attention heads",
     "squeeze": "squeeze-and-excitation",
     "neck": "neck (FPN)",
-    "head": "head (SemanticFPN)",
+    "head": "head",
     "width": "encoder width, first stage",
 }
 _CARRIED = ("class_names", "palette", "reduce_zero_label", "num_train_images", "num_val_images")

@@ -6,9 +6,10 @@ torch-pruning's dependency graph finds what hangs together. What is pruned, each
     heads    attention heads: their rows of q, k and v, their inputs of the projection; head_dim stays
     squeeze  hidden channels of squeeze-and-excitation
     neck     FPN: the sum of the lateral convolutions (one set for all four), the outputs of each smoothing convolution
-    head     SemanticFPN: the sum of the scale heads (one set for all), the channels between their convolutions
+    head     SemanticFPN: the sum of the scale heads (one set for all), the channels between their convolutions;
+             fpn_lite: its running sum, with every convolution (one set for all); no other head has channels that go
     width    the residual channels of all four stages together, with every branch of every block, every LayerScale,
-             squeeze-and-excitation and lateral convolution on them
+             squeeze-and-excitation, and what the neck, the head and an auxiliary head read of them
 
 The width is one decision, not four. A downsampling convolution has as many groups as inputs and makes m outputs of
 each, so input c owns outputs m c .. m c + m - 1; the 1x1 block behind it keeps its identity branch, which ties its
@@ -212,8 +213,15 @@ def _plan(units: list[Unit], ratio: float) -> Kept:
 
 
 def _predict(model: Any, image: torch.Tensor) -> torch.Tensor:
-    prediction: torch.Tensor = model.decode_head(model.neck(model.backbone(image)))
+    prediction: torch.Tensor = model.decode_head(model.extract_feat(image))
     return prediction
+
+
+def _predict_all(model: Any, image: torch.Tensor) -> list[torch.Tensor]:
+    """With the auxiliary head: it is no part of what is deployed, but it has to fit when training goes on."""
+    features = model.extract_feat(image)
+    heads = [model.decode_head, *([model.auxiliary_head] if model.with_auxiliary_head else [])]
+    return [head(features) for head in heads]
 
 
 def _trace(model: nn.Module) -> Any:
@@ -225,10 +233,14 @@ def _trace(model: nn.Module) -> Any:
     scales = [(module.gamma, 0) for module in model.modules() if isinstance(module, LayerScale2d)]
     image = torch.zeros(1, 3, _TRACED_PX, _TRACED_PX, dtype=next(model.parameters()).dtype)
     with torch.enable_grad():
-        return torch_pruning.DependencyGraph().build_dependency(
-            model, image, forward_fn=_predict, unwrapped_parameters=scales,
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            model, image, forward_fn=_predict_all, unwrapped_parameters=scales,
             customized_pruners={_DownsamplingConv: _DownsamplingPruner()},
         )  # fmt: skip
+    # It takes a LayerScale, of three axes, for a position embedding, and concatenations above it for those of tokens.
+    for node in graph.module2node.values():
+        node.enable_index_mapping = True
+    return graph
 
 
 def _downsampling_convs(model: nn.Module) -> list[nn.Conv2d]:
@@ -275,11 +287,24 @@ def _roots(model: Any) -> list[tuple[Kind, int, dict[str, torch.Tensor]]]:
                 conv = module.large_conv.conv
                 chain[names[conv]] = torch.arange(conv.out_channels).reshape(stem.out_channels, -1)
     found.append(("width", CHANNEL_MULTIPLE, chain))
-    channels("neck", model.neck.lateral_convs[0].conv)
-    for smoothing in model.neck.fpn_convs:
-        channels("neck", smoothing.conv)
-    channels("head", model.decode_head.scale_heads[0][0].conv)
-    for scale_head in model.decode_head.scale_heads[2:]:
-        for block in list(scale_head)[:-2:2]:  # convolution, upsampling, ...; the last convolution is part of the sum
-            channels("head", block.conv)
+    for conv in _neck_convs(model):
+        channels("neck", conv)
+    for conv in _head_convs(model.decode_head):
+        channels("head", conv)
     return found
+
+
+def _neck_convs(model: Any) -> list[nn.Conv2d]:
+    if not model.with_neck:
+        return []
+    return [model.neck.lateral_convs[0].conv, *(smoothing.conv for smoothing in model.neck.fpn_convs)]
+
+
+def _head_convs(head: Any) -> list[nn.Conv2d]:
+    if hasattr(head, "refinements"):  # fpn_lite
+        return [head.laterals[0].conv]
+    if not hasattr(head, "scale_heads"):
+        return []
+    # SemanticFPN: convolution, upsampling, ...; the last convolution is part of the sum
+    between = [block.conv for scale_head in head.scale_heads[2:] for block in list(scale_head)[:-2:2]]
+    return [head.scale_heads[0][0].conv, *between]

@@ -9,6 +9,8 @@ Each fold is an identity of real numbers; nothing is approximated. What goes whe
     branch -> LayerScale                                                     into the last layer of the branch
     attention scale                                                          into the rows of q
     mmcv ConvModule(convolution, BatchNorm, activation)                      convolution, activation
+    Sequential(..., (de)convolution, BatchNorm, ...)                         into the (de)convolution
+    Sequential(..., BatchNorm, unpadded convolution, ...)                    into the convolution behind it
 """
 
 import copy
@@ -30,11 +32,11 @@ from timm.models.fastvit import (
 from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
+Convolution = TypeVar("Convolution", bound=nn.Conv2d | nn.ConvTranspose2d)
 
-# A BatchNorm in front of a padded convolution would not fold exactly (the padding is zero after the norm, not before);
-# MCi has none: its only norm in front of a layer is the attention's, and that layer is linear.
 _BRANCHED = (MobileOneBlock, RepMixer, ReparamLargeKernelConv, RepConditionalPosEnc)
-_FOLDED = (nn.modules.batchnorm._BatchNorm, LayerScale2d, Attention)
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+_FOLDED = (_BatchNorm, LayerScale2d, Attention)
 
 
 class FusedAttention(nn.Module):
@@ -113,23 +115,39 @@ def _fuse_in_place(module: nn.Module) -> None:
             if isinstance(module.token_mixer, Attention):
                 module.token_mixer = FusedAttention(module.token_mixer)
             module.layer_scale_2 = _fold_scale(module.layer_scale_2, module.mlp.fc2)
+        case nn.Sequential():
+            _fuse_sequence(module)
         case _ if type(module).__name__ == "ConvModule":  # mmcv's; not imported here, the encoders do not need mmcv
             _fuse_conv_module(module)
 
 
 def _norm_affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """BatchNorm in evaluation mode as x -> scale x + shift, both [C]."""
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    scale = 1 / torch.sqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else norm.weight * scale
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else norm.bias + shift
 
 
-def _conv_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """Convolution followed by BatchNorm -> convolution with bias."""
+def _conv_norm(conv: Convolution, norm: nn.Module) -> Convolution:
+    """Convolution or deconvolution (in one group) followed by BatchNorm -> the same with bias."""
     scale, shift = _norm_affine(norm)
     fused = copy.deepcopy(conv)
     fused.bias = nn.Parameter(torch.zeros_like(shift))
-    fused.weight.copy_(conv.weight * scale[:, None, None, None])
+    outputs = 1 if isinstance(conv, nn.ConvTranspose2d) else 0  # the axis of the weight that counts them
+    fused.weight.copy_(conv.weight * scale.reshape([-1 if axis == outputs else 1 for axis in range(4)]))
     fused.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
+    return fused
+
+
+def _norm_conv(norm: nn.Module, conv: nn.Conv2d) -> nn.Conv2d:
+    """BatchNorm followed by a convolution without padding, in one group -> convolution with bias."""
+    scale, shift = _norm_affine(norm)
+    fused = copy.deepcopy(conv)
+    fused.bias = nn.Parameter(torch.zeros_like(conv.weight[:, 0, 0, 0]))
+    fused.weight.copy_(conv.weight * scale[None, :, None, None])
+    bias = conv.weight.sum((2, 3)) @ shift
+    fused.bias.copy_(bias if conv.bias is None else bias + conv.bias)
     return fused
 
 
@@ -162,11 +180,24 @@ def _fold_scale(scale: nn.Module, last: nn.Conv2d | nn.Linear) -> nn.Module:
     return nn.Identity()
 
 
+def _fuse_sequence(sequence: nn.Sequential) -> None:
+    """What a BatchNorm leaves in its place is the identity, so that the others keep their names.
+
+    A BatchNorm in front of a padded convolution stays: the padding is zero after the norm, not before.
+    """
+    for i in range(len(sequence) - 1):
+        match sequence[i], sequence[i + 1]:
+            case (nn.Conv2d() | nn.ConvTranspose2d(groups=1)) as conv, _BatchNorm() as norm:
+                sequence[i], sequence[i + 1] = _conv_norm(conv, norm), nn.Identity()
+            case _BatchNorm() as norm, nn.Conv2d(padding=(0, 0), groups=1) as conv:
+                sequence[i], sequence[i + 1] = nn.Identity(), _norm_conv(norm, conv)
+
+
 def _fuse_conv_module(module: Any) -> None:
     """mmcv's ConvModule keeps its class and forward; its convolution takes the norm in."""
     if not module.with_norm:
         return
-    if module.order != ("conv", "norm", "act") or not isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
+    if module.order != ("conv", "norm", "act") or not isinstance(module.norm, _BatchNorm):
         raise ValueError(f"fuse: ConvModule with order {module.order} and {type(module.norm).__name__}, expected a "
                          f"convolution followed by BatchNorm")  # fmt: skip
     module.conv = _conv_norm(module.conv, module.norm)

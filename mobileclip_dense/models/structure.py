@@ -103,7 +103,7 @@ def follow_structure(model: nn.Module) -> None:
 
 def _describe(module: nn.Module) -> dict[str, int]:
     match module:
-        case nn.Conv2d():
+        case nn.Conv2d() | nn.ConvTranspose2d():
             return {"in_channels": module.in_channels, "out_channels": module.out_channels, "groups": module.groups}
         case nn.Linear():
             return {"in_features": module.in_features, "out_features": module.out_features}
@@ -131,8 +131,12 @@ def _reshape(name: str, module: Any, shape: dict[str, int]) -> None:
         case nn.Linear():
             module.weight = _zeros(module.out_features, module.in_features)
             module.bias = None if module.bias is None else _zeros(module.out_features)
+        case nn.ConvTranspose2d():
+            module.weight = _zeros(module.in_channels, module.out_channels // module.groups, *module.kernel_size)
+            module.bias = None if module.bias is None else _zeros(module.out_channels)
         case _BatchNorm():
-            module.weight, module.bias = _zeros(module.num_features), _zeros(module.num_features)
+            if module.affine:
+                module.weight, module.bias = _zeros(module.num_features), _zeros(module.num_features)
             module.running_mean, module.running_var = torch.zeros(module.num_features), torch.ones(module.num_features)
         case LayerScale2d():
             module.gamma = _zeros(shape["channels"], 1, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mmcv.cnn import ConvModule
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from timm.models.fastvit import (
     AttentionBlock,
     LayerScale2d,
@@ -23,10 +23,12 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.3, generator=generator)
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5, generator=generator)
+            for tensor in (module.bias, module.running_mean):
+                if tensor is not None:  # without affine part
+                    tensor.data.normal_(0, 0.3, generator=generator)
+            for tensor in (module.weight, module.running_var):
+                if tensor is not None:
+                    tensor.data.uniform_(0.5, 1.5, generator=generator)
         elif isinstance(module, LayerScale2d):
             module.gamma.data.normal_(0, 0.4, generator=generator)
     return model.eval()
@@ -45,6 +47,23 @@ BLOCKS = {
     "PatchEmbed": lambda: PatchEmbed(7, 2, 16, 32, lkc_use_act=True, use_se=True),
     "RepConditionalPosEnc": lambda: RepConditionalPosEnc(16),
     "mmcv ConvModule": lambda: ConvModule(16, 24, 3, padding=1, norm_cfg=dict(type="BN")),
+    "mmcv DepthwiseSeparableConvModule": lambda: DepthwiseSeparableConvModule(
+        16, 24, 3, padding=1, norm_cfg=dict(type="BN")
+    ),
+    "BatchNorm, 1x1 convolution": lambda: nn.Sequential(nn.BatchNorm2d(16, affine=False), nn.Conv2d(16, 24, 1)),
+    "BatchNorm, 1x1 convolution without bias": lambda: nn.Sequential(
+        nn.BatchNorm2d(16), nn.Conv2d(16, 24, 1, bias=False)
+    ),
+    "convolution, BatchNorm": lambda: nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU()),
+    "deconvolution, BatchNorm": lambda: nn.Sequential(
+        nn.ConvTranspose2d(16, 24, 2, stride=2, bias=False), nn.BatchNorm2d(24), nn.ReLU()
+    ),
+    "square deconvolution with bias, BatchNorm": lambda: nn.Sequential(
+        nn.ConvTranspose2d(16, 16, 2, stride=2), nn.BatchNorm2d(16)
+    ),
+    "BatchNorm on both sides": lambda: nn.Sequential(
+        nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 1), nn.BatchNorm2d(8)
+    ),
 }
 
 
@@ -101,6 +120,18 @@ def test_fusion_leaves_the_trained_model_as_it_was() -> None:
 def test_a_model_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="training mode"):
         fuse_model(Encoder("nano").train())
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 1, groups=2), nn.ConvTranspose2d(16, 16, 2, stride=2)],
+)
+def test_a_norm_that_cannot_be_folded_exactly_stays_and_is_named(behind: nn.Module) -> None:
+    block = randomize(nn.Sequential(nn.BatchNorm2d(16), behind))
+    image, fused = torch.randn(1, 16, 5, 5), fuse_model(block)
+    with torch.no_grad():
+        assert torch.equal(fused(image), block(image))
+    assert unfused_modules(fused) == ["0"]
 
 
 def test_a_module_whose_norm_comes_first_is_refused() -> None:
