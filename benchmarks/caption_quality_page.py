@@ -24,10 +24,10 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 1.5rem auto; padding: 0 1rem; }
 h1 { margin: 0; line-height: 1.2; } h2 { margin: 2.5rem 0 .5rem; }
-.claims { list-style: none; padding: 0; } 
+.claims { list-style: none; padding: 0; }
 .claims li { border-left: 4px solid; padding: .1rem 0 .1rem .8rem; margin: 1rem 0; }
 .claims b { display: inline-block; padding: 0 .5rem; border-radius: 1rem; color: #fff; font-size: .85rem; }
-.yes { border-color: #1c8a5f; } .yes b { background: #1c8a5f; } 
+.yes { border-color: #1c8a5f; } .yes b { background: #1c8a5f; }
 .no { border-color: #b4442a; } .no b { background: #b4442a; }
 .open { border-color: #6b7280; } .open b { background: #6b7280; }
 .reason { display: block; font-size: .9rem; opacity: .85; overflow-wrap: anywhere; }
@@ -66,7 +66,7 @@ def render_page(result: dict[str, Any]) -> str:
         _claims(result["claims"]),
         f"<p class='small'>{html.escape(result['rule'])}</p>",
         "<h2>Each arm</h2><div class='plots'>",
-        *(_plot(_draw_arms, result, task, f"{_figure_name(task)}: each seed, mean and standard error") for task in TASKS),
+        *(_plot(_draw_arms, result, task, f"{_figure_name(task)}: seeds, mean, standard error") for task in TASKS),
         "</div>",
         _table(*_arm_rows(result)),
         "<h2>Differences</h2><div class='plots'>",
@@ -231,5 +231,4 @@ def _run_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _provenance(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return (f"Device: {result['device']}. Seeds: {', '.join(map(str, result['seeds']))}. {versions}. "
-            f"{result['core_minutes']} core-minutes of training. Settings, hashes and all figures: the JSON beside this "
-            "page.")  # fmt: skip
+            f"{result['core_minutes']} core-minutes of training. Settings and hashes: in the JSON.")  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 _CONFIDENCE = 0.95
 NOT_REACHED = 0.0  # as a data-efficiency factor: no number of pairs of the better captions does it
@@ -115,10 +115,15 @@ def _effect_interval(effect: float, n: int) -> tuple[float, float]:
         return effect, effect
     root, freedom = math.sqrt(n / 2), 2 * n - 2
     t, tail = effect * root, (1 - _CONFIDENCE) / 2
+    # scipy's noncentral t gives NaN for large t: its definition instead, averaged over quantiles of the deviation.
+    deviations = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, freedom) / freedom)
     reach = 20 + 6 * abs(t)  # the noncentrality is never further from t than that
 
     def end(share: float) -> float:
-        return float(optimize.brentq(lambda d: stats.nct.cdf(t, freedom, d) - share, t - reach, t + reach)) / root
+        def surplus(noncentrality: float) -> float:
+            return float(special.ndtr(t * deviations - noncentrality).mean()) - share
+
+        return float(optimize.brentq(surplus, t - reach, t + reach)) / root
 
     return end(1 - tail), end(tail)
 
