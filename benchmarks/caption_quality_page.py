@@ -22,17 +22,17 @@ _MARKS = {"supported": "yes", "not supported": "no", "not testable": "open"}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; }
 * { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 1.5rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 1.5rem auto; padding: 0 1rem; }
 h1 { margin: 0; line-height: 1.2; } h2 { margin: 2.5rem 0 .5rem; }
 .claims { list-style: none; padding: 0; }
 .claims li { border-left: 4px solid; padding: .1rem 0 .1rem .8rem; margin: 1rem 0; }
 .claims b { display: inline-block; padding: 0 .5rem; border-radius: 1rem; color: #fff; font-size: .85rem; }
-.yes { border-color: #1c8a5f; } .yes b { background: #1c8a5f; }
-.no { border-color: #b4442a; } .no b { background: #b4442a; }
-.open { border-color: #6b7280; } .open b { background: #6b7280; }
+.claims .yes { border-color: #1c8a5f; } .yes b { background: #1c8a5f; }
+.claims .no { border-color: #b4442a; } .no b { background: #b4442a; }
+.claims .open { border-color: #6b7280; } .open b { background: #6b7280; }
 .reason { display: block; font-size: .9rem; opacity: .85; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-td, th { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: right; white-space: nowrap; }
+td, th { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
 .plots img { width: 100%; height: auto; background: #fff; border-radius: 6px; }
@@ -107,6 +107,7 @@ def _plot(draw: Any, result: dict[str, Any], task: str, caption: str) -> str:
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.subplots()
     draw(axes, result, task)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
@@ -127,7 +128,6 @@ def _draw_arms(axes: Axes, result: dict[str, Any], task: str) -> None:
     axes.set_yticks(range(len(arms)), arms)
     axes.invert_yaxis()
     axes.set(xlabel=f"{HEADLINE[task][1]}, {HEADLINE[task][2]}", title=task)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _draw_gains(axes: Axes, result: dict[str, Any], task: str) -> None:
@@ -143,7 +143,6 @@ def _draw_gains(axes: Axes, result: dict[str, Any], task: str) -> None:
     axes.set_yticks(range(len(names)), [name.replace(" against ", "\nagainst ") for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="gain, %", title=task)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
@@ -163,7 +162,6 @@ def _draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
     axes.set_xticks(pairs, [str(number) for number in pairs])
     axes.minorticks_off()
     axes.set(xlabel="pretraining pairs", ylabel=f"{HEADLINE[task][1]}, {HEADLINE[task][2]}", title=f"{task}: {factor}")
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -220,9 +218,8 @@ def _pretraining_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]
 def _run_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, run in result["runs"].items():
-        task = run["settings"].get("task")
-        key = HEADLINE[task][0] if task else "tag_map_percent" if "tag_map_percent" in run["metrics"] else None
-        key = key or "text_to_image_recall_at_1"
+        keys = (*(headline[0] for headline in HEADLINE.values()), "tag_map_percent", "text_to_image_recall_at_1")
+        key = next(key for key in keys if key in run["metrics"])
         rows.append([name, str(run["seed"]), f"{run['metrics'][key]:.3f}", f"{run['wall_time_s']:.0f} s",
                      run["weights_sha256"][:12]])  # fmt: skip
     return ["run", "seed", "held-out figure", "time", "weights, sha256"], rows

@@ -60,8 +60,8 @@ _PROBE: dict[str, Any] = dict(head="linear", frozen_stages=4, drop_path_rate=0.0
 CPU = Protocol(
     size_px=64, num_images=2864, num_labelled=1600, num_shards=(1, 5, 25), seeds=(0, 1, 2), lanes=2, threads=1,
     pretrain=PretrainConfig(
-        data=("unset",), out=_UNSET, model="nano", image_size_px=64, batch_size=64, steps=200, learning_rate=2e-3,
-        warmup_steps=20, num_workers=0, checkpoint_every=100,
+        data=("unset",), out=_UNSET, model="nano", image_size_px=64, batch_size=64, steps=150, learning_rate=2e-3,
+        warmup_steps=15, num_workers=0, checkpoint_every=100,
     ),
     finetune=FinetuneConfig(
         data=_UNSET, out=_UNSET, encoder="nano", crop_size_px=(64, 64), scale_range=(0.75, 1.5), colour_jitter=False,
@@ -188,20 +188,24 @@ def _tuning(protocol: Protocol, out: Path, task: Any, labels: str, tuning: str, 
 
 
 def settings_of(step: Step) -> dict[str, Any]:
-    """What decides about a step's folder, as it is written into it; of paths the last part: folders may be moved."""
+    """What decides about a step's folder, as it is written into it; paths from scenes/ or runs/ on, for they may move."""
     if isinstance(step.config, ScenesConfig):
         values = dataclasses.asdict(step.config)
         return {name: value for name, value in values.items() if name not in ("out", "force")}
     values = config_to_json(step.config)
     if step.kind == "supervised":
         values["command"] = "supervised"
-    return {name: _last_part(value) for name, value in values.items() if name != "out"}
+    return {name: _inside(value) for name, value in values.items() if name != "out"}
 
 
-def _last_part(value: Any) -> Any:
+def _inside(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_last_part(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        return [_inside(item) for item in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    parts = Path(value).parts
+    root = max((index for index, part in enumerate(parts) if part in ("scenes", "runs")), default=len(parts) - 1)
+    return "/".join(parts[root:])
 
 
 def check_settings(step: Step) -> None:
@@ -210,8 +214,8 @@ def check_settings(step: Step) -> None:
     if not path.is_file():
         return
     found, expected = read_json(path), settings_of(step)
-    changed = [f"{name}: {_last_part(found.get(name))} instead of {value}" for name, value in expected.items()
-               if _last_part(found.get(name)) != value]  # fmt: skip
+    changed = [f"{name}: {_inside(found.get(name))} instead of {value}" for name, value in expected.items()
+               if _inside(found.get(name)) != value]  # fmt: skip
     if changed:
         raise ValueError(f"{step.folder}: made with other settings ({', '.join(changed)}); choose another --out, or "
                          "remove this folder and what was trained from it")  # fmt: skip

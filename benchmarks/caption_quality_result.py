@@ -96,7 +96,9 @@ def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]
         "scaling": {q: {task: [dataclasses.asdict(summarize(v)) for v in values] for task, values in of_q.items()}
                     for q, of_q in scaling.items()},
         "data_efficiency": {task: dataclasses.asdict(value) for task, value in efficiency.items()},
-        "runs": {step.name: _published(step, records[step.name]) for step in plan if step.kind != "scenes"},
+        "settings": {kind: settings_of(step) for kind, step in _first_of_kind(plan).items()},
+        "runs": {step.name: _published(step, _first_of_kind(plan)[step.kind], records[step.name])
+                 for step in plan if step.kind != "scenes"},
     }  # fmt: skip
 
 
@@ -177,7 +179,14 @@ def _device(records: dict[str, dict[str, Any]]) -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "a GPU"
 
 
-def _published(step: Step, record: dict[str, Any]) -> dict[str, Any]:
+def _first_of_kind(plan: list[Step]) -> dict[str, Step]:
+    return {step.kind: step for step in reversed(plan)}
+
+
+def _published(step: Step, first: Step, record: dict[str, Any]) -> dict[str, Any]:
+    """A run with its figures, and of its settings those that the first of its kind has not."""
     parent = record["parent"] and record["parent"]["weights_sha256"]
+    base = settings_of(first)
+    differing = {name: value for name, value in settings_of(step).items() if value != base[name]}
     kept = ("seed", "device", "wall_time_s", "weights_sha256", "metrics")
-    return {"settings": settings_of(step), "parent_weights_sha256": parent} | {name: record[name] for name in kept}
+    return {"settings": differing, "parent_weights_sha256": parent} | {name: record[name] for name in kept}

@@ -128,6 +128,8 @@ def test_a_folder_made_with_other_settings_is_refused_and_a_moved_one_is_not(tmp
     (tmp_path / "a").rename(tmp_path / "b")
     for step in steps(SMALLEST, tmp_path / "b"):
         check_settings(step)
+    first = next(step for step in steps(SMALLEST, tmp_path / "b") if step.kind == "clip")
+    assert settings_of(first)["data"] == ["scenes/alt/shards/train/{00000..00000}.tar"]
     longer = dataclasses.replace(SMALLEST, pretrain=dataclasses.replace(SMALLEST.pretrain, steps=3))
     with pytest.raises(ValueError, match=r"clip-alt-100-0: made with other settings \(steps: 2 instead of 3\)"):
         lanes.run_plan(steps(longer, tmp_path / "b"), tmp_path / "logs", lanes=2, threads=1)
