@@ -72,10 +72,10 @@ CPU = Protocol(
 )  # fmt: skip
 
 GPU = Protocol(
-    size_px=256, num_images=22_864, num_labelled=4000, num_shards=(2, 20, 200), seeds=(0, 1, 2), lanes=2, threads=4,
+    size_px=256, num_images=22_864, num_labelled=4000, num_shards=(8, 40, 200), seeds=(0, 1, 2), lanes=1, threads=8,
     pretrain=PretrainConfig(
-        data=("unset",), out=_UNSET, model="mci2", image_size_px=256, batch_size=256, steps=1500, learning_rate=1e-3,
-        warmup_steps=150, num_workers=2, checkpoint_every=100, precision="bf16-mixed",
+        data=("unset",), out=_UNSET, model="mci2", image_size_px=256, batch_size=128, steps=2000, learning_rate=1e-3,
+        warmup_steps=200, num_workers=8, checkpoint_every=200, precision="bf16-mixed",
     ),
     finetune=FinetuneConfig(
         data=_UNSET, out=_UNSET, encoder="mci2", crop_size_px=(256, 256), scale_range=(0.75, 1.5), colour_jitter=False,
@@ -188,7 +188,7 @@ def _tuning(protocol: Protocol, out: Path, task: Any, labels: str, tuning: str, 
 
 
 def settings_of(step: Step) -> dict[str, Any]:
-    """What decides about a step's folder, as it is written into it; paths from scenes/ or runs/ on, for they may move."""
+    """What decides about a step's folder, as it is written into it; paths from scenes/ or runs/ on: they may move."""
     if isinstance(step.config, ScenesConfig):
         values = dataclasses.asdict(step.config)
         return {name: value for name, value in values.items() if name not in ("out", "force")}

@@ -110,7 +110,7 @@ def _step(
     loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), target)
     if not torch.isfinite(loss):
         raise ValueError(f"{config.out}: loss: found {float(loss)} at step {step + 1}; lower the learning rate")
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(trunk.parameters(), config.clip_grad_norm)
     optimizer.step()
     optimizer.zero_grad()

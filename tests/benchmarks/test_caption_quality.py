@@ -74,6 +74,7 @@ def test_the_plan_has_every_arm_for_every_seed_and_can_be_run_in_its_order(prese
     assert len(set(names)) == len(names)
     assert all(set(step.after) <= set(names[:index]) for index, step in enumerate(plan))
     assert len(protocol.seeds) >= 3
+    assert protocol.num_shards[0] >= protocol.pretrain.num_workers  # every loader process reads shards of its own
     largest = protocol.num_pairs[-1]
     for seed in protocol.seeds:
         arms = [f"clip-{quality}-{largest}-{seed}" for quality in ("alt", "clean", "reinforced")]
