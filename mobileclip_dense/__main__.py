@@ -163,6 +163,7 @@ After training, from a checkout of the project:
   python -m benchmarks.training_rival --data SHARDS    a training step against open_clip's trainer
   python -m benchmarks.training_memory    pace and memory of a training step against batch size
   python -m benchmarks.dense_training    a step of fine-tuning against mmsegmentation's settings
+  python -m benchmarks.caption_quality    the paper's comparison of caption qualities, reproduced small
   python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
   python -m benchmarks.demo_throughput ARTIFACT    what a demo costs beside the model
   python -m apps.segment ARTIFACT INPUT...    classes of photographs, folders, videos, a camera

@@ -1,0 +1,176 @@
+"""The statistics of a comparison over seeds: means, intervals, effect sizes, the data-efficiency factor."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special, stats
+
+_CONFIDENCE = 0.95
+NOT_REACHED = 0.0  # as a data-efficiency factor: no number of pairs of the better captions does it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Figures of one arm. standard_error: of the mean, sd (n - 1) / sqrt(n); NaN for a single figure."""
+
+    values: tuple[float, ...]
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How much better arm A is than arm B.
+
+    Attributes:
+        gain: difference of the means, positive where A is better, in the figure's unit. reference: the mean of B.
+        welch, paired: 95 % intervals of the gain, by Welch's t (arms of unequal spread) and over the differences of
+            equal seeds. p_value: of Welch's test, two-sided.
+        effect_size: Hedges' g, the gain in pooled standard deviations, corrected for few seeds.
+        effect_interval: its 95 % interval from the noncentral t distribution.
+    """
+
+    gain: float
+    reference: float
+    welch: tuple[float, float]
+    paired: tuple[float, float]
+    p_value: float
+    effect_size: float
+    effect_interval: tuple[float, float]
+
+    @property
+    def relative_gain(self) -> float:
+        """The gain as a share of the other arm's figure."""
+        return _ratio(self.gain, self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """How many times fewer pairs of the better captions do what all pairs of the worse ones do.
+
+    Attributes:
+        factor: NOT_REACHED (0) where the better captions never get there. censored: they are there at the smallest
+            number of pairs measured already, so that the factor is a lower bound.
+        interval: 2.5 and 97.5 % points of the bootstrap; its ends are bounded by 0 and largest / smallest number alike.
+        largest: the largest factor that these numbers of pairs can show.
+    """
+
+    factor: float
+    censored: bool
+    interval: tuple[float, float]
+    largest: float
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean and standard error of one or more figures."""
+    n = len(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return Summary(values=tuple(values), mean=float(np.mean(values)), standard_error=error)
+
+
+def compare(a: Sequence[float], b: Sequence[float], *, larger_is_better: bool) -> Comparison:
+    """Arm A against arm B, whose figures belong to the same seeds in the same order.
+
+    Raises:
+        ValueError: fewer than two seeds, or not as many in one arm as in the other.
+    """
+    if len(a) < 2 or len(a) != len(b):
+        raise ValueError(f"seeds: found {len(a)} and {len(b)} figures, expected two or more, as many in both arms")
+    sign = 1.0 if larger_is_better else -1.0
+    x, y = sign * np.asarray(a, np.float64), sign * np.asarray(b, np.float64)
+    n, gain = len(x), float(x.mean() - y.mean())
+    variances = x.var(ddof=1), y.var(ddof=1)
+    error = math.sqrt((variances[0] + variances[1]) / n)
+    # Welch-Satterthwaite; without any spread the interval is a point.
+    freedom = (variances[0] + variances[1]) ** 2 * (n - 1) / (variances[0] ** 2 + variances[1] ** 2) if error else 1.0
+    pooled = math.sqrt((variances[0] + variances[1]) / 2)
+    shrink = 1 - 3 / (4 * (2 * n - 2) - 1)  # Hedges' correction
+    effect = _ratio(gain, pooled)
+    low, high = _effect_interval(effect, n)
+    return Comparison(
+        gain=gain,
+        reference=abs(float(y.mean())),
+        welch=_t_interval(gain, error, freedom),
+        paired=_t_interval(gain, float((x - y).std(ddof=1)) / math.sqrt(n), n - 1),
+        p_value=float(2 * stats.t.sf(_ratio(abs(gain), error), freedom)),
+        effect_size=shrink * effect,
+        effect_interval=(shrink * low, shrink * high),
+    )
+
+
+def _ratio(value: float, scale: float) -> float:
+    return value / scale if scale else math.copysign(math.inf, value) if value else 0.0
+
+
+def _t_interval(centre: float, error: float, freedom: float) -> tuple[float, float]:
+    reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom)) * error
+    return centre - reach, centre + reach
+
+
+def _effect_interval(effect: float, n: int) -> tuple[float, float]:
+    """Noncentralities for which the observed t lies at either end of its distribution, as effect sizes."""
+    if not math.isfinite(effect):
+        return effect, effect
+    root, freedom = math.sqrt(n / 2), 2 * n - 2
+    t, tail = effect * root, (1 - _CONFIDENCE) / 2
+    # scipy's noncentral t gives NaN for large t: its definition instead, averaged over quantiles of the deviation.
+    deviations = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, freedom) / freedom)
+    reach = 20 + 6 * abs(t)  # the noncentrality is never further from t than that
+
+    def end(share: float) -> float:
+        def surplus(noncentrality: float) -> float:
+            return float(special.ndtr(t * deviations - noncentrality).mean()) - share
+
+        return float(optimize.brentq(surplus, t - reach, t + reach)) / root
+
+    return end(1 - tail), end(tail)
+
+
+def pairs_needed(curve: Mapping[int, float], target: float, *, larger_is_better: bool) -> float:
+    """The number of pairs at which a curve first reaches a target, by interpolation against the logarithm.
+
+    Args:
+        curve: figure by number of pairs.
+
+    Returns:
+        The smallest number where the curve is there from the start; infinity where it never gets there.
+    """
+    sign = 1.0 if larger_is_better else -1.0
+    numbers = sorted(curve)
+    lacking = [sign * (target - curve[number]) for number in numbers]
+    if lacking[0] <= 0:
+        return float(numbers[0])
+    for i in range(1, len(numbers)):
+        if lacking[i] <= 0:
+            share = lacking[i - 1] / (lacking[i - 1] - lacking[i])
+            return numbers[i - 1] * (numbers[i] / numbers[i - 1]) ** share
+    return math.inf
+
+
+def data_efficiency(
+    better: Mapping[int, Sequence[float]], worse: Sequence[float], num_pairs: int, *, larger_is_better: bool,
+    num_resamples: int = 2000,
+) -> Efficiency:  # fmt: skip
+    """The factor for the mean curve, with a bootstrap over seeds (drawn with replacement, in every cell by itself).
+
+    Args:
+        better: figures of each seed by number of pairs. worse: those of the worse captions at `num_pairs` pairs.
+    """
+    smallest = min(better)
+
+    def factor(curve: Mapping[int, float], target: float) -> float:
+        return num_pairs / pairs_needed(curve, target, larger_is_better=larger_is_better)
+
+    rng = np.random.default_rng(0)
+
+    def drawn(values: Sequence[float]) -> float:
+        return float(np.mean(rng.choice(np.asarray(values), len(values))))
+
+    factors = [factor({n: drawn(v) for n, v in better.items()}, drawn(worse)) for _ in range(num_resamples)]
+    tail = 100 * (1 - _CONFIDENCE) / 2
+    low, high = (float(np.percentile(factors, q, method="inverted_cdf")) for q in (tail, 100 - tail))
+    observed = factor({n: float(np.mean(v)) for n, v in better.items()}, float(np.mean(worse)))
+    largest = num_pairs / smallest
+    return Efficiency(factor=observed, censored=observed >= largest, interval=(low, high), largest=largest)
