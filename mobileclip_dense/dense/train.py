@@ -207,7 +207,8 @@ def optim_wrapper_config(config: FinetuneConfig) -> dict[str, Any]:
         type="BFloat16OptimWrapper" if config.precision == "bf16-mixed" else "OptimWrapper",
         accumulative_counts=config.accumulate,
         optimizer=dict(type="AdamW", lr=config.learning_rate, weight_decay=config.weight_decay),
-        paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+        constructor="LayerDecayConstructor",
+        paramwise_cfg=dict(layer_decay=config.layer_decay),
     )
 
 
