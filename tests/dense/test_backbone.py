@@ -179,8 +179,8 @@ def test_the_settings_of_a_run_reach_the_backbone(tmp_path: Path) -> None:
 def test_a_vit_is_exported_for_one_size_with_its_positions_resampled_in_advance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # More positions than what the exporter computes in advance by itself (1024 numbers).
-    published = (*TINY["tiny_vit_clip"].timm_arguments, ("img_size", 224))
+    # Positions as many as published ones have: a few thousand numbers the exporter resamples in advance by itself.
+    published = (*TINY["tiny_vit_clip"].timm_arguments, ("img_size", 224), ("embed_dim", 48))
     monkeypatch.setitem(ENCODERS, "tiny_vit_clip", replace(TINY["tiny_vit_clip"], timm_arguments=published))
     settings = config(tmp_path, "tiny_vit_clip")
     write_labelled_folder(settings.data)
