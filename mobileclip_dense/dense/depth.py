@@ -31,10 +31,9 @@ class MetricDepthHead(BaseDecodeHead):
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])
         truth = torch.where(truth > self.max_depth, 0, truth)
         depth = resize(depth.float(), size=truth.shape[2:], mode="bilinear", align_corners=self.align_corners)
-        # SiLogLoss of an image without any reading is sqrt(0): its gradient, inf times 0, would be NaN for all weights.
-        has_reading = (truth > 0).flatten(1).any(dim=1)
-        depth = torch.where(has_reading[:, None, None, None], depth, depth.detach())
-        loss = self.loss_decode(depth, truth, avg_factor=has_reading.sum().clamp(min=1))
+        # An image without any reading has loss and gradient 0; it must not dilute the mean of the others either.
+        num_with_reading = (truth > 0).flatten(1).any(dim=1).sum()
+        loss = self.loss_decode(depth, truth, avg_factor=num_with_reading)
         return {self.loss_decode.loss_name: loss}
 
 

@@ -187,7 +187,7 @@ def test_the_depth_loss_is_scale_invariant_and_of_images_with_readings_only() ->
 
 @pytest.mark.parametrize("reading", [0.0, 25.0])
 def test_images_without_any_reading_teach_nothing_and_break_nothing(reading: float) -> None:
-    """mmseg's loss is 0 there, and its gradient NaN."""
+    """The root of 0 in the loss must give no NaN, neither alone nor beside an image with readings."""
     head = build_model(config("depth", "fpn_lite"), 1).decode_head
     found = torch.full((2, 1, 4, 4), 3.0, requires_grad=True)
     truth = torch.full((2, 1, 4, 4), reading)

@@ -223,8 +223,9 @@ def test_the_lite_heads_silent_channels_can_go() -> None:
     assert relative_error(predict(pruned, image), predict(model, image)) <= 1e-12
 
 
-def test_a_pruned_depth_model_with_deconvolutions_rebuilds_from_its_structure() -> None:
-    config = dataclasses.replace(RECIPES["nano-depth"](), head="deconv")
+@pytest.mark.parametrize("head", ["deconv", "linear"])
+def test_a_pruned_depth_model_with_any_head_rebuilds_from_its_structure(head: Head) -> None:
+    config = dataclasses.replace(RECIPES["nano-depth"](), head=head)
     model = randomize(build_model(config, 1))
     pruned = halved(model)
     rebuilt = build_model(config, 1).eval()
@@ -232,7 +233,8 @@ def test_a_pruned_depth_model_with_deconvolutions_rebuilds_from_its_structure() 
     rebuilt.load_state_dict(pruned.state_dict())
     image = torch.rand(1, 3, 64, 96)
     assert torch.equal(predict(rebuilt, image), predict(pruned, image))
-    assert pruned.decode_head.decoder.deconv_layers[0].in_channels == 96
+    first = pruned.decode_head.decoder.deconv_layers[0] if head == "deconv" else pruned.decode_head.probes[3][1]
+    assert first.in_channels == 96
 
 
 def test_multiply_accumulates_are_those_of_the_layers(nano: nn.Module) -> None:
