@@ -88,7 +88,7 @@ def _convert_weights(arguments: list[str], prog: str) -> None:
 def _data(arguments: list[str], prog: str) -> None:
     if arguments[:1] not in (["check"], ["-h"], ["--help"]):
         raise ValueError(f"{prog}: found {' '.join(arguments[:1]) or 'nothing'}, expected `{prog} check NAME PATH`")
-    config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=[word for word in arguments if word != "check"])
+    config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=arguments[1:] or ["--help"])
     from mobileclip_dense.data.check import check_data
 
     check_data(config)

@@ -131,7 +131,8 @@ def _write_pictures(mat: Path, numbers: dict[str, list[int]], folder: Path) -> N
                 # MATLAB stores columns first: an image is [3,W,H] here, a depth map [W,H].
                 image = np.ascontiguousarray(images[number - 1].transpose(2, 1, 0))
                 Image.fromarray(image).save(folder / "images" / name, compress_level=1)
-                Image.fromarray(_millimetres(depths[number - 1].T)).save(folder / "annotations" / name)
+                depth = Image.fromarray(_millimetres(depths[number - 1].T))
+                depth.save(folder / "annotations" / name, compress_level=1)
     except OSError as error:
         raise ValueError(f"{mat}: cannot be unpacked ({error}); is it complete, and is there room beside it?") from None
 

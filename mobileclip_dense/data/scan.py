@@ -81,6 +81,8 @@ def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
         ValueError: there are unusable files (the first ten by name, and how many of each kind), or, if they are left
             out, nothing remains.
     """
+    if not found.train and not found.val:
+        raise ValueError(f"{config.data}: found {found.layout} without an image")
     names = found.class_names
     findings = scan_pairs(found.train + found.val, expected_of(found, config), config.data)
     for index, pair in enumerate(found.train):

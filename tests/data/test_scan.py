@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from mobileclip_dense.__main__ import main
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data import scan
-from mobileclip_dense.data.scan import cache_folder, check_set
+from mobileclip_dense.data.labelled import find_set
+from mobileclip_dense.data.scan import cache_folder, check_pairs, check_set
 from tests.data.labelled import SIDE, depth, depth_folder, mask, own_folder, save, settings
 
 IMAGE, MASK = Path("images/training/1.jpg"), Path("annotations/training/1.png")
@@ -173,6 +175,17 @@ def test_bad_pairs_are_left_out_and_counted(tmp_path: Path, capsys: pytest.Captu
     (root / "annotations" / "validation" / "0.png").unlink()
     with pytest.raises(ValueError, match="Left out, 3 training and 0 held-out images would remain"):
         check_set(settings(root, skip_bad=True))
+
+
+def test_held_out_pairs_are_checked_alone_against_the_classes_of_a_run(tmp_path: Path) -> None:
+    root = own_folder(tmp_path / "own", num_train=0)
+    found = find_set(root, "segment")
+    checked = check_pairs(replace(found, class_names=("a", "b", "c")), settings(root))
+    assert (checked.num_train, checked.num_val, checked.class_names) == (0, 2, ("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"2 label out of range\n.*expected at most 1 for 2 classes"):
+        check_pairs(replace(found, class_names=("a", "b")), settings(root))
+    with pytest.raises(ValueError, match="found folder of your own without an image"):
+        check_pairs(replace(found, val=()), settings(root))
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
