@@ -23,8 +23,7 @@ from mobileclip_dense.dense.coco_metric import CocoMetric
 from mobileclip_dense.models.encoders import STRIDES
 
 _LEVELS = [str(index) for index in range(len(STRIDES))]  # of the pyramid; a fifth, at stride 64, for proposals only
-_ANCHOR_PX, _ROI_PX, _NUM_ROIS = 32, 224, 512  # as published, for images from this size on:
-_FULL_SIZE_PX = 512
+_ANCHOR_PX, _ROI_PX, _FULL_SIZE_PX = 32, 224, 512  # as published, for images from the last on
 _LONGEST = 1333 / 800  # long side in evaluation, relative to the short one: the bound of the published recipes
 
 
@@ -73,7 +72,7 @@ class InstanceDetector(BaseModel):
 
     Anchors have 32 to 512 pixels at strides 4 to 64, as published for images of 800 pixels and more. Of images below
     512 they are a sixteenth of the short side up to all of it, and regions choose their level of the pyramid in the
-    same proportion, as objects shrink with their images; and in the same proportion fewer regions are trained on.
+    same proportion, as objects shrink with their images; and in the same proportion fewer regions are looked at.
 
     Args:
         backbone: config of `PyramidEncoder`. num_classes: without the background, which is class 0.
@@ -100,7 +99,11 @@ class InstanceDetector(BaseModel):
             mask_roi_pool=_roi_pool(14, proportion),
             mask_head=MaskRCNNHeads(neck_channels, (head_channels,) * 4, dilation=1),
             mask_predictor=MaskRCNNPredictor(head_channels, head_channels, num_classes + 1),
-            box_batch_size_per_image=round(proportion * _NUM_ROIS),
+            rpn_pre_nms_top_n_train=round(2000 * proportion),
+            rpn_post_nms_top_n_train=round(2000 * proportion),
+            rpn_pre_nms_top_n_test=round(1000 * proportion),
+            rpn_post_nms_top_n_test=round(1000 * proportion),
+            box_batch_size_per_image=round(512 * proportion),
         )
         self.rpn, self.roi_heads = parts.rpn, parts.roi_heads
         self.transform = SizeInEvaluation(

@@ -89,8 +89,8 @@ def nano_detect() -> FinetuneConfig:
     Cost: about a minute on 2 CPU cores. Expected: TODO
     """
     return dataclasses.replace(
-        nano_segment(), task="detect", head="mask_rcnn", batch_size=8, max_iters=120, warmup_iters=12,
-        learning_rate=2e-3, max_train_images=None,
+        nano_segment(), task="detect", head="mask_rcnn", scale_range=(1.0, 1.0), batch_size=4, max_iters=400,
+        warmup_iters=40, learning_rate=3e-3, max_train_images=None,
     )  # fmt: skip
 
 

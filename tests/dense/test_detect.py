@@ -25,7 +25,7 @@ from mobileclip_dense.run import load_run
 from tests.conftest import Line
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, polygon, write_coco
 
-DETECTORS = [name for name in RECIPES if RECIPES[name]().task == "detect"]
+DETECTORS = [name for name in RECIPES if RECIPES[name]().task == "detect" and not name.endswith("-debug")]
 
 
 def settings(**changes: object) -> FinetuneConfig:
