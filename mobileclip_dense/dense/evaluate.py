@@ -32,6 +32,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     started = time.time()
     out = config.out or config.run / "evaluation"
+    for flag, kept in (("the run", config.run), ("--data", config.data)):
+        if kept is not None and kept.resolve().is_relative_to(out.resolve()):
+            raise ValueError(f"--out: found {out}, which holds {flag} and would be replaced; choose another folder")
     refuse_existing(out, config.force)
     run = load_run(config.run)
     settings = run.config

@@ -116,6 +116,8 @@ def draw_depth(view: View, figures: dict[str, Any], max_depth_m: float) -> bytes
         metres = ScalarMappable(Normalize(near, far), ramp)
         below: dict[str, Any] = dict(orientation="horizontal", fraction=0.05, pad=0.03)
         figure.colorbar(metres, ax=axes[1:3], aspect=60, label="m", **below)
+        unseen = figure.colorbar(metres, ax=axes[0], aspect=30, label="m", **below)
+        unseen.ax.set_visible(False)  # gives the photograph the height of the others
         figure.colorbar(signed, ax=axes[3], aspect=30, label="m (red: seen too far away)", **below)
         return _png(figure)
 
@@ -130,7 +132,6 @@ def _panels(panels: list[tuple[str, Pixels]], caption: str, below_inches: float)
         each.imshow(picture)
         each.set_title(title)
         each.set_axis_off()
-        each.set_anchor("N")  # a panel with a scale below stands no higher than one without
     return figure, axes
 
 

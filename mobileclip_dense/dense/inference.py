@@ -32,11 +32,11 @@ def predict_classes(
         ValueError: a view is too small for the encoder, or a score is not finite.
     """
     if len(views) == 1 and not flip:
-        (scores,) = _scores(model, views, window_px, flip)
-        return _resize_to(size_px, model)(scores).argmax(0)
+        return _resizing(model, size_px)(_scores(model, views[0], window_px)).argmax(0)
     sums = torch.zeros((model.out_channels, *size_px), device=next(model.parameters()).device)
-    for scores in _scores(model, views, window_px, flip):
-        add_probabilities(sums, scores, _resize_to(size_px, model))
+    for image, mirrored in _looks(views, flip):
+        # The scores get no name: one would keep them while those of the next view are computed.
+        add_probabilities(sums, _scores(model, image, window_px), _resizing(model, size_px, mirrored))
     return sums.argmax(0)
 
 
@@ -44,9 +44,15 @@ def predict_classes(
 def predict_depth(
     model: EncoderDecoder, views: Sequence[torch.Tensor], size_px: Size, *, window_px: Size | None, flip: bool
 ) -> torch.Tensor:
-    """Metres float32 [H,W] of an image: the mean over its views. Arguments and errors as of `predict_classes`."""
-    resize = _resize_to(size_px, model)
-    maps = [resize(depth)[0] for depth in _scores(model, views, window_px, flip)]
+    """Metres float32 [H,W] of an image: the mean over its views.
+
+    A larger picture of a scene looks like a nearer scene: of depth, published figures average mirrored views alone.
+    Arguments and errors as of `predict_classes`.
+    """
+    maps = [
+        _resizing(model, size_px, mirrored)(_scores(model, image, window_px))[0]
+        for image, mirrored in _looks(views, flip)
+    ]
     return torch.stack(maps).mean(0)
 
 
@@ -62,29 +68,37 @@ def add_probabilities(sums: torch.Tensor, scores: torch.Tensor, resize: Callable
         sum_part += (resize(part) - log_total).exp_()
 
 
-def _resize_to(size_px: Size, model: EncoderDecoder) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that resizes float [C,h,w] as mmsegmentation does before it takes the best class."""
-    return lambda scores: functional.interpolate(
-        scores[None], size=size_px, mode="bilinear", align_corners=model.align_corners
-    )[0]
-
-
-def _scores(
-    model: EncoderDecoder, views: Sequence[torch.Tensor], window_px: Size | None, flip: bool
-) -> Iterator[torch.Tensor]:
-    """What the head says of each view, float [C,h,w], turned back where the view was mirrored."""
+def _looks(views: Sequence[torch.Tensor], flip: bool) -> Iterator[tuple[torch.Tensor, bool]]:
+    """Each view, and whether it is mirrored."""
     for view in views:
-        if min(view.shape[1:]) < _SMALLEST_SIDE_PX:
-            raise ValueError(f"--scales: found a size at which the image has {view.shape[1]}x{view.shape[2]} pixels, "
-                             f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales")  # fmt: skip
-        for mirrored in (False, True) if flip else (False,):
-            image = view.flip(-1) if mirrored else view
-            batch = model.data_preprocessor({"inputs": [image], "data_samples": [SegDataSample()]})
-            scores = slide(model, batch["inputs"], window_px)
-            if not scores.sum().isfinite():
-                raise ValueError("prediction: found values that are not finite; the run's weights are of no use")
-            scores = scores[:, : view.shape[1], : view.shape[2]]  # without the padding to a multiple of 32
-            yield scores.flip(-1) if mirrored else scores
+        yield view, False
+        if flip:
+            yield view.flip(-1), True
+
+
+def _scores(model: EncoderDecoder, view: torch.Tensor, window_px: Size | None) -> torch.Tensor:
+    """What the head says of a view uint8 [3,h,w], float [C,h,w]."""
+    height, width = view.shape[1:]
+    if min(height, width) < _SMALLEST_SIDE_PX:
+        raise ValueError(f"--scales: found a size at which the image has {height}x{width} pixels, expected sides of at "
+                         f"least {_SMALLEST_SIDE_PX}; use larger scales")  # fmt: skip
+    batch = model.data_preprocessor({"inputs": [view], "data_samples": [SegDataSample()]})
+    scores = slide(model, batch["inputs"], window_px)
+    if not scores.sum().isfinite():
+        raise ValueError("prediction: found values that are not finite; the run's weights are of no use")
+    return scores[:, :height, :width]  # without the padding to a multiple of 32
+
+
+def _resizing(model: EncoderDecoder, size_px: Size, mirrored: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that turns scores [c,h,w] back where they are mirrored, and resizes them as mmsegmentation does."""
+
+    def resize(scores: torch.Tensor) -> torch.Tensor:
+        upright = scores.flip(-1) if mirrored else scores
+        return functional.interpolate(upright[None], size=size_px, mode="bilinear", align_corners=model.align_corners)[
+            0
+        ]
+
+    return resize
 
 
 def slide(model: EncoderDecoder, image: torch.Tensor, window_px: Size | None) -> torch.Tensor:

@@ -232,8 +232,9 @@ def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None
     for changes, message in (
         ({"run": tmp_path / "begun"}, "the run is not complete"),
         ({"data": more}, r"classes: found 5 \(class 0, class 1, class 2, …\), the run .* knows 3"),
-        ({"data": empty}, "found no .jpg or .png"),
+        ({"data": empty}, "empty.*: found .*expected"),
         ({"scales": (0.25,)}, r"0\.jpg: --scales: found a size at which the image has 16x24 pixels, expected .* 32"),
+        ({"out": runs / "segment", "force": True}, "--out: found .*segment, which holds the run"),
         ({"eigen_crop": True}, "--eigen-crop: found a run for task segment, expected depth"),
         ({"run": runs / "depth", "eigen_crop": True}, r"0\.jpg: eigen crop: found a map of 64x96, expected 480x640"),
     ):

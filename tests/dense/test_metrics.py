@@ -1,6 +1,7 @@
 """Our figures against independent computations: by hand, of mmsegmentation, of torchmetrics."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,11 @@ def fill(metric: IoUScore | IoUMetric, found: Maps, truth: Maps) -> None:
             "gt_sem_seg": {"data": torch.from_numpy(b)[None]},
         }
         metric.process({}, [sample])
+
+
+def fill_depth(metric: DepthErrors | DepthMetric, found: npt.NDArray[Any], truth: npt.NDArray[Any]) -> None:
+    maps = {"pred_depth_map": found, "gt_depth_map": truth}
+    metric.process({}, [{name: {"data": torch.from_numpy(values)[None]} for name, values in maps.items()}])
 
 
 def test_segmentation_figures_are_those_of_torchmetrics() -> None:
@@ -112,9 +118,8 @@ def test_depth_errors_are_those_of_mmseg_averaged_over_images() -> None:
     ours, theirs = DepthErrors(max_depth_m=10.0), DepthMetric(max_depth_eval=10.0)
     found, truth = random_depth()
     for a, b in ((found, truth), (found[:7] * 1.3, truth[:7])):
-        for metric in (ours, theirs):
-            metric.process({}, [{"pred_depth_map": {"data": torch.from_numpy(a)[None]},
-                                 "gt_depth_map": {"data": torch.from_numpy(b)[None]}}])  # fmt: skip
+        fill_depth(ours, a, b)
+        fill_depth(theirs, a, b)
     expected = theirs.evaluate(2)
     figures = ours.evaluate(2)
     assert figures.keys() == expected.keys()
@@ -127,6 +132,9 @@ def test_the_eigen_crop_is_rows_45_to_471_and_columns_41_to_601_of_nyuv2() -> No
     errors = depth_errors(found, truth, 10.0, eigen_crop=True)
     assert errors == depth_errors(found[45:471, 41:601], truth[45:471, 41:601], 10.0)
     assert errors != depth_errors(found, truth, 10.0)
+    metric = DepthErrors(max_depth_m=10.0, eigen_crop=True)
+    fill_depth(metric, found, truth)
+    assert metric.evaluate(1) == errors
     with pytest.raises(ValueError, match="found a map of 20x30, expected 480x640"):
         depth_errors(*random_depth(), 10.0, eigen_crop=True)
 
