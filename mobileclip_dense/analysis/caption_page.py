@@ -43,7 +43,8 @@ tr.group td { font-weight: 600; padding-top: 1rem; }
 .pictures .score { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; opacity: .75; }
 .pictures .synthetic { border-left: 3px solid var(--line); padding-left: .5rem; }
 @media (max-width: 480px) { .pictures { grid-template-columns: 1fr 1fr; gap: .6rem; } td, th { padding: .3rem .4rem; }
-  table { font-size: .8rem; } td:first-child, th:first-child { min-width: 6rem; } thead th { min-width: 3.5rem; max-width: 7rem; } }
+  table { font-size: .8rem; } td:first-child, th:first-child { min-width: 6rem; }
+  thead th { min-width: 3.5rem; max-width: 7rem; } }
 ul.examples { margin: .2rem 0; padding-left: 1.2rem; font-size: .9rem; }
 """
 
