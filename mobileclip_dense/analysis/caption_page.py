@@ -30,7 +30,8 @@ table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 td, th { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; vertical-align: bottom;
   font-variant-numeric: tabular-nums; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: Canvas; min-width: 9.5rem; }
-thead th { max-width: 13rem; min-width: 5.5rem; overflow-wrap: anywhere; }
+td:not(:first-child) { white-space: nowrap; }
+thead th { max-width: 13rem; min-width: 5.5rem; overflow-wrap: break-word; }
 tr.group td { font-weight: 600; padding-top: 1rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 1.5rem; }
 .charts figure { margin: 0; } .charts svg { width: 100%; height: auto; max-width: 520px; }
@@ -42,7 +43,8 @@ tr.group td { font-weight: 600; padding-top: 1rem; }
 .pictures .score { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; opacity: .75; }
 .pictures .synthetic { border-left: 3px solid var(--line); padding-left: .5rem; }
 @media (max-width: 480px) { .pictures { grid-template-columns: 1fr 1fr; gap: .6rem; } td, th { padding: .3rem .4rem; }
-  table { font-size: .8rem; } td:first-child, th:first-child { min-width: 6rem; } thead th { min-width: 3.5rem; } }
+  table { font-size: .8rem; } td:first-child, th:first-child { min-width: 6rem; }
+  thead th { min-width: 3.5rem; max-width: 7rem; } }
 ul.examples { margin: .2rem 0; padding-left: 1.2rem; font-size: .9rem; }
 """
 
