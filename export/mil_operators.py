@@ -33,6 +33,28 @@ def conv(
     return function(x, weight, bias, strides.tolist(), symmetric, dilations.tolist(), int(groups))
 
 
+def conv_transpose(
+    *, x: Tensor, weight: Tensor, strides: Tensor, pad_type: str, pad: Tensor, dilations: Tensor, groups: Tensor,
+    bias: Tensor | None = None, output_shape: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """[n,C_in,h,w], [C_in,C_out/groups,*K] -> [n,C_out,*d_out]: every element spread by the kernel, the edges cut off.
+
+    Raises:
+        ValueError: pad_type is same, for which the documentation does not say which edge is cut; or `output_shape` is
+            not what the padding leaves.
+    """
+    if pad_type == "same":
+        raise ValueError("conv_transpose: pad_type: found same, expected valid or custom")
+    whole = F.conv_transpose2d(
+        x, weight, bias, strides.tolist(), groups=int(groups), dilation=tuple(dilations.tolist())
+    )
+    top, bottom, left, right = pad.tolist() if pad_type == "custom" else [0] * 4
+    cut = whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
+    if output_shape is not None and output_shape.tolist() != list(cut.shape):
+        raise ValueError(f"conv_transpose: output_shape: found {output_shape.tolist()}, expected {list(cut.shape)}")
+    return cut
+
+
 def _padding(pad_type: str, pad: list[int], size: list[int], kernel: list[int], stride: list[int]) -> list[list[int]]:
     """Elements before and after, by spatial dimension.
 
@@ -270,7 +292,7 @@ def _grid(num_in: int, num_out: int, mode: str) -> Tensor:
 OPERATORS: dict[str, Operator] = {
     function.__name__: function
     for function in (
-        conv, matmul, scaled_dot_product_attention, gelu, batch_norm, layer_norm, l2_norm, reduce_mean,
+        conv, conv_transpose, matmul, scaled_dot_product_attention, gelu, batch_norm, layer_norm, l2_norm, reduce_mean,
         reduce_sum, reduce_l2_norm, reduce_argmax, reshape, squeeze, expand_dims, split, concat, slice_by_index,
         gather, gather_nd, upsample_nearest_neighbor, resize_nearest_neighbor, upsample_bilinear, resize_bilinear,
     )

@@ -153,7 +153,8 @@ def runner_config(config: FinetuneConfig, folder: LabelledFolder) -> dict[str, A
         optim_wrapper=dict(
             type="OptimWrapper",
             optimizer=dict(type="AdamW", lr=config.learning_rate, weight_decay=config.weight_decay),
-            paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+            constructor="LayerDecayConstructor",
+            paramwise_cfg=dict(layer_decay=config.layer_decay),
         ),
         param_scheduler=[
             dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=config.warmup_iters),

@@ -104,6 +104,33 @@ def test_conv_is_the_sum_that_the_documentation_gives(name: str, with_bias: bool
           lambda x: convolve(x, w, b, pads, strides, dilations, groups), x, target=IOS16)  # fmt: skip
 
 
+def spread(x: Array, w: Array, b: Array, pads: list[int], s: list[int], d: list[int], g: int) -> Array:
+    """Transposed convolution as a sum over inputs and kernel positions; what lies beyond the cut edges falls away."""
+    (n, c_in, h, width), (_, per_group, kh, kw) = x.shape, w.shape
+    top, bottom, left, right = pads
+    high, wide = ((h - 1) * s[0] + (kh - 1) * d[0] + 1, (width - 1) * s[1] + (kw - 1) * d[1] + 1)
+    out = np.zeros((n, per_group * g, high, wide)) + b[None, :, None, None]
+    for ci, o, i, j, u, v in itertools.product(*map(range, (c_in, per_group, h, width, kh, kw))):
+        co = ci // (c_in // g) * per_group + o
+        out[:, co, i * s[0] + u * d[0], j * s[1] + v * d[1]] += x[:, ci, i, j] * w[ci, o, u, v]
+    return out[:, :, top : high - bottom, left : wide - right]
+
+
+@pytest.mark.parametrize(
+    ("pads", "strides", "dilations", "groups"),
+    [([0, 0, 0, 0], [2, 2], [1, 1], 1), ([1, 0, 0, 2], [2, 3], [1, 2], 2)],
+)
+def test_conv_transpose_is_the_sum_that_the_documentation_gives(
+    pads: list[int], strides: list[int], dilations: list[int], groups: int, tmp_path: Path
+) -> None:
+    x, w, b = numbers(1, 4, 3, 4), numbers(4, 6 // groups, 3, 2), numbers(6)
+    expected = spread(*(array.astype(np.float64) for array in (x, w, b)), pads, strides, dilations, groups)
+    settings = dict(strides=strides, dilations=dilations, groups=groups, pad=pads, bias=b, pad_type="custom",
+                    output_shape=list(expected.shape))  # fmt: skip
+    check(tmp_path, "conv_transpose", lambda x: mb.conv_transpose(x=x, weight=w, **settings),
+          lambda x: spread(x, w, b, pads, strides, dilations, groups), x, target=IOS16)  # fmt: skip
+
+
 def mapped(function: Callable[[float], float]) -> Callable[[Array], Array]:
     return lambda x: np.vectorize(function)(x).astype(np.float64)
 
@@ -279,6 +306,6 @@ def test_the_operator_is_its_definition(name: str, tmp_path: Path) -> None:
 
 def test_every_operator_has_a_definition_in_these_tests() -> None:
     """Those for resizing and compression have files of their own."""
-    here = {operator for operator, *_ in CASES.values()} | {"conv", "greater_equal"}
+    here = {operator for operator, *_ in CASES.values()} | {"conv", "conv_transpose", "greater_equal"}
     resizing = {f"{how}_{kind}" for how in ("resize", "upsample") for kind in ("bilinear", "nearest_neighbor")}
     assert here | resizing | set(COMPRESSION_OPERATORS) == set(OPERATORS)

@@ -11,6 +11,7 @@ from timm.models.fastvit import LayerScale2d
 from torch import nn
 
 import mobileclip_dense.dense  # noqa: F401
+from mobileclip_dense.config import Head
 from mobileclip_dense.dense.model import build_model
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.prune import (
@@ -37,7 +38,7 @@ def dense(recipe: str) -> nn.Module:
 
 @torch.no_grad()
 def predict(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    return model.decode_head(model.neck(model.backbone(image)))
+    return model.decode_head(model.extract_feat(image))
 
 
 def halved(model: nn.Module) -> nn.Module:
@@ -185,6 +186,53 @@ def test_residual_channels_that_say_nothing_can_go_from_every_branch_of_all_stag
         assert relative_error(level, whole[:, kept]) <= 1e-12
     assert relative_error(predict(pruned, image), predict(model, image)) <= 1e-12
     assert relative_error(predict(fuse_model(pruned), image), predict(model, image)) <= 1e-10
+
+
+@pytest.mark.parametrize("head", ["fpn_lite", "upernet", "linear"])
+def test_with_any_head_the_channels_that_say_nothing_can_go(head: Head) -> None:
+    config = dataclasses.replace(RECIPES["nano-segment"](), head=head)
+    model = randomize(build_model(config, 5)).double()
+    dropped = [1, 2, 5, 6, 7, 12, 13, 15]
+    silent_residual(model, dropped)
+    if head == "linear":  # its norms would make something of nothing
+        for owned, probe in zip((1, 2, 6, 12), model.decode_head.probes, strict=True):
+            probe[0].running_mean[[owned * c + i for c in dropped for i in range(owned)]] = 0
+    units = find_units(model)
+    assert [unit.name for unit in units if unit.kind in ("neck", "head")] == (
+        ["decode_head.laterals.0.conv"] if head == "fpn_lite" else []
+    )
+    pruned = prune_model(model, forced(units, STEM, dropped), {STEM: 8})
+    image = torch.rand(1, 3, 64, 96, dtype=torch.float64)
+    assert relative_error(predict(pruned, image), predict(model, image)) <= 1e-12
+    if head == "upernet":
+        features, whole = pruned.extract_feat(image), model.extract_feat(image)
+        assert relative_error(pruned.auxiliary_head(features), model.auxiliary_head(whole)) <= 1e-12
+
+
+def test_the_lite_heads_silent_channels_can_go() -> None:
+    model = randomize(build_model(dataclasses.replace(RECIPES["nano-segment"](), head="fpn_lite"), 5)).double()
+    dropped = [0, 3, 4, 9, 10, 11, 14, 15]
+    for block in model.decode_head.modules():
+        if isinstance(block, nn.BatchNorm2d):
+            silence(block, dropped)
+    unit = forced(find_units(model), "decode_head.laterals.0.conv", dropped)
+    assert unit[0].kind == "head"
+    pruned = prune_model(model, unit, {unit[0].name: unit[0].size - 8})
+    assert count_params(pruned) < count_params(model)
+    image = torch.rand(1, 3, 64, 96, dtype=torch.float64)
+    assert relative_error(predict(pruned, image), predict(model, image)) <= 1e-12
+
+
+def test_a_pruned_depth_model_with_deconvolutions_rebuilds_from_its_structure() -> None:
+    config = dataclasses.replace(RECIPES["nano-depth"](), head="deconv")
+    model = randomize(build_model(config, 1))
+    pruned = halved(model)
+    rebuilt = build_model(config, 1).eval()
+    apply_structure(rebuilt, json.loads(json.dumps(structure_difference(pruned, model))))
+    rebuilt.load_state_dict(pruned.state_dict())
+    image = torch.rand(1, 3, 64, 96)
+    assert torch.equal(predict(rebuilt, image), predict(pruned, image))
+    assert pruned.decode_head.decoder.deconv_layers[0].in_channels == 96
 
 
 def test_multiply_accumulates_are_those_of_the_layers(nano: nn.Module) -> None:

@@ -1,0 +1,124 @@
+"""Learning rate and weight decay of every parameter, against tables written by hand."""
+
+import timm
+import torch
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+import mobileclip_dense.dense  # noqa: F401
+from mobileclip_dense.models.encoders import ENCODERS
+
+
+class Dense(nn.Module):
+    """A trunk where our models keep it, and something on it."""
+
+    def __init__(self, trunk: nn.Module):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.encoder = nn.Module()
+        self.backbone.encoder.trunk = trunk
+        self.decode_head = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+
+
+def rates(model: nn.Module, layer_decay: float = 0.5) -> dict[str, tuple[float, float]]:
+    """Parameter name -> learning rate, weight decay. The full ones are 1 and 0.1."""
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type="LayerDecayConstructor",
+            optim_wrapper_cfg=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1)),
+            paramwise_cfg=dict(layer_decay=layer_decay),
+        )
+    )
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = constructor(model).optimizer.param_groups
+    assert groups[0]["lr"] == 1.0  # what the log calls the learning rate
+    assert len({(group["lr"], group["weight_decay"]) for group in groups}) == len(groups) or layer_decay == 1
+    return {names[p]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+
+def check(model: nn.Module, table: dict[str, tuple[float, float]], num_rates: int) -> None:
+    found = rates(model)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    for name, expected in table.items():
+        assert found[name if name.startswith("decode") else f"backbone.encoder.trunk.{name}"] == expected, name
+    assert len({rate for rate, _ in found.values()}) == num_rates
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            assert found[name][1] == 0, name
+
+
+def test_an_mci_is_decayed_by_stage() -> None:
+    with torch.device("meta"):
+        trunk = timm.create_model(ENCODERS["nano"].timm_name)
+        trunk.prune_intermediate_layers(4, prune_norm=True, prune_head=True)
+        model = Dense(trunk)
+    check(model, {
+        "stem.0.conv_kxk.0.conv.weight": (1 / 32, 0.1),
+        "stem.0.conv_kxk.0.bn.weight": (1 / 32, 0.0),
+        "stages.0.blocks.0.token_mixer.mixer.conv_kxk.0.conv.weight": (1 / 16, 0.1),
+        "stages.0.blocks.0.token_mixer.layer_scale.gamma": (1 / 16, 0.0),  # of three axes
+        "stages.0.blocks.0.mlp.fc1.bias": (1 / 16, 0.0),
+        "stages.1.downsample.proj.0.large_conv.conv.weight": (1 / 8, 0.1),
+        "stages.2.blocks.1.mlp.fc2.weight": (1 / 4, 0.1),
+        "stages.2.blocks.1.layer_scale.gamma": (1 / 4, 0.0),
+        "stages.3.pos_emb.pos_enc.weight": (1 / 2, 0.1),  # a depthwise convolution
+        "stages.3.blocks.0.token_mixer.qkv.weight": (1 / 2, 0.1),
+        "stages.3.blocks.0.layer_scale_1.gamma": (1 / 2, 0.0),
+        "stages.3.blocks.0.norm.weight": (1 / 2, 0.0),
+        "decode_head.0.weight": (1.0, 0.1),
+        "decode_head.0.bias": (1.0, 0.0),
+        "decode_head.1.weight": (1.0, 0.0),
+    }, num_rates=6)  # fmt: skip
+
+
+def test_a_vit_is_decayed_by_block() -> None:
+    with torch.device("meta"):
+        model = Dense(timm.create_model("vit_base_patch16_clip_224", num_classes=0, init_values=0.1))
+    check(model, {
+        "patch_embed.proj.weight": (2.0**-13, 0.1),
+        "pos_embed": (2.0**-13, 0.0),
+        "cls_token": (2.0**-13, 0.0),
+        "norm_pre.weight": (2.0**-13, 0.0),
+        "blocks.0.attn.qkv.weight": (2.0**-12, 0.1),
+        "blocks.0.ls1.gamma": (2.0**-12, 0.0),
+        "blocks.0.attn.qkv.bias": (2.0**-12, 0.0),
+        "blocks.1.mlp.fc1.weight": (2.0**-11, 0.1),
+        "blocks.10.mlp.fc1.weight": (2.0**-2, 0.1),
+        "blocks.11.mlp.fc1.weight": (2.0**-1, 0.1),
+        "norm.weight": (1.0, 0.0),
+        "decode_head.0.weight": (1.0, 0.1),
+    }, num_rates=14)  # fmt: skip
+
+
+def test_a_swin_is_decayed_by_stage() -> None:
+    with torch.device("meta"):
+        model = Dense(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0))
+    check(model, {
+        "patch_embed.proj.weight": (1 / 32, 0.1),
+        "patch_embed.norm.weight": (1 / 32, 0.0),
+        "layers.0.blocks.1.attn.relative_position_bias_table": (1 / 16, 0.0),
+        "layers.0.blocks.1.attn.qkv.weight": (1 / 16, 0.1),
+        "layers.1.downsample.reduction.weight": (1 / 8, 0.1),
+        "layers.2.blocks.5.mlp.fc2.weight": (1 / 4, 0.1),
+        "layers.3.blocks.0.mlp.fc2.bias": (1 / 2, 0.0),
+        "norm.weight": (1.0, 0.0),
+        "decode_head.1.bias": (1.0, 0.0),
+    }, num_rates=6)  # fmt: skip
+
+
+def test_without_layer_decay_only_the_weight_decay_differs() -> None:
+    with torch.device("meta"):
+        model = Dense(timm.create_model(ENCODERS["nano"].timm_name, num_classes=0))
+    assert {rate for rate, _ in rates(model, 1.0).values()} == {1.0}
+    assert {decay for _, decay in rates(model, 1.0).values()} == {0.0, 0.1}
+
+
+def test_frozen_parameters_are_in_no_group_and_move_no_other() -> None:
+    with torch.device("meta"):
+        model = Dense(timm.create_model(ENCODERS["nano"].timm_name, num_classes=0))
+    every = rates(model)
+    model.backbone.encoder.trunk.stem.requires_grad_(False)
+    model.backbone.encoder.trunk.stages[0].requires_grad_(False)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained < every.keys()
+    assert rates(model) == {name: every[name] for name in trained}
