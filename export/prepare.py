@@ -152,7 +152,9 @@ def prepare_model(model: nn.Module, run: Run, config: FinetuneConfig, images: np
         ValueError: as `prepare`.
     """
     names = ("logits", "class_map") if config.task == "segment" else ("depth_m",)
-    network = DensePredictor(fuse_exactly(model, run.folder), config).eval()
+    fused: Any = fuse_exactly(model, run.folder)
+    fused.backbone.encoder.fix_input_size(*images.shape[1:3])
+    network = DensePredictor(fused, config).eval()
     make_upsampling_symbolic(network)
     make_pooling_exact(network)
     golden = {"input": images, **predict(network, images, names)}

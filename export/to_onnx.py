@@ -26,9 +26,11 @@ from export.quantize import NUM_CALIBRATION, quantize_by_measurement
 from export.samples import sample_images
 from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
 from mobileclip_dense.contract.preprocess import unit_planes
+from mobileclip_dense.models.encoders import ENCODERS
 
 MAX_EVALUATED = 200
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
@@ -102,7 +104,15 @@ def to_onnx(config: ToOnnxConfig) -> list[Path]:
 
 
 def describe_input(prepared: Prepared, profile: OnnxProfile) -> TensorSpec:
-    """What the exported model takes."""
+    """What the exported model takes.
+
+    Raises:
+        ValueError: any size is asked of an encoder whose graph is for one.
+    """
+    config = prepared.run.config
+    if profile.flexible == "size" and isinstance(config, FinetuneConfig) and ENCODERS[config.encoder].one_size:
+        raise ValueError(f"--flexible: found size with {config.encoder}, whose graph is for one size; expected none or "
+                         "batch, and --size-px for the size")  # fmt: skip
     shape = prepared.golden["input"].shape[1:]
     batch = (0,) if profile.flexible == "batch" else ()
     if prepared.task == "embed-text":

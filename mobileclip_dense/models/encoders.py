@@ -30,12 +30,14 @@ class EncoderSpec:
         normalization: what the published weights were trained with, on pixels in 0..1.
         clip_name: the open_clip model whose image tower this is; None where there is none.
         timm_arguments: further arguments of `timm.create_model`.
+        one_size: an exported graph of it takes images of one size: positions or windows are laid out in advance.
     """
 
     timm_name: str
     normalization: Normalization = _UNIT_RANGE
     clip_name: str | None = None
     timm_arguments: tuple[tuple[str, Any], ...] = ()
+    one_size: bool = False
 
 
 _ANY_SIZE = (("dynamic_img_size", True),)
@@ -47,17 +49,26 @@ ENCODERS: dict[str, EncoderSpec] = {
     "mci2": EncoderSpec(timm_name="fastvit_mci2", clip_name="MobileCLIP-S2"),
     # CLIP's ViT-B/16 as OpenAI, LAION, DataComp and our recipes train it.
     "vit_b16_clip": EncoderSpec(
-        timm_name="vit_base_patch16_clip_224", normalization=_OPENAI, clip_name="ViT-B-16", timm_arguments=_ANY_SIZE
+        timm_name="vit_base_patch16_clip_224",
+        normalization=_OPENAI,
+        clip_name="ViT-B-16",
+        timm_arguments=_ANY_SIZE,
+        one_size=True,
     ),
     # MobileCLIP-B, Apple's ViT-B/16 of DataCompDR: three convolutions cut the patches.
-    "vit_b16_mci": EncoderSpec(timm_name="vit_base_mci_224", clip_name="MobileCLIP-B", timm_arguments=_ANY_SIZE),
-    # The plain ViT-B/16 of MAE, MAWS, DeiT III and AugReg; for what AugReg wants instead, see `weights.py`.
-    "vit_b16": EncoderSpec(timm_name="vit_base_patch16_224", normalization=_IMAGENET, timm_arguments=_ANY_SIZE),
-    # Windows stay windows where a map is no larger than one, as in mmsegmentation.
+    "vit_b16_mci": EncoderSpec(
+        timm_name="vit_base_mci_224", clip_name="MobileCLIP-B", timm_arguments=_ANY_SIZE, one_size=True
+    ),
+    # The plain ViT-B/16 of MAE, MAWS, DeiT III and AugReg; for what AugReg wants instead, see `foreign`.
+    "vit_b16": EncoderSpec(
+        timm_name="vit_base_patch16_224", normalization=_IMAGENET, timm_arguments=_ANY_SIZE, one_size=True
+    ),
+    # Windows shift even in stages that one window covered in pretraining, as in mmsegmentation.
     "swin_l": EncoderSpec(
         timm_name="swin_large_patch4_window12_384",
         normalization=_IMAGENET,
         timm_arguments=(*_ANY_SIZE, ("always_partition", True)),
+        one_size=True,
     ),
 }
 

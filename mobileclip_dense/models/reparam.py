@@ -17,6 +17,7 @@ import copy
 from typing import Any, TypeVar
 
 import torch
+from timm.layers import ConvNormAct
 from timm.models.fastvit import (
     Attention,
     AttentionBlock,
@@ -102,6 +103,8 @@ def _fuse_in_place(module: nn.Module) -> None:
         case ConvMlp():
             if not isinstance(module.conv, nn.Conv2d):
                 module.conv = _conv_norm(module.conv.conv, module.conv.bn)
+        case ConvNormAct() if isinstance(module.bn, nn.modules.batchnorm._BatchNorm):  # the stem of vit_b16_mci
+            module.conv, module.bn = _conv_norm(module.conv, module.bn), module.bn.act
         case RepMixerBlock():
             module.layer_scale = _fold_scale(module.layer_scale, module.mlp.fc2)
         case AttentionBlock():

@@ -1,12 +1,35 @@
 """Checkpoints as others write them, made key by key from an open_clip model."""
 
 import copy
+import re
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from open_clip.model import CustomTextCLIP
+from timm.models.vision_transformer import VisionTransformer
 from timm.utils import reparameterize_model
 
+from mobileclip_dense.models.encoders import ENCODERS, EncoderSpec
+
 State = dict[str, torch.Tensor]
+
+
+def _tiny(name: str, **arguments: object) -> EncoderSpec:
+    spec = ENCODERS[name]
+    return EncoderSpec(
+        timm_name=spec.timm_name, normalization=spec.normalization, one_size=spec.one_size,
+        timm_arguments=(*spec.timm_arguments, *arguments.items()),
+    )  # fmt: skip
+
+
+TINY_VIT = dict(embed_dim=24, num_heads=2, depth=4, img_size=64)
+TINY_SWIN = dict(embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4, img_size=64)
+TINY = {  # the encoders' own architectures, narrow; tests put them into ENCODERS
+    "tiny_vit_clip": _tiny("vit_b16_clip", **TINY_VIT),
+    "tiny_vit": _tiny("vit_b16", **TINY_VIT),
+    "tiny_swin": _tiny("swin_l", **TINY_SWIN),
+}
 
 # timm's keys to Apple's: the published layout of mobileclip_s*.pt, and that after Apple's own fusion; in this order.
 _IMAGE = (
@@ -65,6 +88,45 @@ def fused_clip(clip: CustomTextCLIP) -> State:
     fused = copy.deepcopy(clip)
     fused.visual.trunk = reparameterize_model(fused.visual.trunk)
     return fused.state_dict()
+
+
+def to_microsoft(swin: State) -> State:
+    """timm's Swin as Microsoft writes it: downsampling at the end of a stage, buffers stored."""
+    renamed = {re.sub(r"layers\.(\d)\.downsample", lambda n: f"layers.{int(n[1]) - 1}.downsample", name): tensor
+               for name, tensor in swin.items()}  # fmt: skip
+    buffers = {"layers.0.blocks.1.attn_mask": torch.zeros(3), "layers.0.blocks.1.attn.relative_position_index":
+               torch.zeros(16, 16, dtype=torch.long)}  # fmt: skip
+    return renamed | buffers
+
+
+def to_augreg(vit: VisionTransformer) -> dict[str, npt.NDArray[np.float32]]:
+    """timm's ViT as Google's .npz has it."""
+    state = {name: tensor.numpy() for name, tensor in vit.state_dict().items()}
+    arrays = {
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+    }
+    for index in range(len(vit.blocks)):
+        theirs, ours = f"Transformer/encoderblock_{index}", f"blocks.{index}"
+        for norm, other in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            arrays[f"{theirs}/{other}/scale"] = state[f"{ours}.{norm}.weight"]
+            arrays[f"{theirs}/{other}/bias"] = state[f"{ours}.{norm}.bias"]
+        heads = (vit.blocks[0].attn.num_heads, -1)
+        attention, width = f"{theirs}/MultiHeadDotProductAttention_1", vit.embed_dim
+        for part, name in enumerate(("query", "key", "value")):
+            rows = slice(part * width, (part + 1) * width)
+            arrays[f"{attention}/{name}/kernel"] = state[f"{ours}.attn.qkv.weight"][rows].T.reshape(width, *heads)
+            arrays[f"{attention}/{name}/bias"] = state[f"{ours}.attn.qkv.bias"][rows].reshape(heads)
+        arrays[f"{attention}/out/kernel"] = state[f"{ours}.attn.proj.weight"].T.reshape(*heads, width)
+        arrays[f"{attention}/out/bias"] = state[f"{ours}.attn.proj.bias"]
+        for layer in (0, 1):
+            arrays[f"{theirs}/MlpBlock_3/Dense_{layer}/kernel"] = state[f"{ours}.mlp.fc{layer + 1}.weight"].T
+            arrays[f"{theirs}/MlpBlock_3/Dense_{layer}/bias"] = state[f"{ours}.mlp.fc{layer + 1}.bias"]
+    return arrays
 
 
 def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str:

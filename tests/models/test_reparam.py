@@ -11,6 +11,7 @@ from timm.models.fastvit import (
     RepConditionalPosEnc,
     RepMixerBlock,
 )
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
 
 from mobileclip_dense.models.clip import build_clip
@@ -46,6 +47,7 @@ BLOCKS = {
     "AttentionBlock": lambda: AttentionBlock(64),
     "PatchEmbed": lambda: PatchEmbed(7, 2, 16, 32, lkc_use_act=True, use_se=True),
     "RepConditionalPosEnc": lambda: RepConditionalPosEnc(16),
+    "convolutions that cut patches": lambda: ConvStem(16, 2, (8, 24), 2, (2, 1), 0, act_layer=nn.GELU),
     "mmcv ConvModule": lambda: ConvModule(16, 24, 3, padding=1, norm_cfg=dict(type="BN")),
     "mmcv DepthwiseSeparableConvModule": lambda: DepthwiseSeparableConvModule(
         16, 24, 3, padding=1, norm_cfg=dict(type="BN")

@@ -172,7 +172,7 @@ def test_our_pretraining_run_loads_in_open_clip_and_here(line: Line) -> None:
 
 def test_a_checkpoint_of_another_architecture_is_refused_with_its_keys(tmp_path: Path) -> None:
     save_file(timm.create_model("fastvit_mci0").state_dict(), tmp_path / "mci0.safetensors")
-    with pytest.raises(ValueError, match=r"mci0\.safetensors: weights: not of encoder 'nano': .* left over \(stages"):
+    with pytest.raises(ValueError, match=r"mci0\.safetensors: weights: not of encoder 'nano': .* over \(trunk.stages"):
         load_encoder_weights(Encoder("nano"), tmp_path / "mci0.safetensors")
 
 
