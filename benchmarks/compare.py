@@ -57,7 +57,7 @@ def compare(config: CompareConfig) -> Comparison:
     refuse_existing(page, config.force)
     if config.measure:
         refuse_existing(config.results[0] / result_name(config.size_px), config.force)
-        _measure(config)
+        measure(config)
     comparison = read_comparison(config.results, config.size_px)
     latency_label = f"median latency at {comparison.threads} threads on {comparison.settings['device']}, ms"
     size = f"{config.size_px}x{config.size_px} px"
@@ -75,7 +75,12 @@ def compare(config: CompareConfig) -> Comparison:
     return comparison
 
 
-def _measure(config: CompareConfig) -> None:
+def measure(config: CompareConfig) -> None:
+    """Write the comparison's result file, measured on this machine; models that cannot be built are named in it.
+
+    Raises:
+        ValueError: a number is out of range, or a model is unknown.
+    """
     if min(config.threads, default=0) < 1 or config.rounds < 1 or config.size_px < 32 or config.size_px % 32:
         raise ValueError("--threads, --rounds, --size-px: expected numbers of at least 1, and a multiple of 32")
     # torch, which regenerating the page does without

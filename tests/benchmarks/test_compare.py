@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from benchmarks.compare import CompareConfig, compare
+from benchmarks import compare_measure
+from benchmarks.compare import CompareConfig, compare, measure
 from benchmarks.compare_models import MODELS, SMALLEST
 from benchmarks.compare_page import to_markdown
 from benchmarks.compare_plot import Point, draw_panels, latency_points, parameter_points, pareto_front, text_box
 from benchmarks.compare_rows import read_comparison
 from benchmarks.published import PUBLISHED
+from export import quantize
 from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION
 from tests.benchmarks.comparison_fixtures import write_made_up_result
@@ -154,23 +156,26 @@ def test_the_committed_page_follows_from_the_committed_results() -> None:
 
 
 def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quantize, "_NUM_ROUNDS", 1)
+    monkeypatch.setattr(quantize, "profile_ms", lambda *_: {})
+    monkeypatch.setattr(compare_measure, "peak_memory_mb", lambda folder: 12.5)  # a process each; latency's own
     config = CompareConfig(
         results=(tmp_path,), out=tmp_path / "out", size_px=64, measure=True, models=(SMALLEST.name,), threads=(1,),
         rounds=1, work=tmp_path / "work", force=True,
     )  # fmt: skip
     compare(config)
     rounds = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
-    comparison = compare(dataclasses.replace(config, rounds=2))
+    measure(dataclasses.replace(config, rounds=2))
     again = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
     assert again[:1] == rounds
     assert len(again) == 2
-    fp32, int8 = comparison.rows
+    fp32, int8 = read_comparison((tmp_path,), 64).rows
     assert (fp32.precision, int8.precision) == ("fp32", "int8")
     assert fp32.relative_error < 1e-4
     assert int8.size_bytes < 0.6 * fp32.size_bytes
     assert fp32.num_parameters == int8.num_parameters
     assert fp32.latency_ms_by_threads["1"]["num_runs"] == 6
-    assert min(fp32.peak_memory_mb, int8.peak_memory_mb) > 0
+    assert (fp32.peak_memory_mb, int8.peak_memory_mb) == (12.5, 12.5)
     assert "Swin-L + UPerNet, fp32: not in the result file" in capsys.readouterr().out
