@@ -40,6 +40,8 @@ def test_images_without_objects_are_measured_but_not_trained_on(tmp_path: Path) 
     coco = check_coco(settings(write_coco(tmp_path / "coco", {"train": objects, "val": objects})))
     assert [image["id"] for image, _ in read_images(coco, "train")] == [0, 2]
     assert [image["id"] for image, _ in read_images(coco, "val")] == [0, 1, 2]
+    both = check_coco(settings(coco.root, max_train_images=2))  # a crowd alone takes nobody's place
+    assert [image["id"] for image, _ in read_images(both, "train")] == [0, 2]
     first = check_coco(settings(coco.root, max_train_images=1))
     assert [image["id"] for image, _ in read_images(first, "train")] == [0]
     assert (first.num_train, first.num_val) == (1, 3)

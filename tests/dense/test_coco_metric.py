@@ -61,8 +61,8 @@ def test_a_surer_false_alarm_halves_the_precision(tmp_path: Path) -> None:
 
 
 def test_a_box_counts_up_to_its_overlap(tmp_path: Path) -> None:
-    coco = coco_of(tmp_path, [annotation(1, 0, 3, [5, 5, 50, 20])])
-    figures = measure(coco, prediction(0, (1, 0.9, (5, 5, 36, 25))))  # 31 of 50 columns: IoU 0.62
+    coco = coco_of(tmp_path, [annotation(1, 0, 3, [10, 15, 50, 20])])
+    figures = measure(coco, prediction(0, (1, 0.9, (10, 15, 41, 35))))  # 31 of 50 columns: IoU 0.62
     for kind in ("bbox", "segm"):
         assert figures[f"{kind}_mAP"] == pytest.approx(30)  # at .5, .55 and .6 of ten thresholds
         assert (figures[f"{kind}_mAP_50"], figures[f"{kind}_mAP_75"]) == pytest.approx((100, 0))
