@@ -15,7 +15,8 @@ README = (REPOSITORY / "README.md").read_text()
 SMALLER = {
     "mobileclip-dense scenes": ("--num-images", "128", "--size-px", "64"),  # two shards, for two processes
     "mobileclip-dense reinforce": ("--num-augmentations", "2"),
-    "torchrun": SMALL_PRETRAIN,
+    "torchrun --nproc-per-node 2 -m mobileclip_dense pretrain": SMALL_PRETRAIN,
+    "torchrun --nproc-per-node 2 -m mobileclip_dense finetune": SMALL_FINETUNE,
     "mobileclip-dense pretrain": SMALL_PRETRAIN,
     "mobileclip-dense finetune": SMALL_FINETUNE,
     "python -m benchmarks.latency": ("--runs", "5"),

@@ -31,6 +31,7 @@ class PyramidEncoder(BaseModule):
         frozen_stages: int = 0,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         batch_norm: Literal["train", "frozen", "synced"] = "train",
+        pyramid: bool = True,
     ):
         """Build it; `init_weights` loads.
 
@@ -43,6 +44,7 @@ class PyramidEncoder(BaseModule):
             out_indices: which of the maps at strides 4, 8, 16, 32 to return, ascending.
             batch_norm: train: statistics of the batch; frozen: always the stored ones, weight and bias still train;
                 synced: statistics over all processes where there are several on GPUs, otherwise as train.
+            pyramid: False: a ViT gives its last map alone, at stride 16.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -54,7 +56,7 @@ class PyramidEncoder(BaseModule):
             raise ValueError(f"out_indices: found {tuple(out_indices)}, expected some of 0, 1, 2, 3, ascending")
         if batch_norm not in ("train", "frozen", "synced"):
             raise ValueError(f"batch_norm: found {batch_norm!r}, expected train, frozen or synced")
-        self.encoder = Encoder(name, drop_path_rate)
+        self.encoder = Encoder(name, drop_path_rate, pyramid)
         self.weights, self.frozen_stages, self.batch_norm = weights, frozen_stages, batch_norm
         self.out_indices = tuple(out_indices)
         if batch_norm == "synced" and torch.cuda.is_available() and _num_processes() > 1:
@@ -88,7 +90,7 @@ class PyramidEncoder(BaseModule):
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """float [B,3,H,W], H and W multiples of 32 -> the maps of `out_indices`."""
         maps = self.encoder(image)
-        return [maps[index] for index in self.out_indices]
+        return [one for index, one in enumerate(maps) if index in self.out_indices]
 
     def _frozen(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages == 0:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.coco import CocoSet
 from mobileclip_dense.dense.coco import CocoObjects, collate, loader_config, val_transforms
-from mobileclip_dense.dense.coco_metric import CocoMetric
 from mobileclip_dense.models.encoders import STRIDES
 
 _LEVELS = [str(index) for index in range(len(STRIDES))]  # of the pyramid; a fifth, at stride 64, for proposals only
@@ -185,13 +184,3 @@ def detect_images(
         with torch.inference_mode():
             (prediction,) = model.val_step(batch)
         yield {name: values[0] for name, values in batch.items()}, prediction
-
-
-def measure_detector(
-    model: InstanceDetector, config: FinetuneConfig, coco: CocoSet, max_images: int | None = None
-) -> dict[str, float]:
-    """`bbox_mAP`, `segm_mAP` and COCO's other figures, in percent, on the held-out images; see `CocoMetric`."""
-    metric = CocoMetric(coco)
-    for _, prediction in detect_images(model, config, coco, max_images):
-        metric.process(None, [prediction])
-    return metric.evaluate(len(metric.results))

@@ -14,11 +14,12 @@ from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, Task
 from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
 from mobileclip_dense.dense.evaluation_page import page
 from mobileclip_dense.dense.measure import Measured, Row, measure_depth, measure_segmenter
+from mobileclip_dense.dense.measure_detections import measure_detector
 from mobileclip_dense.run import Run, library_versions, load_run
 
 Measure = Callable[[EvaluateConfig, Run, FinetuneConfig], Measured]
 
-MEASURES: dict[Task, Measure] = {"segment": measure_segmenter, "depth": measure_depth}
+MEASURES: dict[Task, Measure] = {"segment": measure_segmenter, "depth": measure_depth, "detect": measure_detector}
 
 
 def evaluate(config: EvaluateConfig) -> Path:

@@ -7,7 +7,7 @@ import torch
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
-from mobileclip_dense.models.encoders import STRIDES
+from mobileclip_dense.models.encoders import STRIDES, Encoder
 
 _TYPES = {
     ("semantic_fpn", "segment"): "FPNHead",
@@ -22,12 +22,13 @@ _TYPES = {
 _DROPOUT = 0.1
 
 
-def head_configs(config: FinetuneConfig, channels: tuple[int, ...], num_classes: int) -> dict[str, dict[str, Any]]:
-    """decode_head and, where the head has them, neck and auxiliary_head of an mmseg segmentor.
+ON_LAST_MAP = ("linear", "deconv")
+"""Heads that stand on a ViT's own last map, not on a pyramid of fresh weights: the probe would be none."""
 
-    Args:
-        channels: of the encoder's four maps, finest first.
-    """
+
+def head_configs(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
+    """decode_head and, where the head has them, neck and auxiliary_head of an mmseg segmentor on `encoder`."""
+    channels = encoder.channels
     head = dict(
         type=_TYPES[config.head, config.task],
         in_channels=list(channels),
@@ -51,7 +52,7 @@ def head_configs(config: FinetuneConfig, channels: tuple[int, ...], num_classes:
             del auxiliary["pool_scales"]
             return dict(decode_head=head, auxiliary_head=auxiliary)
         case "deconv":
-            head |= dict(in_channels=channels[-1], in_index=len(channels) - 1, stride=STRIDES[-1],
+            head |= dict(in_channels=channels[-1], in_index=len(channels) - 1, stride=encoder.strides[-1],
                          channels=config.head_channels)  # fmt: skip
     return dict(decode_head=head)
 

@@ -14,7 +14,7 @@ from torch import nn
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.dense.detect import build_detector
-from mobileclip_dense.dense.heads import head_configs
+from mobileclip_dense.dense.heads import ON_LAST_MAP, head_configs
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
 from mobileclip_dense.models.structure import apply_structure
 from mobileclip_dense.run import Run, fill_model, load_run
@@ -28,8 +28,9 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
     """
     if config.task == "detect":
         raise ValueError("task: found detect, expected segment or depth; detectors are built by dense.detect")
+    pyramid = config.head not in ON_LAST_MAP
     with torch.device("meta"):
-        channels = Encoder(config.encoder).channels
+        encoder = Encoder(config.encoder, pyramid=pyramid)
     return ConfigDict(
         type="EncoderDecoder" if config.task == "segment" else "DepthEstimator",
         data_preprocessor=preprocessor_config(config),
@@ -40,8 +41,9 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
             drop_path_rate=config.drop_path_rate,
             frozen_stages=config.frozen_stages,
             batch_norm=config.batch_norm,
+            pyramid=pyramid,
         ),
-        **head_configs(config, channels, num_classes),
+        **head_configs(config, encoder, num_classes),
         train_cfg=dict(),
         test_cfg=dict(mode="whole"),
     )

@@ -106,12 +106,15 @@ class Encoder(nn.Module):
     Attributes:
         trunk: the timm model, its keys untouched: `stages.0...`; head, final norm and final convolution removed.
         pyramid: of a ViT the `SimpleFeaturePyramid`, of Swin the `OutputNorms`; of an MCi the identity.
-        channels: channels of the four maps. strides: 4, 8, 16, 32.
+        channels: channels of the maps. strides: 4, 8, 16, 32; of a ViT without its pyramid 16 alone.
         normalization: what to do to pixels in 0..1 before the trunk.
     """
 
-    def __init__(self, name: str, drop_path_rate: float = 0.0):
+    def __init__(self, name: str, drop_path_rate: float = 0.0, pyramid: bool = True):
         """Build an encoder with fresh weights.
+
+        Args:
+            pyramid: False: a ViT gives its last map alone, as it was pretrained; others are pyramids by themselves.
 
         Raises:
             ValueError: unknown name.
@@ -121,16 +124,18 @@ class Encoder(nn.Module):
             raise ValueError(f"encoder: found {name!r}, expected one of {', '.join(ENCODERS)}")
         spec = ENCODERS[name]
         self.name = name
-        self.strides = STRIDES
+        self.strides: tuple[int, ...] = STRIDES
         self.normalization = spec.normalization
         self.trunk = timm.create_model(spec.timm_name, drop_path_rate=drop_path_rate, **dict(spec.timm_arguments))
         self.channels = tuple(int(info["num_chs"]) for info in self.trunk.feature_info)
         self.pyramid: nn.Module = nn.Identity()
         self.num_maps = 4
         match self.trunk:
-            case VisionTransformer():
+            case VisionTransformer() if pyramid:
                 self.channels, self.num_maps = (PYRAMID_CHANNELS,) * 4, 1
                 self.pyramid = SimpleFeaturePyramid(self.trunk.embed_dim)
+            case VisionTransformer():
+                self.channels, self.num_maps, self.strides = (self.trunk.embed_dim,), 1, (16,)
             case SwinTransformer():
                 self.pyramid = OutputNorms(self.channels)
                 pad_then_shift(self.trunk)
@@ -139,7 +144,7 @@ class Encoder(nn.Module):
         self.trunk.prune_intermediate_layers(self.num_maps, prune_norm=True, prune_head=True)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """float [B,3,H,W], normalized -> four maps float [B,channels[i],H/strides[i],W/strides[i]].
+        """float [B,3,H,W], normalized -> maps float [B,channels[i],H/strides[i],W/strides[i]].
 
         H and W are multiples of 32. A ViT's position embeddings are resampled to the image (bicubic, antialiased).
         """

@@ -11,12 +11,13 @@ from torchvision.ops import masks_to_boxes
 
 from export.prepare import prepare
 from mobileclip_dense.__main__ import COMMANDS
-from mobileclip_dense.config import FinetuneConfig, PruneConfig
+from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, PruneConfig
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.coco import find_coco
 from mobileclip_dense.dense.coco import CocoObjects, fit_boxes, read_example, train_transforms, val_transforms
-from mobileclip_dense.dense.detect import InstanceDetector, build_detector, detector_config, measure_detector
+from mobileclip_dense.dense.detect import InstanceDetector, build_detector, detector_config
 from mobileclip_dense.dense.detection_pictures import draw_detections
+from mobileclip_dense.dense.evaluate import evaluate
 from mobileclip_dense.dense.model import load_dense_run
 from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.models.encoders import ENCODERS
@@ -176,9 +177,13 @@ def test_two_steps_leave_a_run_that_measures_the_same_again(line: Line, run: Pat
     record = json.loads((run / "run.json").read_text())
     assert record["class_names"][:2] == ["sphere", "dome"] and record["num_val_images"] == 6
     assert {"bbox_mAP", "segm_mAP"} <= record["metrics"].keys()
-    model, _, config = load_dense_run(run)
-    assert isinstance(model, InstanceDetector)
-    assert measure_detector(model, config, find_coco(line.scenes / "coco")) == pytest.approx(record["metrics"])
+    assert isinstance(load_dense_run(run)[0], InstanceDetector)
+    folder = evaluate(EvaluateConfig(run=run, out=run.parent / "evaluation", num_worst=2))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["figures"] == pytest.approx(record["metrics"])
+    defined = [row["box_ap"] for row in evaluation["classes"] if row["box_ap"] is not None]
+    assert sum(defined) / len(defined) == pytest.approx(record["metrics"]["bbox_mAP"])
+    assert sorted(path.suffix for path in (folder / "worst").iterdir()) == [".png", ".png"]
 
 
 def test_the_pretrained_tower_is_what_a_detector_starts_from(line: Line, run: Path) -> None:

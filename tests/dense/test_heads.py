@@ -1,5 +1,6 @@
 """The heads: what they compute, cost, fold to and lose; on fresh weights, without training."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,21 @@ def test_images_without_any_reading_teach_nothing_and_break_nothing(reading: flo
     head.loss_by_feat(found, samples(truth))["loss_silog"].backward()
     assert torch.equal(found.grad[0], torch.zeros(1, 4, 4))
     assert bool(torch.isfinite(found.grad[1]).all()) and float(found.grad[1].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("task", ["segment", "depth"])
+def test_of_a_linear_probe_of_a_vit_nothing_below_the_head_trains(task: Task) -> None:
+    """ViTDet's pyramid would be fresh weights: frozen it is noise, trained it is no probe."""
+    settings = dataclasses.replace(config(task, "linear", "vit_b16_clip"), frozen_stages=4)
+    with torch.device("meta"):
+        model = build_model(settings, 5)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"decode_head.probes.0.1.weight", "decode_head.probes.0.1.bias"}
+    assert model.decode_head.probes[0][1].in_channels == 768
+
+
+def test_the_deconvolutions_of_a_vit_stand_on_its_own_last_map() -> None:
+    model = on_meta("depth", "deconv", "vit_b16", 32)
+    upsamplings = [m for m in model.decode_head.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert upsamplings[0].in_channels == 768
+    assert len(upsamplings) == 2  # from stride 16 to 4
