@@ -78,13 +78,13 @@ def test_the_lists_of_recipes_are_complete() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "command: found 'nonsense', expected one of scenes, reinforce, join, pretrain, finetune, prune"),
+        (["nonsense"], "command: found 'nonsense', expected one of scenes, reinforce, join, data, pretrain"),
         (["finetune", "mci9-segment"], "mci2-fpn-ade20k"),
         (["finetune", "nano-segment", "--data", "x", "--out", "y", "--learning-rat", "1"], "--learning-rat"),
         (["pretrain", "nano-scenes", "--data", "x"], "--out"),
         (["scenes", "--out", "x", "--num-images", "some"], "some"),
         (["pretrain", "nano-scenes", "--data", "nowhere", "--out", "y"], "nowhere/train: shards: no such folder"),
-        (["finetune", "nano-depth", "--data", "nowhere", "--out", "y"], "nowhere/images/train: no such folder"),
+        (["finetune", "nano-depth", "--data", "nowhere", "--out", "y"], "nowhere: --data: no such file or folder"),
         (["finetune", "nano-depth", "--data", "x", "--out", "y", "--init", "nowhere"], "nowhere: weights: no such"),
         (["finetune", "nano-depth", "--data", "x", "--out", "y", "--crop-size-px", "60", "64"], "multiples of 32"),
         (

@@ -48,12 +48,12 @@ def finetune(config: FinetuneConfig) -> None:
     check = check_coco if config.task == "detect" else check_set
     folder = first_process_first(lambda: check(config))
     settings = runner_config(config, folder)
-    if is_main_process():
-        open_run(config)
-    barrier()
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     set_random_seed(config.seed)
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
+    if is_main_process():
+        open_run(config)
+    barrier()
     runner = Runner(**settings | {"model": place_model(model)}, launcher=launcher)
     runner.train()
     _take_average(runner)

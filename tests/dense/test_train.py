@@ -64,14 +64,21 @@ def test_a_whole_dense_model_fuses_exactly(line: Line, task: str) -> None:
         assert not unfused_modules(fused)
 
 
+HEAD_TYPES = {
+    ("semantic_fpn", "segment"): "FPNHead", ("semantic_fpn", "depth"): "FPNDepthHead",
+    ("fpn_lite", "segment"): "LiteFPNHead", ("fpn_lite", "depth"): "LiteFPNDepthHead",
+    ("upernet", "segment"): "UPerHead", ("deconv", "depth"): "DeconvolutionDepthHead",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name]().task != "detect"])
 def test_every_recipe_builds(name: str) -> None:
     recipe = RECIPES[name]()
     with torch.device("meta"):
         settings = model_config(recipe, 150)
     assert settings["backbone"]["name"] == recipe.encoder
-    head = settings["decode_head"]
-    assert head["type"] == ("FPNHead" if recipe.task == "segment" else "FPNDepthHead")
+    assert settings["decode_head"]["type"] == HEAD_TYPES[recipe.head, recipe.task]
+    assert settings["type"] == ("EncoderDecoder" if recipe.task == "segment" else "DepthEstimator")
 
 
 def test_mci2_with_semantic_fpn_has_the_known_size() -> None:

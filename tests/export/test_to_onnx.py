@@ -177,7 +177,7 @@ def test_missing_calibration_images_are_named(line: Line, tmp_path: Path) -> Non
     moved = dataclasses.replace(run.config, data=tmp_path / "gone")
     done = run_module("export.to_onnx", _with_data(line.run("segment"), tmp_path, moved.data), check=False)
     assert done.returncode == 1
-    assert "gone/images/validation: no such folder" in done.stderr
+    assert "gone: --data: no such file or folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert prepared.size_px == (64, 64)
 
