@@ -11,7 +11,11 @@ from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.result import CPU_RUNTIME, check_result
 
 # The figure by which runs of a task are compared: key in run.json, name, unit, whether larger is better.
-HEADLINE = {"segment": ("mIoU", "mIoU", "%", True), "depth": ("rmse", "RMSE", "m", False)}
+HEADLINE = {
+    "segment": ("mIoU", "mIoU", "%", True),
+    "depth": ("rmse", "RMSE", "m", False),
+    "detect": ("segm_mAP", "mask mAP", "%", True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,4 +58,4 @@ def test_every_published_recipe_has_a_twin_that_differs_in_size_alone() -> None:
         assert twin.max_iters == 2
         for field in ("task", "encoder", "head", "head_channels", "layer_decay", "drop_path_rate", "poly_power"):
             assert getattr(twin, field) == getattr(recipe, field)
-        assert f"mobileclip-dense finetune {name}" in (finetuning.RECIPES[name].__doc__ or "")
+        assert f" finetune {name} " in (finetuning.RECIPES[name].__doc__ or "")
