@@ -196,7 +196,7 @@ def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict
         log_processor=dict(by_epoch=False),
         visualizer=dict(type="Visualizer", vis_backends=[]),
         randomness=dict(seed=config.seed),
-        resume=True,
+        resume=(config.out / "checkpoints" / "last_checkpoint").exists(),
         experiment_name=config.out.name,
     )
 
