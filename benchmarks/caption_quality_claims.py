@@ -18,7 +18,8 @@ Verdict = Literal["supported", "not supported", "not testable"]
 RULE = (
     "Decided before it was measured: a gain is supported where its 95 % interval (Welch) lies above 0; not supported "
     "where the interval lies below 5 % of the other arm's figure; not testable where it holds both 0 and 5 %. The "
-    "paper's own gains are 12.1 % and 11.5 %. A claim needs both tasks. Nothing is corrected for the number of claims."
+    "paper's own gains are 12.1 % and 11.5 %. A claim needs both tasks. Nothing is corrected for the number of claims. "
+    "A factor of data efficiency needs a curve of the worse captions that rises; added after the first measurement."
 )
 _WORTH_HAVING = 0.05
 _FACTOR_WORTH_HAVING = 1.5
@@ -48,7 +49,13 @@ def judge_gain(comparison: Comparison) -> Verdict:
 
 
 def judge_efficiency(efficiency: Efficiency) -> Verdict:
-    """The same for a factor: above 1; or below 1.5, so that nothing worth having is saved; or both."""
+    """The same for a factor: above 1; or below 1.5, so that nothing worth having is saved; or both.
+
+    Not testable where more pairs of the worse captions do not help. That condition came after the first measurement:
+    its curves did not rise, and a factor of at least 25 was read off them.
+    """
+    if not efficiency.more_pairs_help:
+        return "not testable"
     low, high = efficiency.interval
     if low > 1:
         return "supported"
@@ -126,6 +133,8 @@ def _gain_sentence(c: Comparison) -> str:
 def factor_sentence(e: Efficiency) -> str:
     """A factor in words, with its interval."""
     ends = " to ".join(_factor(end, e.largest) for end in e.interval)
+    if not e.more_pairs_help:
+        return "no factor: more pairs of the worse captions did not help"
     return f"{_factor(e.factor, e.largest)} [{ends}]"
 
 

@@ -62,7 +62,7 @@ def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]
     efficiency = {
         task: data_efficiency(
             dict(zip(protocol.num_pairs, scaling[BETTER][task], strict=True)),
-            scaling[WORSE][task][-1], protocol.num_pairs[-1], larger_is_better=HEADLINE[task][3],
+            dict(zip(protocol.num_pairs, scaling[WORSE][task], strict=True)), larger_is_better=HEADLINE[task][3],
         )
         for task in TASKS
     }  # fmt: skip

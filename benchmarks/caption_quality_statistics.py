@@ -55,12 +55,15 @@ class Efficiency:
             number of pairs measured already, so that the factor is a lower bound.
         interval: 2.5 and 97.5 % points of the bootstrap; its ends are bounded by 0 and largest / smallest number alike.
         largest: the largest factor that these numbers of pairs can show.
+        more_pairs_help: all pairs of the worse captions give a better mean than the fewest do. Where they do not, few
+            pairs of anything reach their figure, and the factor says nothing about captions.
     """
 
     factor: float
     censored: bool
     interval: tuple[float, float]
     largest: float
+    more_pairs_help: bool
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -150,15 +153,17 @@ def pairs_needed(curve: Mapping[int, float], target: float, *, larger_is_better:
 
 
 def data_efficiency(
-    better: Mapping[int, Sequence[float]], worse: Sequence[float], num_pairs: int, *, larger_is_better: bool,
+    better: Mapping[int, Sequence[float]], worse: Mapping[int, Sequence[float]], *, larger_is_better: bool,
     num_resamples: int = 2000,
 ) -> Efficiency:  # fmt: skip
     """The factor for the mean curve, with a bootstrap over seeds (drawn with replacement, in every cell by itself).
 
     Args:
-        better: figures of each seed by number of pairs. worse: those of the worse captions at `num_pairs` pairs.
+        better, worse: figures of each seed by number of pairs; what the worse captions reach with the most is the
+            target.
     """
-    smallest = min(better)
+    smallest, num_pairs = min(better), max(worse)
+    few, target = (float(np.mean(worse[number])) for number in (min(worse), num_pairs))
 
     def factor(curve: Mapping[int, float], target: float) -> float:
         return num_pairs / pairs_needed(curve, target, larger_is_better=larger_is_better)
@@ -168,9 +173,12 @@ def data_efficiency(
     def drawn(values: Sequence[float]) -> float:
         return float(np.mean(rng.choice(np.asarray(values), len(values))))
 
-    factors = [factor({n: drawn(v) for n, v in better.items()}, drawn(worse)) for _ in range(num_resamples)]
+    factors = [factor({n: drawn(v) for n, v in better.items()}, drawn(worse[num_pairs])) for _ in range(num_resamples)]
     tail = 100 * (1 - _CONFIDENCE) / 2
     low, high = (float(np.percentile(factors, q, method="inverted_cdf")) for q in (tail, 100 - tail))
-    observed = factor({n: float(np.mean(v)) for n, v in better.items()}, float(np.mean(worse)))
+    observed = factor({n: float(np.mean(v)) for n, v in better.items()}, target)
     largest = num_pairs / smallest
-    return Efficiency(factor=observed, censored=observed >= largest, interval=(low, high), largest=largest)
+    return Efficiency(
+        factor=observed, censored=observed >= largest, interval=(low, high), largest=largest,
+        more_pairs_help=target > few if larger_is_better else target < few,
+    )  # fmt: skip

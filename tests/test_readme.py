@@ -103,3 +103,14 @@ def test_the_figures_of_the_exports_are_those_of_their_files() -> None:
     for name, figures in result("mil-executor-mci2.json")["artifacts"].items():
         key = "golden_agreement_percent" if "segment" in name else "abs_rel_percent"
         assert f"{figures[key]:.2f} % of the pixels" in text or f"within {figures[key]:.3f} %" in text
+
+
+def test_the_figures_of_caption_quality_are_those_of_their_file() -> None:
+    quality = result("caption-quality-cpu.json")
+    formats = {"segment": "{mean:.1f} ± {standard_error:.1f}", "depth": "{mean:.3f} ± {standard_error:.3f}"}
+    for arm in quality["arms"]["finetune"]:
+        cells = [formats[task].format(**quality["arms"][tuning][arm][task])
+                 for task in formats for tuning in ("finetune", "probe")]  # fmt: skip
+        assert f"| {arm} | {' | '.join(cells)} |" in README
+    for claim in quality["claims"]:
+        assert f"- {claim['claim']}: **{claim['verdict']}**" in README

@@ -81,17 +81,27 @@ def test_the_data_efficiency_factor_and_its_limits() -> None:
     better = {100: [10.0, 10.0], 1000: [20.0, 20.0]}
 
     def factor(worse: float) -> Efficiency:
-        return data_efficiency(better, [worse, worse], 1000, larger_is_better=True, num_resamples=50)
+        curve = {100: [5.0, 5.0], 1000: [worse, worse]}
+        return data_efficiency(better, curve, larger_is_better=True, num_resamples=50)
 
     assert factor(15.0).factor == pytest.approx(10**0.5)
     assert factor(15.0).interval == pytest.approx((10**0.5, 10**0.5))  # seeds that agree leave no doubt
     assert (factor(9.0).factor, factor(9.0).censored) == (10, True)
     assert (factor(21.0).factor, factor(21.0).interval) == (NOT_REACHED, (NOT_REACHED, NOT_REACHED))
     spread = data_efficiency(
-        {100: [8.0, 12.0], 1000: [18.0, 22.0]}, [11.0, 23.0], 1000, larger_is_better=True, num_resamples=500
-    )
+        {100: [8.0, 12.0], 1000: [18.0, 22.0]}, {100: [5.0, 6.0], 1000: [11.0, 23.0]}, larger_is_better=True,
+        num_resamples=500,
+    )  # fmt: skip
     assert spread.interval[0] == NOT_REACHED
     assert spread.interval[1] > spread.factor > 1
+
+
+def test_no_factor_is_read_off_a_curve_that_does_not_rise() -> None:
+    flat = data_efficiency({100: [12.0], 1000: [13.0]}, {100: [11.0], 1000: [10.0]}, larger_is_better=True)
+    assert (flat.factor, flat.more_pairs_help, judge_efficiency(flat)) == (10, False, "not testable")
+    errors = data_efficiency({100: [0.9], 1000: [0.8]}, {100: [1.2], 1000: [1.0]}, larger_is_better=False)
+    assert errors.more_pairs_help
+    assert "no factor" in claim_of_efficiency("c", {"segment": flat, "depth": errors}).reason
 
 
 def gain(low: float, high: float, reference: float = 100.0) -> Comparison:
@@ -118,7 +128,7 @@ def test_a_claim_needs_both_tasks_and_a_pretraining_that_learnt() -> None:
 
 def test_a_factor_is_judged_by_its_interval() -> None:
     def efficiency(low: float, high: float) -> Efficiency:
-        return Efficiency(factor=2.0, censored=False, interval=(low, high), largest=25.0)
+        return Efficiency(factor=2.0, censored=False, interval=(low, high), largest=25.0, more_pairs_help=True)
 
     assert judge_efficiency(efficiency(1.2, 25)) == "supported"
     assert judge_efficiency(efficiency(NOT_REACHED, 1.4)) == "not supported"
