@@ -46,6 +46,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's commands first: they take minutes in one process, while the other works off all the rest."""
+    items.sort(key=lambda item: "commands_of_the_readme" not in item.name)
+
+
 @dataclass(frozen=True)
 class Line:
     """Folders of one run through the line."""
