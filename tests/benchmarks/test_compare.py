@@ -150,11 +150,6 @@ def test_labels_and_markers_do_not_overlap(tmp_path: Path) -> None:
             assert all(axes.get_window_extent(renderer).count_contains(box.corners()) == 4 for box in boxes)
 
 
-def test_the_committed_page_follows_from_the_committed_results() -> None:
-    comparison = read_comparison((REPOSITORY / "benchmarks" / "results",), 512)
-    assert to_markdown(comparison) == (REPOSITORY / "docs" / "compare.md").read_text(encoding="utf-8")
-
-
 def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
