@@ -114,3 +114,11 @@ def test_the_figures_of_caption_quality_are_those_of_their_file() -> None:
         assert f"| {arm} | {' | '.join(cells)} |" in README
     for claim in quality["claims"]:
         assert f"- {claim['claim']}: **{claim['verdict']}**" in README
+
+
+def test_the_figures_of_camvids_heads_are_those_of_their_file() -> None:
+    runs = [run for run in result("camvid-heads.json")["runs"].values() if "mIoU" in run["metrics"]]
+    assert len(runs) >= 2
+    for run in runs:
+        figures = f"{run['num_parameters'] / 1e6:.2f} M | {run['metrics']['mIoU']:.2f} | {run['metrics']['aAcc']:.2f} |"
+        assert figures in README
