@@ -37,13 +37,10 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             if parameter.requires_grad:
                 groups.setdefault((below_top[name], is_decayed(name, parameter)), []).append(parameter)
         for depth, decayed in sorted(groups, key=lambda key: (key[0], not key[1])):
-            params.append(
-                dict(
-                    params=groups[depth, decayed],
-                    lr=self.base_lr * self.paramwise_cfg["layer_decay"] ** depth,
-                    weight_decay=self.base_wd if decayed else 0.0,
-                )
-            )
+            group = dict(params=groups[depth, decayed], lr=self.base_lr * self.paramwise_cfg["layer_decay"] ** depth)
+            if not decayed:
+                group["weight_decay"] = 0.0  # the others have the optimizer's, told or by default
+            params.append(group)
 
 
 def layers_below_top(model: nn.Module) -> dict[str, int]:

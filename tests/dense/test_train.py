@@ -109,7 +109,7 @@ model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(type="SegDataPreProcessor", mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True,
                            size=(64, 64)),
-    backbone=dict(type="PyramidEncoder", name="nano"),
+    backbone=dict(type="MCi", variant="nano", frozen_stages=1, drop_path_rate=0.1),
     decode_head=dict(type="SegformerHead", in_channels=[16, 32, 96, 192], in_index=[0, 1, 2, 3], channels=16,
                      num_classes=3, norm_cfg=dict(type="BN"),
                      loss_decode=dict(type="CrossEntropyLoss")),
@@ -119,16 +119,28 @@ train_dataloader = dict(
     dataset=dict(type="BaseSegDataset", data_root={str(data)!r}, metainfo=dict(classes=("a", "b", "c")),
                  data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
                  pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]))
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=2)
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(type="BaseSegDataset", data_root={str(data)!r}, metainfo=dict(classes=("a", "b", "c")),
+                 data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
+                 pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]))
+val_evaluator = [dict(type="IoUMetric", iou_metrics=["mIoU"]), dict(type="IoUScore", prefix="ours")]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=10)
+val_cfg = dict(type="ValLoop")
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3),
+                     constructor="LayerDecayConstructor", paramwise_cfg=dict(layer_decay=0.8))
 log_level = "ERROR"
 """)
     config = mmengine.Config.fromfile(tmp_path / "config.py")
     config.work_dir = str(tmp_path / "work")
     runner = Runner.from_cfg(config)
-    before = next(runner.model.backbone.parameters()).clone()
+    trunk = runner.model.backbone.encoder.trunk
+    frozen, before = (next(stage.parameters()).clone() for stage in (trunk.stages[0], trunk.stages[2]))
     runner.train()
-    assert not torch.equal(before, next(runner.model.backbone.parameters()))
+    assert torch.equal(frozen, next(trunk.stages[0].parameters()))
+    assert not torch.equal(before, next(trunk.stages[2].parameters()))
+    metrics = runner.val_loop.run()
+    assert metrics["ours/mIoU"] == pytest.approx(metrics["mIoU"], abs=0.006)  # mmseg rounds to two digits
 
 
 def test_a_config_of_another_version_is_refused_by_field() -> None:
