@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
 
@@ -119,6 +120,19 @@ class CLIPViT(PyramidEncoder):
 
     def __init__(self, **arguments: Any):
         super().__init__("vit_b16_clip", **arguments)
+
+
+def backbone_config(config: FinetuneConfig, *, pyramid: bool = True) -> dict[str, Any]:
+    """The encoder of a config as mmengine's registry builds it, for a segmentor as for a detector."""
+    return dict(
+        type="PyramidEncoder",
+        name=config.encoder,
+        weights=config.init,
+        drop_path_rate=config.drop_path_rate,
+        frozen_stages=config.frozen_stages,
+        batch_norm=config.batch_norm,
+        pyramid=pyramid,
+    )
 
 
 def _num_processes() -> int:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.coco import CocoSet
+from mobileclip_dense.dense.backbone import backbone_config
 from mobileclip_dense.dense.coco import CocoObjects, collate, loader_config, val_transforms
 from mobileclip_dense.models.encoders import STRIDES
 
@@ -43,14 +44,7 @@ def detector_config(config: FinetuneConfig, num_classes: int) -> dict[str, Any]:
     """The detector of a config as mmengine's registry builds it."""
     return dict(
         type="InstanceDetector",
-        backbone=dict(
-            type="PyramidEncoder",
-            name=config.encoder,
-            weights=config.init,
-            drop_path_rate=config.drop_path_rate,
-            frozen_stages=config.frozen_stages,
-            batch_norm=config.batch_norm,
-        ),
+        backbone=backbone_config(config),
         num_classes=num_classes,
         neck_channels=config.neck_channels,
         head_channels=config.head_channels,

@@ -13,6 +13,7 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.dense.backbone import backbone_config
 from mobileclip_dense.dense.detect import build_detector
 from mobileclip_dense.dense.heads import ON_LAST_MAP, head_configs
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
@@ -34,15 +35,7 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
     return ConfigDict(
         type="EncoderDecoder" if config.task == "segment" else "DepthEstimator",
         data_preprocessor=preprocessor_config(config),
-        backbone=dict(
-            type="PyramidEncoder",
-            name=config.encoder,
-            weights=config.init,
-            drop_path_rate=config.drop_path_rate,
-            frozen_stages=config.frozen_stages,
-            batch_norm=config.batch_norm,
-            pyramid=pyramid,
-        ),
+        backbone=backbone_config(config, pyramid=pyramid),
         **head_configs(config, encoder, num_classes),
         train_cfg=dict(),
         test_cfg=dict(mode="whole"),

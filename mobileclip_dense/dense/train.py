@@ -1,4 +1,4 @@
-"""Dense fine-tuning: mmengine's Runner on an mmsegmentation model."""
+"""Dense fine-tuning: mmengine's Runner on a segmentor, a depth estimator or a detector."""
 
 import tempfile
 import time
