@@ -96,7 +96,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     return line
 
 
-def train_line(line: Line) -> None:
+def train_line(line: Line, *, max_iters: int = 4) -> None:
     run_module("mobileclip_dense", "scenes", "--out", line.scenes, "--num-images", 48, "--size-px", 64)
     data = ("--data", line.scenes / "shards")
     run_module("mobileclip_dense", "pretrain", "nano-scenes", *data, "--out", line.clip, *SMALL_PRETRAIN)
@@ -104,7 +104,7 @@ def train_line(line: Line) -> None:
                               num_augmentations=2))  # fmt: skip
     for task, labels in (("segment", "ade"), ("depth", "nyu")):
         run_module("mobileclip_dense", "finetune", f"nano-{task}", "--data", line.scenes / labels, "--out",
-                   line.run(task), "--init", line.clip, *SMALL_FINETUNE)  # fmt: skip
+                   line.run(task), "--init", line.clip, *SMALL_FINETUNE, "--max-iters", max_iters)  # fmt: skip
 
 
 def make_line(line: Line) -> None:

@@ -27,7 +27,7 @@ test.each(PHOTOGRAPHS)("the classes of %s are Python's in 999 of 1000 pixels", a
   const map = expectedMap(name, "segment");
   const agreeing = values.filter((value, at) => value === map[at]).length / map.length;
   console.log(`${name}: ${(agreeing * 100).toFixed(4)} % of the pixels agree`);
-  expect(new Set(map).size).toBeGreaterThan(2);
+  expect(new Set(map).size).toBeGreaterThan(1);
   expect(agreeing).toBeGreaterThanOrEqual(0.999);
   expect(await page.locator("#overlay").isVisible()).toBe(true);
 });
