@@ -38,7 +38,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         *(f"{latency['p50']:.0f} / {latency['p90']:.0f}" for latency in latencies),
         f"{row.peak_memory_mb:.0f}",
         *ratios,
-        "; ".join(f"{m.miou_percent:.1f} % on {m.data_set} (weights {m.weights_sha256[:8]}, {m.source})"
+        "; ".join(f"{m.sentence} (weights {m.weights_sha256[:8]}, {m.source})"
                   for m in row.measured) or "-",
         "; ".join(f"{p.value:g} % [{_number(p)}]" for p in row.published if p.figure == "miou_percent") or "-",
         "; ".join(f"{p.value:g} ms [{_number(p)}]" for p in row.published if p.figure == "latency_ms") or "-",
@@ -79,7 +79,7 @@ def to_markdown(comparison: Comparison) -> str:
         "## All models",
         _table(header(comparison), [cells(comparison, row) for row in comparison.rows]),
         "Accuracies measured here are those of trained runs of the same network, the best on each data set, by their "
-        "weights and result file; published figures are others', by their number below, and were not reproduced.",
+        "weights and result file: runs of different lengths say little about each other; published figures are others', by their number below, and were not reproduced.",
         *(f"![{name.replace('-', ' ')}]({name}.png)" for name in PLOTS),
     ]
     if comparison.others:
@@ -131,6 +131,8 @@ def _flat(comparison: Comparison, row: Row) -> dict[str, Any]:
         "swin_l_latency_ratio": swin and swin.p50_ms(threads) / row.p50_ms(threads),
         "measured_miou_percent": "; ".join(f"{m.miou_percent:.2f}" for m in measured),
         "measured_data_set": "; ".join(m.data_set for m in measured),
+        "measured_iters": "; ".join(str(m.iters) for m in measured),
+        "measured_start": "; ".join(m.start for m in measured),
         "measured_weights_sha256": "; ".join(m.weights_sha256 for m in measured),
         "measured_source": "; ".join(m.source for m in measured),
         "published_ade20k_miou_percent": "; ".join(f"{p.value:g}" for p in published),

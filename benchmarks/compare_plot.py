@@ -60,7 +60,7 @@ def _row_points(comparison: Comparison, xs: Sequence[float]) -> Panels:
             if p.figure == "miou_percent":
                 panels["ADE20K"].append(Point(x=x, miou_percent=p.value, label=p.model, published=True))
         for m in row.measured:
-            point = Point(x=x, miou_percent=m.miou_percent, label=row.label, published=False)
+            point = Point(x=x, miou_percent=m.miou_percent, label=f"{row.label} ({m.iters} it.)", published=False)
             panels.setdefault(_data_set_name(m.data_set), []).append(point)
     return panels
 

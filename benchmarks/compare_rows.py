@@ -19,13 +19,21 @@ _FIELDS = ("schema_version", "size_px", "num_classes", "seed", "rounds", "thread
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """An accuracy that this project measured: of which run, on which data set, in which file."""
+    """An accuracy that this project measured: of which run in which precision, on which data set, in which file.
+    `iters`, `start`: how long the run trained, and from what."""
 
     miou_percent: float
+    precision: str
     data_set: str
+    iters: int
+    start: str
     weights_sha256: str
-    run: str
     source: str
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return f"{self.miou_percent:.1f} % on {self.data_set} after {self.iters} iterations from {self.start}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,7 @@ class Elsewhere:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A model in one precision. Latencies are milliseconds by number of threads; accuracies belong to fp32."""
+    """A model in one precision. Latencies are milliseconds by number of threads; published accuracies are fp32's."""
 
     model: Model
     precision: str
@@ -119,7 +127,8 @@ class Comparison:
         def faster(row: Row | None) -> float | None:
             return None if swin is None or row is None else swin.p50_ms(self.threads) / row.p50_ms(self.threads)
 
-        name = "" if best is None else f" ({best.label})"
+        accuracy = "" if best is None else "; ".join(f"mIoU {m.sentence}" for m in best.measured)
+        name = "" if best is None else f" ({best.label}: {accuracy or 'accuracy not measured'})"
         return [
             Ratio(text="parameters, MCi2 + SemanticFPN", wanted=5.9, found=smaller(plain)),
             Ratio(text=f"parameters, the same pruned to {PRUNED_TO * 100:.0f} %", wanted=6.1, found=smaller(pruned)),
@@ -177,7 +186,7 @@ def _row(
         item for digest, item in elsewhere
         if digest == row.artifact_sha256 or (row.precision == "fp32" and _is_of(item.artifact, model, size_px))
     )  # fmt: skip
-    accuracies = [item for run, item in measured if _fits(run, model)] if row.precision == "fp32" else []
+    accuracies = [item for run, item in measured if item.precision == row.precision and _fits(run, model)]
     best = {item.data_set: item for item in sorted(accuracies, key=lambda item: item.miou_percent)}
     same = row.precision == "fp32" and not model.pruned
     published = tuple(item for item in PUBLISHED if same and item.row in (model.name, model.encoder))
@@ -185,19 +194,31 @@ def _row(
 
 
 def _read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[tuple[dict[str, Any], Measured]], list[str]]:
-    """Segmentation runs that result files record, with their settings; and those that fit no model, in words."""
+    """Segmentation runs that result files record, with their settings, and their exports where those were evaluated;
+    and the runs that fit no model, in words."""
     found, others = [], []
     for path, value in contents.items():
+        exported = {(export["weights_sha256"], export["precision"]): export["parity"]["miou_percent"]
+                    for export in value.get("exports", ()) if "miou_percent" in export["parity"]}  # fmt: skip
         for name, run in value["runs"].items() if isinstance(value.get("runs"), dict) else ():
             settings = run.get("settings", {}) | {"pruned": "structure_sha256" in run or "pruned" in name}
             if settings.get("task") != "segment" or "mIoU" not in run.get("metrics", {}):
                 continue
-            item = Measured(miou_percent=float(run["metrics"]["mIoU"]), data_set=Path(settings["data"]).name,
-                            weights_sha256=run["weights_sha256"], run=name, source=path.name)  # fmt: skip
-            found.append((settings, item))
+            digest = run["weights_sha256"]
+            accuracies = {"fp32": run["metrics"]["mIoU"]}
+            accuracies |= {precision: miou for (of, precision), miou in exported.items() if of == digest}
+            items = [
+                Measured(miou_percent=float(miou), precision=precision, data_set=Path(settings["data"]).name,
+                         iters=settings["max_iters"], start=settings["init"] or "scratch", weights_sha256=digest,
+                         source=path.name)
+                for precision, miou in accuracies.items()
+            ]  # fmt: skip
+            found += [(settings, item) for item in items]
             if settings["encoder"] != SMALLEST.encoder and not any(_fits(settings, m) for m in MODELS.values()):
-                others.append(f"{settings['encoder']} with a head of {settings['head_channels']} channels: mIoU "
-                              f"{item.miou_percent:.1f} % on {item.data_set} ({path.name})")  # fmt: skip
+                head = settings.get("head", "semantic_fpn")
+                others += [f"{settings['encoder']} with {head} ({settings['neck_channels']} channels in the pyramid, "
+                           f"{settings['head_channels']} in the head), {item.precision}: mIoU {item.sentence} "
+                           f"({item.source})" for item in items]  # fmt: skip
     return found, others
 
 

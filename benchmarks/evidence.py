@@ -186,8 +186,20 @@ def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
     return {
         "runs": {run.folder.name: _published(run) for run in evidence.runs},
         "artifacts": {"header": header, "rows": rows},
+        "exports": [_export(folder, artifact) for folder, artifact in evidence.artifacts],
         "latencies": [*evidence.results.values(), *evidence.elsewhere],
         "verdicts": [{**dataclasses.asdict(v), "supported": v.supported, "sentence": v.sentence()} for v in verdicts],
+    }
+
+
+def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
+    """Of which weights an artifact is, and what its export measured of it."""
+    return {
+        "artifact": artifact.name,
+        "artifact_sha256": artifact_sha256(folder),
+        "precision": artifact.precision,
+        "weights_sha256": artifact.parent["weights_sha256"],
+        "parity": artifact.parity,
     }
 
 

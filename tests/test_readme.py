@@ -1,11 +1,13 @@
 """The README's bash blocks, command by command, at the smallest size; and its figures, against their files."""
 
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,45 @@ def test_the_figures_of_camvids_heads_are_those_of_their_file() -> None:
     for run in runs:
         figures = f"{run['num_parameters'] / 1e6:.2f} M | {run['metrics']['mIoU']:.2f} | {run['metrics']['aAcc']:.2f} |"
         assert figures in README
+
+
+def measured_blocks() -> list[str]:
+    """The section of measured figures, cut before each bold heading."""
+    section = README.split("\n## Measured here\n")[1].split("\n## ")[0]
+    return re.split(r"\n(?=\*\*)", section)
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """All numbers of a result file; strings hold some too: rows of a printed table, sentences, counts as keys."""
+    if isinstance(value, dict):
+        for key, held in value.items():
+            yield from numbers(key)
+            yield from numbers(held)
+    elif isinstance(value, list):
+        for held in value:
+            yield from numbers(held)
+    elif isinstance(value, str):
+        yield from (float(found) for found in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", value))
+    elif isinstance(value, int | float):
+        yield float(value)
+
+
+def test_every_decimal_of_a_measured_block_is_in_a_file_that_the_block_names() -> None:
+    num_found = 0
+    for block in measured_blocks():
+        names = set(re.findall(r"\(benchmarks/results/([\w-]+\.json)\)", block))
+        held = [scale * number for name in names for number in numbers(result(name)) for scale in (1, 1e2, 1e-3, 1e-6)]
+        for figure in re.findall(r"(?<![\w.-])\d+\.\d+(?![\w.]*\w)", re.sub(r"\]\([^)]*\)", "]", block)):
+            places = len(figure.split(".")[1])
+            assert any(f"{number:.{places}f}" == figure for number in held), f"{figure} is in none of {names}: {block}"
+            num_found += 1
+    assert num_found > 100
+
+
+def test_the_readme_gives_the_hash_of_every_result_file() -> None:
+    """So that a figure, its file and the command that made it cannot part without a word."""
+    rows = dict(
+        re.findall(r"^\| \[([\w-]+\.json)\]\(benchmarks/results/[^|]*\| `([0-9a-f]{16})` \|", README, re.MULTILINE)
+    )
+    folder = REPOSITORY / "benchmarks" / "results"
+    assert rows == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in folder.iterdir()}

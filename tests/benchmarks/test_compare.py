@@ -27,7 +27,7 @@ LATENCY = {"p50": 4.0, "p90": 5.0, "p99": 6.0, "mean": 4.2, "num_runs": 100}
 def write_run(path: Path, **settings: object) -> None:
     """A result file as `benchmarks.report` writes it, of one run."""
     settings = {"task": "segment", "data": "ade", "encoder": "mci2", "neck_channels": 256, "head_channels": 128,
-                **settings}  # fmt: skip
+                "max_iters": 40, "init": None, **settings}  # fmt: skip
     write_json(path, {"runs": {"one": {"settings": settings, "metrics": {"mIoU": 41.5}, "weights_sha256": "ab" * 32}}})
 
 
@@ -83,9 +83,37 @@ def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: P
         "MCi2 + lite FPN": ["lite.json"],
     }
     page = to_markdown(comparison)
-    assert "41.5 % on ade (weights abababab, fits.json)" in page
-    assert "mci2 with a head of 64 channels: mIoU 41.5 % on ade (narrow.json)" in page
+    assert "41.5 % on ade after 40 iterations from scratch (weights abababab, fits.json)" in page
+    assert "mci2 with semantic_fpn (256 channels in the pyramid, 64 in the head), fp32: mIoU 41.5 %" in page
     assert "no run on its 150 classes" not in page
+
+
+def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
+    """int8 of the pruned network is the fastest of the made-up ones; what it costs is said beside how fast it is."""
+    write_made_up_result(tmp_path)
+    best = read_comparison((tmp_path,), 512).ratios()[-1]
+    assert best.text.endswith("pruned to 70 %, int8: accuracy not measured)")
+    for head in ("semantic_fpn", "fpn_lite"):
+        write_run(tmp_path / f"{head}.json", head=head)
+        value = json.loads((tmp_path / f"{head}.json").read_text())
+        value["runs"] = {"pruned": value["runs"]["one"]}
+        value["exports"] = [
+            {"weights_sha256": "ab" * 32, "precision": "int8", "parity": {"miou_percent": 39.25}},
+            {"weights_sha256": "cd" * 32, "precision": "int8", "parity": {"miou_percent": 11.0}},  # of another run
+        ]
+        write_json(tmp_path / f"{head}.json", value)
+    comparison = read_comparison((tmp_path,), 512)
+    rows = {row.label: [m.miou_percent for m in row.measured] for row in comparison.rows if "SemanticFPN" in row.label}
+    assert rows["MCi2 + SemanticFPN, pruned to 70 %"] == [41.5]
+    assert rows["MCi2 + SemanticFPN, pruned to 70 %, int8"] == [39.25]
+    assert rows["MCi2 + SemanticFPN, int8"] == []
+    assert comparison.ratios()[-1].text.endswith("int8: mIoU 39.2 % on ade after 40 iterations from scratch)")
+
+
+def test_the_committed_page_follows_from_the_committed_results() -> None:
+    comparison = read_comparison((REPOSITORY / "benchmarks" / "results",), 512)
+    assert to_markdown(comparison) == (REPOSITORY / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert {ratio.verdict for ratio in comparison.ratios()} == {"met"}
 
 
 def test_measured_and_published_never_share_a_column(tmp_path: Path) -> None:
