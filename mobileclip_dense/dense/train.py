@@ -176,7 +176,8 @@ def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict
     return dict(
         **(detection_config(config, folder) if isinstance(folder, CocoSet) else _labelled_config(config, folder)),
         work_dir=str(config.out / "checkpoints"),
-        train_cfg=dict(type="ResumingTrainLoop", max_iters=num_batches, val_interval=num_batches + 1),
+        # Never within the loop: mmengine would also evaluate at its end, which `finetune` does with averaged weights.
+        train_cfg=dict(type="ResumingTrainLoop", max_iters=num_batches, val_begin=num_batches + 1),
         val_cfg=dict(type="ValLoop"),
         optim_wrapper=optim_wrapper_config(config),
         param_scheduler=_schedule(config),

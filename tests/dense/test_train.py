@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ from mmengine.runner import Runner
 
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.config import config_from_json
+from mobileclip_dense.dense.metrics import IoUScore
 from mobileclip_dense.dense.model import load_dense_run, model_config
+from mobileclip_dense.dense.train import finetune
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.recipes.finetuning import RECIPES
 from mobileclip_dense.run import load_run, read_metrics
@@ -30,6 +33,15 @@ def test_fine_tuning_starts_from_the_pretrained_tower(line: Line, tmp_path: Path
     assert torch.equal(tuned[f"backbone.encoder.trunk.{name}"], clip[f"visual.trunk.{name}"])
     record = json.loads((out / "run.json").read_text())
     assert record["parent"]["weights_sha256"] == json.loads((line.clip / "run.json").read_text())["weights_sha256"]
+
+
+def test_a_run_is_evaluated_once(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: list[int] = []
+    compute = IoUScore.compute_metrics
+    monkeypatch.setattr(IoUScore, "compute_metrics",
+                        lambda self, results: scored.append(len(results)) or compute(self, results))  # fmt: skip
+    finetune(dataclasses.replace(load_run(line.run("segment")).config, out=tmp_path / "run"))
+    assert scored == [json.loads((tmp_path / "run" / "run.json").read_text())["num_val_images"]]
 
 
 @pytest.mark.parametrize("task", ["segment", "depth"])
