@@ -19,7 +19,9 @@ RULE = (
     "Decided before it was measured: a gain is supported where its 95 % interval (Welch) lies above 0; not supported "
     "where the interval lies below 5 % of the other arm's figure; not testable where it holds both 0 and 5 %. The "
     "paper's own gains are 12.1 % and 11.5 %. A claim needs both tasks. Nothing is corrected for the number of claims. "
-    "A factor of data efficiency needs a curve of the worse captions that rises; added after the first measurement."
+    "Changed after the first measurement: a factor of data efficiency needs a curve of the worse captions that rises "
+    "(its interval lies above 0), and the CPU's fine-tuning takes 100 iterations, not 60, after which a linear probe "
+    "was still ahead of it in every arm."
 )
 _WORTH_HAVING = 0.05
 _FACTOR_WORTH_HAVING = 1.5
@@ -51,8 +53,8 @@ def judge_gain(comparison: Comparison) -> Verdict:
 def judge_efficiency(efficiency: Efficiency) -> Verdict:
     """The same for a factor: above 1; or below 1.5, so that nothing worth having is saved; or both.
 
-    Not testable where more pairs of the worse captions do not help. That condition came after the first measurement:
-    its curves did not rise, and a factor of at least 25 was read off them.
+    Not testable where more pairs of the worse captions do not surely help. That condition came after the first
+    measurement: its curves did not rise, and a factor of at least 25 was read off them.
     """
     if not efficiency.more_pairs_help:
         return "not testable"
@@ -134,7 +136,7 @@ def factor_sentence(e: Efficiency) -> str:
     """A factor in words, with its interval."""
     ends = " to ".join(_factor(end, e.largest) for end in e.interval)
     if not e.more_pairs_help:
-        return "no factor: more pairs of the worse captions did not help"
+        return "no factor: more pairs of the worse captions did not surely help"
     return f"{_factor(e.factor, e.largest)} [{ends}]"
 
 

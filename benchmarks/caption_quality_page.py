@@ -202,7 +202,7 @@ def _interval(ends: Sequence[float], digits: int) -> str:
 def _efficiency_sentence(result: dict[str, Any]) -> str:
     told = [f"{task} {factor_sentence(Efficiency(**e))}" for task, e in result["data_efficiency"].items()]
     return (f"How many times fewer pairs with {BETTER} captions do what {result['num_pairs'][-1]} pairs with {WORSE} "
-            f"text do, interpolated against the logarithm of the number; 95 % interval of a bootstrap over "
+            f"text do, interpolated against the logarithm of the number; 95 % interval over "
             f"{len(result['seeds'])} seeds: {'; '.join(told)}.")  # fmt: skip
 
 

@@ -67,9 +67,11 @@ def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]
         for task in TASKS
     }  # fmt: skip
     pretraining = _pretraining(protocol, records)
-    learnt = pretraining[BETTER]["times_chance"]
     tuned, probed = comparisons["finetune"], comparisons["probe"]
-    claims = [claim_of_gains(sentence, tuned[name], learnt) for name, (_, _, sentence) in COMPARISONS.items()]
+    claims = [
+        claim_of_gains(sentence, tuned[name], pretraining[arm]["times_chance"])
+        for name, (arm, _, sentence) in COMPARISONS.items()
+    ]
     claims.append(claim_of_efficiency(f"{BETTER} captions need fewer pairs than {WORSE} text", efficiency))
     claims.append(claim_of_agreement("a linear probe says the same as fine-tuning", tuned, probed))
     return {

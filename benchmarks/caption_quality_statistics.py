@@ -53,10 +53,10 @@ class Efficiency:
     Attributes:
         factor: NOT_REACHED (0) where the better captions never get there. censored: they are there at the smallest
             number of pairs measured already, so that the factor is a lower bound.
-        interval: 2.5 and 97.5 % points of the bootstrap; its ends are bounded by 0 and largest / smallest number alike.
+        interval: 95 % interval, see `data_efficiency`; its ends are bounded by 0 and `largest`.
         largest: the largest factor that these numbers of pairs can show.
-        more_pairs_help: all pairs of the worse captions give a better mean than the fewest do. Where they do not, few
-            pairs of anything reach their figure, and the factor says nothing about captions.
+        more_pairs_help: the gain of all pairs of the worse captions over the fewest has an interval (Welch) above 0.
+            Where it has not, few pairs of anything may reach their figure, and the factor says nothing about captions.
     """
 
     factor: float
@@ -154,16 +154,19 @@ def pairs_needed(curve: Mapping[int, float], target: float, *, larger_is_better:
 
 def data_efficiency(
     better: Mapping[int, Sequence[float]], worse: Mapping[int, Sequence[float]], *, larger_is_better: bool,
-    num_resamples: int = 2000,
+    num_draws: int = 2000,
 ) -> Efficiency:  # fmt: skip
-    """The factor for the mean curve, with a bootstrap over seeds (drawn with replacement, in every cell by itself).
+    """The factor for the mean curve, and its 2.5 and 97.5 % points over draws of every cell's mean.
+
+    A mean is drawn as Student's t says where it may be, given the standard error of so few seeds; a bootstrap over
+    three seeds would have a handful of different means, all too close together.
 
     Args:
-        better, worse: figures of each seed by number of pairs; what the worse captions reach with the most is the
-            target.
+        better, worse: figures of each seed (two or more) by number of pairs; what the worse captions reach with the
+            most is the target.
     """
     smallest, num_pairs = min(better), max(worse)
-    few, target = (float(np.mean(worse[number])) for number in (min(worse), num_pairs))
+    risen = compare(worse[num_pairs], worse[min(worse)], larger_is_better=larger_is_better)
 
     def factor(curve: Mapping[int, float], target: float) -> float:
         return num_pairs / pairs_needed(curve, target, larger_is_better=larger_is_better)
@@ -171,14 +174,15 @@ def data_efficiency(
     rng = np.random.default_rng(0)
 
     def drawn(values: Sequence[float]) -> float:
-        return float(np.mean(rng.choice(np.asarray(values), len(values))))
+        summary = summarize(values)
+        return summary.mean + summary.standard_error * float(rng.standard_t(len(values) - 1))
 
-    factors = [factor({n: drawn(v) for n, v in better.items()}, drawn(worse[num_pairs])) for _ in range(num_resamples)]
+    factors = [factor({n: drawn(v) for n, v in better.items()}, drawn(worse[num_pairs])) for _ in range(num_draws)]
     tail = 100 * (1 - _CONFIDENCE) / 2
     low, high = (float(np.percentile(factors, q, method="inverted_cdf")) for q in (tail, 100 - tail))
-    observed = factor({n: float(np.mean(v)) for n, v in better.items()}, target)
+    observed = factor({n: float(np.mean(v)) for n, v in better.items()}, float(np.mean(worse[num_pairs])))
     largest = num_pairs / smallest
     return Efficiency(
         factor=observed, censored=observed >= largest, interval=(low, high), largest=largest,
-        more_pairs_help=target > few if larger_is_better else target < few,
+        more_pairs_help=risen.welch[0] > 0,
     )  # fmt: skip

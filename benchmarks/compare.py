@@ -85,7 +85,7 @@ def measure(config: CompareConfig) -> None:
         raise ValueError("--threads, --rounds, --size-px: expected numbers of at least 1, and a multiple of 32")
     # torch, which regenerating the page does without
     from benchmarks.compare_export import Exported, export_fresh
-    from benchmarks.compare_measure import describe_machine, measure_artifacts
+    from benchmarks.compare_measure import describe_machine, discard_notes, measure_artifacts
 
     exported: list[Exported] = []
     missing: dict[str, str] = {}
@@ -117,6 +117,9 @@ def measure(config: CompareConfig) -> None:
         "models": entries, "missing": missing,
     }  # fmt: skip
     write_json(config.results[0] / result_name(config.size_px), result)
+    for one in exported:  # or the next measurement would find all of it done
+        one.discard()
+    discard_notes(config.work)
 
 
 def _print(comparison: Comparison) -> None:

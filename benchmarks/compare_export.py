@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +32,23 @@ _PROFILE = ONNX_PROFILES["web"]
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What is known of a model before it is measured: folders by precision, multiply-accumulates for one image."""
+    """What is known of a model before it is measured: folders by precision; multiply-accumulates for one image, which
+    the file `costs` holds for a later call."""
 
     model: Model
     folders: dict[str, Path]
+    costs: Path
     macs: int
+
+    def discard(self) -> None:
+        """Remove the artifacts and what was noted of them."""
+        for folder in self.folders.values():
+            shutil.rmtree(folder)
+        self.costs.unlink()
 
 
 def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
-    """The artifacts of a model with fresh weights, in `work`; what lies there from an earlier call is kept.
+    """The artifacts of a model with fresh weights, in `work`; what lies there from an interrupted call is kept.
 
     Raises:
         ValueError: this project cannot build, prune, fuse or export it.
@@ -48,7 +57,7 @@ def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
     folders = {precision: work / f"{stem}-{precision}.onnx" for precision in model.precisions}
     costs = work / f"{stem}.json"
     if costs.is_file() and all(folder.is_dir() for folder in folders.values()):
-        return Exported(model=model, folders=folders, macs=int(read_json(costs)["macs"]))
+        return Exported(model=model, folders=folders, costs=costs, macs=int(read_json(costs)["macs"]))
     prepared = _prepare_fresh(model, size_px, seed)
     macs = _count_macs(prepared.network, size_px)
     for precision, folder in folders.items():
@@ -59,7 +68,7 @@ def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
         )
         _write(prepared, dataclasses.replace(draft, name=folder.name), folder, seed)
     write_json(costs, {"macs": macs})
-    return Exported(model=model, folders=folders, macs=macs)
+    return Exported(model=model, folders=folders, costs=costs, macs=macs)
 
 
 def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:

@@ -2,7 +2,7 @@
 
 All models at once would not fit a small machine's memory, so a session is loaded, warmed up, timed and dropped, model
 after model, round after round: a slow hour of the machine hits all. What was measured is kept in the work folder, so
-that an interrupted run goes on with its next round.
+that an interrupted run goes on with its next round, until the result is written.
 """
 
 import platform
@@ -25,6 +25,7 @@ NUM_WARMUP = 2  # after each loading
 SLOW_MS = 1000.0  # a model that takes longer is run once a round, and in the first _SLOW_ROUNDS only
 _RUNS_A_ROUND = 3
 _SLOW_ROUNDS = 5
+_NOTES = "measured.json"
 
 Times = dict[str, dict[str, list[float]]]  # artifact's name -> threads -> milliseconds
 
@@ -49,10 +50,9 @@ def measure_artifacts(
     hashes = {folder: artifact_sha256(folder) for folder in folders}
     for folder in folders:
         load_artifact(folder)
-    notes = work / "measured.json"
+    notes = work / _NOTES
     kept: dict[str, Any] = read_json(notes) if notes.is_file() else {}
-    settings = {"artifacts": sorted(hashes.values()), "threads": list(threads), "device": device_name(),
-                "onnxruntime": version("onnxruntime")}  # fmt: skip
+    settings = {"artifacts": sorted(hashes.values()), "threads": list(threads), **describe_machine()}
     if kept.get("settings") != settings:
         if kept:
             print(f"{notes}: measured of other artifacts or on another machine; starting over")
@@ -96,6 +96,11 @@ def _measure_round(folders: Sequence[Path], threads: Sequence[int], before: list
             times.setdefault(folder.name, {})[str(count)] = kept
             del model
     return times
+
+
+def discard_notes(work: Path) -> None:
+    """Forget what was measured."""
+    (work / _NOTES).unlink()
 
 
 def _times_of(rounds: list[Times], name: str, threads: str) -> list[float]:

@@ -42,7 +42,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
                   for m in row.measured) or "-",
         "; ".join(f"{p.value:g} % [{_number(p)}]" for p in row.published if p.figure == "miou_percent") or "-",
         "; ".join(f"{p.value:g} ms [{_number(p)}]" for p in row.published if p.figure == "latency_ms") or "-",
-        "; ".join(f"{e.p50_ms:.1f} / {e.p90_ms:.1f} ms ({e.device}, {e.runtime}, {e.source})"
+        "; ".join(f"{e.p50_ms:.1f} / {e.p90_ms:.1f} ms ({e.artifact}, {e.device}, {e.runtime}, {e.source})"
                   for e in row.elsewhere) or "-",
     ]  # fmt: skip
 
@@ -72,8 +72,9 @@ def to_markdown(comparison: Comparison) -> str:
         f"Measured on {settings['device']} in {settings['runtime']}: all models in one interleaved run of "
         f"{settings['rounds']} rounds (5 for those above a second), fresh weights of seed {settings['seed']} "
         f"(latency, size and memory do not depend on them), fused, preprocessing and class map inside; {versions}. "
-        f"Parameters and multiply-accumulates are those of the fused network. The auxiliary head that Swin-L and ViT "
-        f"are trained with is not deployed and not counted.",
+        f"int8 is without the limit on accuracy that an export of trained weights has: there, nodes that cost too much "
+        f"stay float, so that it may be slower and larger. Parameters and multiply-accumulates are those of the fused "
+        f"network. The auxiliary head that Swin-L and ViT are trained with is not deployed and not counted.",
         "## Against Swin-L + UPerNet",
         _table(["how many times Swin-L's is that of", "wanted", "measured", ""], ratios),
         "## All models",

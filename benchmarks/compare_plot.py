@@ -61,13 +61,8 @@ def _row_points(comparison: Comparison, xs: Sequence[float]) -> Panels:
                 panels["ADE20K"].append(Point(x=x, miou_percent=p.value, label=p.model, published=True))
         for m in row.measured:
             point = Point(x=x, miou_percent=m.miou_percent, label=f"{row.label} ({m.iters} it.)", published=False)
-            panels.setdefault(_data_set_name(m.data_set), []).append(point)
+            panels.setdefault(m.data_set_name, []).append(point)
     return panels
-
-
-def _data_set_name(folder: str) -> str:
-    known = {"ade": "ADE20K", "adechallengedata2016": "ADE20K", "ade20k": "ADE20K", "camvid": "CamVid"}
-    return known.get(folder.lower(), folder)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:

@@ -12,6 +12,7 @@ from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.result import CPU_RUNTIME, check_result
 
 COMPARISON_SCHEMA_VERSION = 1
+_DATA_SETS = {"adechallengedata2016": "ADE20K", "ade20k": "ADE20K", "camvid": "CamVid"}
 _MEASURE = "measure with `python -m benchmarks.compare --measure`"
 _FIELDS = ("schema_version", "size_px", "num_classes", "seed", "rounds", "threads", "device", "system", "runtime",
            "versions", "num_warmup", "models", "missing")  # fmt: skip
@@ -20,7 +21,8 @@ _FIELDS = ("schema_version", "size_px", "num_classes", "seed", "rounds", "thread
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """An accuracy that this project measured: of which run in which precision, on which data set, in which file.
-    `iters`, `start`: how long the run trained, and from what."""
+    `iters`, `start`: how long the run trained, and from what. `reference_percent`: of an export, what the float model
+    reaches on the images as the export takes them, which are resized."""
 
     miou_percent: float
     precision: str
@@ -29,11 +31,18 @@ class Measured:
     start: str
     weights_sha256: str
     source: str
+    reference_percent: float | None = None
 
     @property
     def sentence(self) -> str:
         """For people."""
-        return f"{self.miou_percent:.1f} % on {self.data_set} after {self.iters} iterations from {self.start}"
+        before = "" if self.reference_percent is None else f" (float: {self.reference_percent:.1f} %, both as exported)"
+        return f"{self.miou_percent:.1f} %{before} on {self.data_set} after {self.iters} iterations from {self.start}"
+
+    @property
+    def data_set_name(self) -> str:
+        """As it is published, for the folder names that data sets come with; any other folder's name as it is."""
+        return _DATA_SETS.get(self.data_set.lower(), self.data_set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +164,8 @@ def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
     values = read_json(path)
     if wrong := sorted(set(_FIELDS) ^ values.keys()):
         raise ValueError(f"{path}: fields missing or unknown: {', '.join(wrong)}; {_MEASURE} again")
+    if not values["models"]:
+        raise ValueError(f"{path}: models: found none, expected one or more ({values['missing']}); {_MEASURE} again")
     if values["schema_version"] != COMPARISON_SCHEMA_VERSION:
         raise ValueError(f"{path}: schema_version: found {values['schema_version']}, expected "
                          f"{COMPARISON_SCHEMA_VERSION}; {_MEASURE} again")  # fmt: skip
@@ -184,7 +195,7 @@ def _row(
         raise ValueError(f"{path}: models: an entry is not as expected ({error}); {_MEASURE} again") from None
     found = tuple(
         item for digest, item in elsewhere
-        if digest == row.artifact_sha256 or (row.precision == "fp32" and _is_of(item.artifact, model, size_px))
+        if digest == row.artifact_sha256 or _is_of(item.artifact, row, size_px)
     )  # fmt: skip
     accuracies = [item for run, item in measured if item.precision == row.precision and _fits(run, model)]
     best = {item.data_set: item for item in sorted(accuracies, key=lambda item: item.miou_percent)}
@@ -198,20 +209,23 @@ def _read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[tuple[dic
     and the runs that fit no model, in words."""
     found, others = [], []
     for path, value in contents.items():
-        exported = {(export["weights_sha256"], export["precision"]): export["parity"]["miou_percent"]
-                    for export in value.get("exports", ()) if "miou_percent" in export["parity"]}  # fmt: skip
+        exported = {
+            (export["weights_sha256"], export["precision"]):
+                (export["parity"]["miou_percent"], export["parity"]["reference_miou_percent"])
+            for export in value.get("exports", ()) if "miou_percent" in export["parity"]
+        }  # fmt: skip
         for name, run in value["runs"].items() if isinstance(value.get("runs"), dict) else ():
             settings = run.get("settings", {}) | {"pruned": "structure_sha256" in run or "pruned" in name}
             if settings.get("task") != "segment" or "mIoU" not in run.get("metrics", {}):
                 continue
             digest = run["weights_sha256"]
-            accuracies = {"fp32": run["metrics"]["mIoU"]}
-            accuracies |= {precision: miou for (of, precision), miou in exported.items() if of == digest}
+            accuracies = {"fp32": (run["metrics"]["mIoU"], None)}
+            accuracies |= {precision: figures for (of, precision), figures in exported.items() if of == digest}
             items = [
                 Measured(miou_percent=float(miou), precision=precision, data_set=Path(settings["data"]).name,
                          iters=settings["max_iters"], start=settings["init"] or "scratch", weights_sha256=digest,
-                         source=path.name)
-                for precision, miou in accuracies.items()
+                         source=path.name, reference_percent=reference)
+                for precision, (miou, reference) in accuracies.items()
             ]  # fmt: skip
             found += [(settings, item) for item in items]
             if settings["encoder"] != SMALLEST.encoder and not any(_fits(settings, m) for m in MODELS.values()):
@@ -247,11 +261,14 @@ def _read_elsewhere(contents: dict[Path, dict[str, Any]]) -> list[tuple[str, Els
     return found
 
 
-def _is_of(artifact: str, model: Model, size_px: int) -> bool:
-    """Whether a trained artifact is this network at this size, by its name (see `Artifact.name`)."""
+def _is_of(artifact: str, row: Row, size_px: int) -> bool:
+    """Whether a trained artifact is this network at this size, in int8 or with float activations, by its name (see
+    `Artifact.name`)."""
+    model = row.model
     network = re.escape(model.encoder) + ("" if model.head == "semantic_fpn" else f"-{model.head}")
     network += "-pruned" if model.pruned else ""
-    return re.fullmatch(rf"{network}-segment-.+-{size_px}x{size_px}-\w+\.(onnx|coreml)", artifact) is not None
+    found = re.fullmatch(rf"{network}-segment-.+-{size_px}x{size_px}-(\w+)\.(?:onnx|coreml)", artifact)
+    return found is not None and (found[1] in ("int8", "w8a8")) == (row.precision == "int8")
 
 
 def _missing(rows: list[Row], reasons: dict[str, str]) -> list[str]:
@@ -263,7 +280,7 @@ def _missing(rows: list[Row], reasons: dict[str, str]) -> list[str]:
         for precision in model.precisions
         if (model.name, precision) not in there and model.name not in reasons
     ]
-    if not any(item.data_set.lower().startswith("ade") for row in rows for item in row.measured):
+    if not any(item.data_set_name == "ADE20K" for row in rows for item in row.measured):
         sentences.append("measured accuracy on ADE20K: no run on its 150 classes is among the result files")
     if not any(row.elsewhere for row in rows):
         sentences.append("latency on a phone or in a browser: no result file of `python -m benchmarks.coreml_device`, "

@@ -33,12 +33,12 @@ _ENGINE = "neural engine"
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLDeviceConfig:
-    """Measure Core ML artifacts on this Mac or on an attached iPhone or iPad, and where each operation runs."""
+    """Measure Core ML artifacts on this Mac or on an attached iPhone, and where each operation runs."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Artifact folders, NAME.coreml."""
-    device: Literal["mac", "iphone", "ipad"] = "mac"
-    """mac: this one; iphone, ipad: the first that is attached."""
+    device: Literal["mac", "iphone"] = "mac"
+    """mac: this one; iphone: the first that is attached."""
     compute_units: tuple[ComputeUnits, ...] = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
     """One result file for each."""
     runs: int = 100
@@ -205,7 +205,7 @@ def _open(folder: Path, artifact: Artifact, units: str, device: Any) -> tuple[Be
 
 
 async def _attached_device(config: CoreMLDeviceConfig) -> Any:
-    """The first iPhone or iPad, with coremltools' test app on it.
+    """The first iPhone, with coremltools' test app on it.
 
     Raises:
         ValueError: none is attached, or it cannot be prepared.

@@ -142,7 +142,7 @@ def numbers(value: Any) -> Iterator[float]:
     elif isinstance(value, list):
         for held in value:
             yield from numbers(held)
-    elif isinstance(value, str):
+    elif isinstance(value, str) and not re.fullmatch("[0-9a-f]{8,}", value):  # a hash has digits of no meaning
         yield from (float(found) for found in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", value))
     elif isinstance(value, int | float):
         yield float(value)

@@ -1,9 +1,10 @@
 """The comparison of segmenters: from result files to page and plots, and the measurement at its smallest."""
 
 import csv
-import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,7 +75,7 @@ def test_missing_files_and_models_are_named(tmp_path: Path) -> None:
 
 def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: Path) -> None:
     write_made_up_result(tmp_path)
-    write_run(tmp_path / "fits.json")
+    write_run(tmp_path / "fits.json", data="ADEChallengeData2016")
     write_run(tmp_path / "lite.json", head="fpn_lite")
     write_run(tmp_path / "narrow.json", head_channels=64)
     comparison = read_comparison((tmp_path,), 512)
@@ -83,9 +84,12 @@ def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: P
         "MCi2 + lite FPN": ["lite.json"],
     }
     page = to_markdown(comparison)
-    assert "41.5 % on ade after 40 iterations from scratch (weights abababab, fits.json)" in page
+    assert "41.5 % on ADEChallengeData2016 after 40 iterations from scratch (weights abababab, fits.json)" in page
     assert "mci2 with semantic_fpn (256 channels in the pyramid, 64 in the head), fp32: mIoU 41.5 %" in page
     assert "no run on its 150 classes" not in page
+    panels = parameter_points(comparison)
+    assert [p.label for p in panels["ade"]] == ["MCi2 + lite FPN (40 it.)"]  # generated scenes, not ADE20K
+    assert "MCi2 + SemanticFPN (40 it.)" in [p.label for p in panels["ADE20K"]]
 
 
 def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
@@ -97,17 +101,20 @@ def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
         write_run(tmp_path / f"{head}.json", head=head)
         value = json.loads((tmp_path / f"{head}.json").read_text())
         value["runs"] = {"pruned": value["runs"]["one"]}
+        figures = {"ab" * 32: (39.25, 40.5), "cd" * 32: (11.0, 9.0)}  # the second is of another run
         value["exports"] = [
-            {"weights_sha256": "ab" * 32, "precision": "int8", "parity": {"miou_percent": 39.25}},
-            {"weights_sha256": "cd" * 32, "precision": "int8", "parity": {"miou_percent": 11.0}},  # of another run
-        ]
+            {"weights_sha256": digest, "precision": "int8",
+             "parity": {"miou_percent": found, "reference_miou_percent": reference}}
+            for digest, (found, reference) in figures.items()
+        ]  # fmt: skip
         write_json(tmp_path / f"{head}.json", value)
     comparison = read_comparison((tmp_path,), 512)
     rows = {row.label: [m.miou_percent for m in row.measured] for row in comparison.rows if "SemanticFPN" in row.label}
     assert rows["MCi2 + SemanticFPN, pruned to 70 %"] == [41.5]
     assert rows["MCi2 + SemanticFPN, pruned to 70 %, int8"] == [39.25]
     assert rows["MCi2 + SemanticFPN, int8"] == []
-    assert comparison.ratios()[-1].text.endswith("int8: mIoU 39.2 % on ade after 40 iterations from scratch)")
+    sentence = "int8: mIoU 39.2 % (float: 40.5 %, both as exported) on ade after 40 iterations from scratch)"
+    assert comparison.ratios()[-1].text.endswith(sentence)
 
 
 def test_the_committed_page_follows_from_the_committed_results() -> None:
@@ -136,10 +143,15 @@ def test_a_phones_result_is_taken_by_hash_or_name(tmp_path: Path) -> None:
     digest = json.loads(path.read_text())["models"][-1]["artifact_sha256"]
     write_latency(tmp_path / "swin.json", "anything", digest)
     write_latency(tmp_path / "named.json", "mci2-segment-ade-512x512-fp16.coreml")
+    write_latency(tmp_path / "int8.json", "mci2-segment-ade-512x512-int8.onnx")
     write_latency(tmp_path / "small.json", "mci2-segment-ade-256x256-fp16.coreml")
     rows = read_comparison((tmp_path,), 512).rows
     taken = {row.label: [e.source for e in row.elsewhere] for row in rows if row.elsewhere}
-    assert taken == {"MCi2 + SemanticFPN": ["named.json"], "Swin-L + UPerNet": ["swin.json"]}
+    assert taken == {
+        "MCi2 + SemanticFPN": ["named.json"],
+        "MCi2 + SemanticFPN, int8": ["int8.json"],
+        "Swin-L + UPerNet": ["swin.json"],
+    }
 
 
 def test_every_published_figure_names_its_reference() -> None:
@@ -186,19 +198,30 @@ def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
     monkeypatch.setattr(compare_measure, "peak_memory_mb", lambda folder: 12.5)  # a process each; latency's own
     config = CompareConfig(
         results=(tmp_path,), out=tmp_path / "out", size_px=64, measure=True, models=(SMALLEST.name,), threads=(1,),
-        rounds=1, work=tmp_path / "work", force=True,
+        rounds=2, work=tmp_path / "work", force=True,
     )  # fmt: skip
+    whole, num_rounds = compare_measure._measure_round, []
+
+    def cut_off(folders: Sequence[Path], threads: Sequence[int], before: list[compare_measure.Times]) -> Any:
+        if len(num_rounds) == 1:
+            raise KeyboardInterrupt
+        num_rounds.append(len(before))
+        return whole(folders, threads, before)
+
+    monkeypatch.setattr(compare_measure, "_measure_round", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        measure(config)
+    kept = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
+    num_rounds.append(-1)
     compare(config)
-    rounds = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
-    measure(dataclasses.replace(config, rounds=2))
-    again = json.loads((tmp_path / "work" / "measured.json").read_text())["rounds"]
-    assert again[:1] == rounds
-    assert len(again) == 2
+    assert num_rounds == [0, -1, 1]  # the second call began with the second round
     fp32, int8 = read_comparison((tmp_path,), 64).rows
     assert (fp32.precision, int8.precision) == ("fp32", "int8")
     assert fp32.relative_error < 1e-4
     assert int8.size_bytes < 0.6 * fp32.size_bytes
     assert fp32.num_parameters == int8.num_parameters
     assert fp32.latency_ms_by_threads["1"]["num_runs"] == 6
+    assert fp32.p50_ms(1) >= min(time for times in kept[0].values() for time in times["1"])
+    assert list((tmp_path / "work").iterdir()) == []  # so that the next measurement is a new one
     assert (fp32.peak_memory_mb, int8.peak_memory_mb) == (12.5, 12.5)
     assert "Swin-L + UPerNet, fp32: not in the result file" in capsys.readouterr().out
