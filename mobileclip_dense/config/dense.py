@@ -63,7 +63,7 @@ class FinetuneConfig:
     warmup_iters: int = 500
     """Steps of linear warm-up."""
     drop_path_rate: float = 0.1
-    """Stochastic depth of the encoder, 0..1."""
+    """Stochastic depth of the encoder, from 0 to below 1."""
     frozen_stages: int = 0
     """So many stages of the encoder, stem included, keep their weights and statistics; 4: all of it, which with
     --head linear is a linear probe."""
@@ -111,6 +111,9 @@ class FinetuneConfig:
         require(self, "layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]")
         require(self, "frozen_stages", 0 <= self.frozen_stages <= 4, "from 0 to 4")
         require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        require(self, "drop_path_rate", 0 <= self.drop_path_rate < 1, "in [0, 1)")
+        require(self, "scale_range", 0 < self.scale_range[0] <= self.scale_range[1], "two factors above 0, ascending")
+        require(self, "max_train_images", self.max_train_images is None or self.max_train_images >= 1, "at least 1")
         for name in ("max_depth_m", "depth_units_per_m", "poly_power", "neck_channels", "head_channels"):
             require(self, name, getattr(self, name) > 0, "above 0")
 
@@ -123,6 +126,12 @@ class DataCheckConfig:
     """A published data set; segment or depth: a folder of your own."""
     path: Annotated[Path, tyro.conf.Positional]
     """Where it lies; of NYUv2 also the labelled .mat file."""
+    class_names: Path | None = None
+    """As of `finetune`."""
+    max_depth_m: float = 10.0
+    """As of `finetune`."""
+    depth_units_per_m: float = 1000.0
+    """As of `finetune`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +143,12 @@ class EvaluateConfig:
     out: Path | None = None
     """Folder to write; None: evaluation/ inside the run's folder."""
     data: Path | None = None
-    """Data set in any layout that `finetune` takes, with the run's classes; None: the one it was trained on."""
+    """Data set in any layout that `finetune` takes, with the run's classes; None: the one it was trained on. A folder
+    without class names is read like that one."""
+    skip_bad: bool = False
+    """With --data: leave out files that cannot be used, and say how many, instead of refusing the folder."""
+    depth_units_per_m: float | None = None
+    """With --data: values of its depth PNGs per metre; None: as in training."""
     mode: Literal["whole", "slide"] = "whole"
     """whole: an image at once; slide: overlapping windows of the training crop, averaged."""
     scales: tuple[float, ...] = (1.0,)
@@ -154,6 +168,10 @@ class EvaluateConfig:
         require(self, "scales", len(self.scales) > 0 and all(scale > 0 for scale in self.scales), "factors above 0")
         require(self, "max_images", self.max_images is None or self.max_images >= 1, "at least 1")
         require(self, "num_worst", self.num_worst >= 0, "at least 0")
+        units = self.depth_units_per_m
+        require(self, "depth_units_per_m", units is None or units > 0, "above 0")
+        for name in ("skip_bad", "depth_units_per_m"):
+            require(self, name, self.data is not None or not getattr(self, name), "only with --data")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,13 +81,14 @@ def check_data(config: DataCheckConfig) -> None:
         return
     task: Task = published.task if published else ("depth" if config.name == "depth" else "segment")
     try:
-        found = find_set(config.path, task)
+        found = find_set(config.path, task, config.class_names)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{_where_to_get(config.name)}") from None
     if published and found.layout not in published.layouts:
         print(f"note: the layout is that of {found.layout}, not {' or '.join(published.layouts)} as published")
     # The crop and the folder of the run are a matter of training.
-    settings = FinetuneConfig(data=config.path, out=config.path, task=task, head="semantic_fpn")
+    settings = FinetuneConfig(data=config.path, out=config.path, task=task, max_depth_m=config.max_depth_m,
+                              depth_units_per_m=config.depth_units_per_m)  # fmt: skip
     findings = scan_pairs(found.train + found.val, expected_of(found, settings), config.path)
     _print_table(config, task, found, findings)
     _conclude(config, found, [finding for finding in findings if finding.kind], len(findings))
@@ -127,7 +128,8 @@ def _conclude(config: DataCheckConfig, found: LabelledSet, bad: list[Finding], n
         raise ValueError(f"{config.path}: {' and '.join(missing)} images are missing, so it cannot be trained on{fit}"
                          f"{_where_to_get(config.name)}")  # fmt: skip
     if bad:
-        raise ValueError(f"{config.path}: {count_kinds(bad)}; correct them, or leave them out with --skip-bad")
+        raise ValueError(f"{config.path}: {count_kinds(bad)}; correct them, or leave them out with "
+                         "`finetune --skip-bad`")  # fmt: skip
     print(f"{config.path}: {num_pairs:,} pairs, all of them usable")
 
 

@@ -77,7 +77,9 @@ def unpack(mat: Path) -> Path:
     """The folder beside the labelled .mat file, named like it, with its pictures in mmsegmentation's layout.
 
     images/{train,test}/NNNN.png, annotations/{train,test}/NNNN.png (16 bit, millimetres), numbered from 1 as in the
-    file, split by the splits.mat beside it. It is written the first time, and again when either file has changed.
+    file, split by the splits.mat beside it. Depth is the sensor's (rawDepths), where pixels without a reading are 0, as
+    the depth papers measure on (Lee 2019, whose images have a black frame, these have not). It is written the first
+    time, and again when either file has changed.
 
     Raises:
         FileNotFoundError: splits.mat is missing. ValueError: one of the files is not what it should be.
@@ -138,14 +140,14 @@ def _write_pictures(mat: Path, numbers: dict[str, list[int]], folder: Path) -> N
 
 
 def _datasets(mat: Path, file: Any) -> tuple[Any, Any]:
-    missing = [name for name in ("images", "depths") if name not in file]
+    missing = [name for name in ("images", "rawDepths") if name not in file]
     if missing:
-        raise ValueError(f"{mat}: found {', '.join(file)[:200]}, expected images and depths; "
+        raise ValueError(f"{mat}: found {', '.join(file)[:200]}, expected images and rawDepths; "
                          f"{' and '.join(missing)} missing")  # fmt: skip
-    images, depths = file["images"], file["depths"]
+    images, depths = file["images"], file["rawDepths"]
     expected = (len(images), *images.shape[2:])
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or depths.shape != expected:
-        raise ValueError(f"{mat}: found images {images.dtype} {images.shape} and depths {depths.shape}, expected "
+        raise ValueError(f"{mat}: found images {images.dtype} {images.shape} and rawDepths {depths.shape}, expected "
                          "uint8 [N,3,W,H] and [N,W,H]")  # fmt: skip
     return images, depths
 

@@ -59,7 +59,7 @@ def check_set(config: FinetuneConfig) -> LabelledSet:
 
     Raises:
         FileNotFoundError, ValueError: see `find_set` and `check_pairs`; or there is nothing to train on, or no image is
-            held out; or there are less than two classes.
+            held out.
     """
     found = find_set(config.data, config.task, config.class_names)
     for pairs, what in ((found.train, "training"), (found.val, "held-out")):
@@ -67,11 +67,7 @@ def check_set(config: FinetuneConfig) -> LabelledSet:
             raise ValueError(f"{config.data}: found {found.layout} with {len(found.train)} training and "
                              f"{len(found.val)} held-out images; without {what} images it cannot be trained on "
                              f"(`evaluate --data` needs only held-out ones)")  # fmt: skip
-    checked = check_pairs(replace(found, train=found.train[: config.max_train_images]), config)
-    if config.task == "segment" and len(checked.class_names) < 2:
-        raise ValueError(f"{config.data}: classes: found {len(checked.class_names)} in the masks, expected at least "
-                         f"two; indices count from 0, and {IGNORE_INDEX} means ignored")  # fmt: skip
-    return checked
+    return check_pairs(replace(found, train=found.train[: config.max_train_images]), config)
 
 
 def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
@@ -100,6 +96,8 @@ def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
     if bad:
         print(f"{config.data}: left out {len(bad)} of {len(findings)} pairs: {count_kinds(bad)}")
     _warn_of_unlabelled(config.data, findings)
+    if config.task == "segment" and train:
+        _refuse_one_class(config.data, [finding for finding in findings[: len(found.train)] if not finding.kind])
     if config.task == "segment" and not names:
         largest = max(finding.largest_label for finding in findings if not finding.kind)
         names = tuple(f"class {index}" for index in range(largest + 1))
@@ -205,7 +203,7 @@ def _check_depth(path: Path, depth_m: npt.NDArray[np.float32], expected: Expecte
     furthest = expected.max_depth_m
     nearest_m, median_m, furthest_m = (float(value) for value in
                                        (readings.min(), np.median(readings), readings.max()))  # fmt: skip
-    beyond = float((readings > furthest).mean())
+    beyond = float((readings >= furthest).mean())  # which no metric counts
     if beyond > _MAX_SHARE_BEYOND or median_m < furthest * _MIN_MEDIAN_SHARE:
         raise UnusableFile(
             "depth scale",
@@ -234,6 +232,14 @@ def _warn_of_unlabelled(root: Path, findings: Sequence[Finding]) -> None:
     count = sum(not finding.kind and finding.largest_label < 0 for finding in findings)
     if count:
         print(f"{root}: warning: in {count} of {len(findings)} masks every pixel is ignored", file=sys.stderr)
+
+
+def _refuse_one_class(root: Path, findings: Sequence[Finding]) -> None:
+    """Raises ValueError where the training masks show class 0 alone: 0 and 255 for two classes, for example."""
+    if max(finding.largest_label for finding in findings) < 1:
+        raise ValueError(f"{root}: labels: found class 0 alone in all {len(findings)} training masks (and "
+                         f"{IGNORE_INDEX}, which means ignored), expected at least two classes; indices count from "
+                         "0, so a mask of two classes holds 0 and 1")  # fmt: skip
 
 
 def cache_folder() -> Path:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -61,7 +62,7 @@ class PyramidEncoder(BaseModule):
         self.weights, self.frozen_stages, self.batch_norm = weights, frozen_stages, batch_norm
         self.out_indices = tuple(out_indices)
         if batch_norm == "synced" and torch.cuda.is_available() and _num_processes() > 1:
-            self.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)  # type: ignore[no-untyped-call]
+            self.encoder = convert_sync_batchnorm(self.encoder)  # timm's: torch's drops the activation after a norm
         for part in self._frozen():
             part.requires_grad_(False)
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -23,6 +24,7 @@ from mobileclip_dense.pretrain.towers import memory_format_on
 from mobileclip_dense.run import append_metrics, drop_metrics_after
 
 _LOG_EVERY = 10
+_TIMEOUT = timedelta(hours=2)  # the others wait while the first process opens every file of a data set
 
 
 def join_processes() -> str:
@@ -35,9 +37,9 @@ def join_processes() -> str:
         return "none"
     if not torch.distributed.is_initialized():
         if torch.cuda.is_available():
-            init_dist("pytorch", backend="nccl")
+            init_dist("pytorch", backend="nccl", timeout=int(_TIMEOUT.total_seconds()))
         else:
-            torch.distributed.init_process_group("gloo")
+            torch.distributed.init_process_group("gloo", timeout=_TIMEOUT)
     return "pytorch"
 
 

@@ -116,12 +116,19 @@ def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> 
     """
     if config.data is None:
         return settings, set_of_run(run, settings)
-    settings, known = replace(settings, data=config.data, class_names=None), tuple(run.record["class_names"])
+    settings = replace(
+        settings, data=config.data, class_names=None, skip_bad=config.skip_bad,
+        depth_units_per_m=config.depth_units_per_m or settings.depth_units_per_m,
+    )  # fmt: skip
+    known = tuple(run.record["class_names"])
     found = replace(find_set(config.data, settings.task), train=())
     if not found.val:
         raise FileNotFoundError(f"{config.data}: found {found.layout} without held-out images; there is nothing to "
                                 "measure on")  # fmt: skip
     declared = found.class_names  # a folder without names of its own shows only how many classes it needs
+    if not declared and settings.task == "segment":
+        found = replace(found, reduce_zero_label=run.record["reduce_zero_label"],
+                        ignored_label=run.record.get("ignored_label", IGNORE_INDEX))  # fmt: skip
     found = check_pairs(found, settings)
     if (declared and declared != known) or len(found.class_names) > len(known):
         raise ValueError(f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "

@@ -62,7 +62,10 @@ class DepthErrors(BaseMetric):
             predicted, truth = (
                 sample[key]["data"].squeeze().cpu().numpy() for key in ("pred_depth_map", "gt_depth_map")
             )
-            self.results.append(depth_errors(predicted, truth, self.max_depth_m, eigen_crop=self.eigen_crop))
+            try:
+                self.results.append(depth_errors(predicted, truth, self.max_depth_m, eigen_crop=self.eigen_crop))
+            except ValueError as error:
+                raise ValueError(f"{sample['img_path']}: {error}") from None
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
         """The mean of each error."""

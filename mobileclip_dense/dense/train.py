@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import all_reduce_params, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, set_random_seed
@@ -42,6 +42,7 @@ def finetune(config: FinetuneConfig) -> None:
     """
     started = time.time()
     launcher = join_processes()
+    _check_micro_batch(config)
     if config.init is not None:
         read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
@@ -64,10 +65,23 @@ def finetune(config: FinetuneConfig) -> None:
 
 
 def first_process_first(look: Any) -> Any:
-    """`look()` in the first process, then in the others, which find what it has cached."""
-    found = look() if is_main_process() else None
-    barrier()
-    return look() if found is None else found
+    """`look()` in the first process; the others are told what it found."""
+    found = [look() if is_main_process() else None]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def _check_micro_batch(config: FinetuneConfig) -> None:
+    """UPerNet pools to one pixel, over which BatchNorm of one image has no variance.
+
+    Raises:
+        ValueError: a single process, or several without GPUs, would train it so.
+    """
+    synced = get_world_size() > 1 and torch.cuda.is_available()
+    if config.head == "upernet" and config.batch_size == config.accumulate and not synced:
+        raise ValueError(f"batch_size: found {config.batch_size} in micro-batches of one, expected at least two images "
+                         "in each for upernet, which pools to one pixel; raise --batch-size, or lower "
+                         "--accumulate")  # fmt: skip
 
 
 def fresh_model(settings: dict[str, Any]) -> nn.Module:
@@ -82,6 +96,8 @@ def _take_average(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
             hook.src_model.load_state_dict(hook.ema_model.module.state_dict())
+            # Each process has averaged BatchNorm's statistics of its own images.
+            all_reduce_params(list(hook.src_model.buffers()), op="mean")
 
 
 def _finish(

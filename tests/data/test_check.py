@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mobileclip_dense.__main__ import main
-from tests.data.labelled import depth_folder, own_folder, photograph
+from tests.data.labelled import depth, depth_folder, own_folder, photograph
 
 
 def check(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -33,6 +33,11 @@ def test_a_good_folder_is_described(
     assert "5 pairs, all of them usable" in shown
     assert check(monkeypatch, "check", "depth", depth_folder(tmp_path / "nyu")) == 0
     assert "classes" not in capsys.readouterr().out
+    finer = depth_folder(tmp_path / "finer")
+    for path in finer.glob("annotations/*/*.png"):
+        depth(path, 0, 10_000, 20_000, 30_000)
+    assert check(monkeypatch, "check", "depth", finer) == 1
+    assert check(monkeypatch, "check", "depth", finer, "--depth-units-per-m", "10000") == 0
 
 
 def test_bad_files_are_listed(
@@ -44,7 +49,7 @@ def test_bad_files_are_listed(
     captured = capsys.readouterr()
     assert "training/1.png: mask: no such file" in captured.out
     assert "error: " in captured.err
-    assert "1 no mask; correct them, or leave them out with --skip-bad" in captured.err
+    assert "1 no mask; correct them, or leave them out with `finetune --skip-bad`" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ def write_mat(path: Path, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
     depths[0, 0, 0] = np.nan
     with h5py.File(path, "w") as file:
         file["images"] = images.transpose(0, 3, 2, 1)
-        file["depths"] = depths.transpose(0, 2, 1)
+        file["rawDepths"] = depths.transpose(0, 2, 1)
+        file["depths"] = np.full_like(depths, 4.0).transpose(0, 2, 1)  # holes filled in by colourization
     splits = {"trainNdxs": np.array([[3], [1]], np.uint16), "testNdxs": np.array([[2]], np.uint16)}
     scipy.io.savemat(path.parent / "splits.mat", splits)
     return images, depths
@@ -76,12 +77,12 @@ def test_files_that_are_not_nyus_are_refused_and_leave_nothing(tmp_path: Path) -
         find_set(mat, "depth")
     with h5py.File(mat, "w") as file:
         file["images"] = np.zeros((3, HEIGHT, WIDTH, 3), np.uint8)
-        file["depths"] = np.zeros((3, HEIGHT, WIDTH), np.float32)
+        file["rawDepths"] = np.zeros((3, HEIGHT, WIDTH), np.float32)
     with pytest.raises(ValueError, match=r"found images uint8 \(3, 6, 8, 3\) .*expected uint8 \[N,3,W,H\]"):
         find_set(mat, "depth")
     with h5py.File(mat, "w") as file:
         file["names"] = [1]
-    with pytest.raises(ValueError, match=r"found names, expected images and depths; images and depths missing"):
+    with pytest.raises(ValueError, match=r"found names, expected images and rawDepths; images and rawDepths missing"):
         find_set(mat, "depth")
     mat.write_bytes(content)
     scipy.io.savemat(tmp_path / "splits.mat", {"trainNdxs": [[1]], "testNdxs": [[4]]})

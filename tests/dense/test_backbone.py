@@ -25,6 +25,7 @@ from mobileclip_dense.models.encoders import ENCODERS, Encoder
 from mobileclip_dense.run import finish_run, open_run
 from tests.conftest import write_labelled_folder
 from tests.models.foreign import TINY
+from tests.models.test_reparam import randomize
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +127,21 @@ def test_batch_norms_are_synced_where_there_are_several_processes_on_gpus(
     assert norms and all(isinstance(norm, nn.SyncBatchNorm) == synced for norm in norms)
     assert backbone.state_dict().keys() == PyramidEncoder("nano").state_dict().keys()
     assert not next(backbone.encoder.trunk.stem.parameters()).requires_grad
+
+
+def test_synced_batch_norms_keep_the_activations_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MobileCLIP-B's stem has its GELUs inside timm's BatchNormAct2d."""
+    torch.manual_seed(0)
+    plain = randomize(PyramidEncoder("vit_b16_mci")).eval()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    synced = PyramidEncoder("vit_b16_mci", batch_norm="synced").eval()
+    synced.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for found, expected in zip(synced(image), plain(image), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_out_indices_choose_the_maps() -> None:

@@ -220,6 +220,27 @@ def test_another_folder_with_the_runs_classes_can_be_measured(runs: Path, tmp_pa
     assert record["classes"][2]["accuracy_percent"] is None
 
 
+def test_another_folders_labels_are_read_like_those_of_the_run(tmp_path: Path) -> None:
+    """Indices from 1 in training, said by a CSV; the other folder has no names that would say it."""
+    root, names = write_folder(tmp_path / "ones", "segment"), tmp_path / "names.csv"
+    for path in root.glob("annotations/*/*.png"):
+        labels = np.asarray(Image.open(path))
+        Image.fromarray(np.where(labels < 255, labels + 1, 255).astype(np.uint8)).save(path)
+    names.write_text("index,name\n1,floor\n2,wall\n3,door\n")
+    config = FinetuneConfig(
+        data=root, out=tmp_path / "run", class_names=names, crop_size_px=(64, 64), batch_size=2, max_iters=2,
+        warmup_iters=1, neck_channels=8, head_channels=8, num_workers=0,
+    )  # fmt: skip
+    finetune(config)
+    own, other = (
+        evaluate(EvaluateConfig(run=config.out, out=tmp_path / str(data is None), data=data, num_worst=0))
+        for data in (None, root)
+    )
+    assert figures_of(other) == figures_of(own)
+    with pytest.raises(ValueError, match="--skip-bad: found True, expected only with --data"):
+        EvaluateConfig(run=config.out, skip_bad=True)
+
+
 def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None:
     segment = EvaluateConfig(run=runs / "segment", out=tmp_path / "out")
     (tmp_path / "begun").mkdir()

@@ -30,10 +30,11 @@ class FixedStatistics(Hook):
 
 
 class Recorder(Hook):
-    """The loss of each step and the gradient it took."""
+    """The loss of each micro-batch, and the gradient of the last step that was taken."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, np.ndarray]] = []
+        self.gradient = np.empty(0)
 
     def before_train(self, runner: Runner) -> None:
         wrapper: OptimWrapper = runner.optim_wrapper

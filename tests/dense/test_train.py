@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +61,10 @@ def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, ta
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "run.json").exists()
-    assert "resuming" in run_module(*command).stdout
+    resumed = run_module(*command)
+    assert "resuming" in resumed.stdout
+    first = re.search(r"(\d+)/30 \[", resumed.stderr)  # of the progress bar
+    assert first is not None and int(first[1]) >= 3
     assert [entry["step"] for entry in read_metrics(out)] == [10, 20, 30]
 
 
