@@ -19,9 +19,8 @@ RULE = (
     "Decided before it was measured: a gain is supported where its 95 % interval (Welch) lies above 0; not supported "
     "where the interval lies below 5 % of the other arm's figure; not testable where it holds both 0 and 5 %. The "
     "paper's own gains are 12.1 % and 11.5 %. A claim needs both tasks. Nothing is corrected for the number of claims. "
-    "Changed after the first measurement: a factor of data efficiency needs a curve of the worse captions that rises "
-    "(its interval lies above 0), and the CPU's fine-tuning takes 100 iterations, not 60, after which a linear probe "
-    "was still ahead of it in every arm."
+    "Added after the first measurement: a factor of data efficiency needs a curve of the worse captions that rises, "
+    "by an interval that lies above 0."
 )
 _WORTH_HAVING = 0.05
 _FACTOR_WORTH_HAVING = 1.5

@@ -65,7 +65,7 @@ CPU = Protocol(
     ),
     finetune=FinetuneConfig(
         data=_UNSET, out=_UNSET, encoder="nano", crop_size_px=(64, 64), scale_range=(0.75, 1.5), colour_jitter=False,
-        batch_size=16, max_iters=100, warmup_iters=10, learning_rate=4e-3, drop_path_rate=0.0, neck_channels=48,
+        batch_size=16, max_iters=60, warmup_iters=6, learning_rate=4e-3, drop_path_rate=0.0, neck_channels=48,
         head_channels=32, max_train_images=64, num_workers=0,
     ),
     probe=_PROBE,
