@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def _draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
     axes.axhline(target, color=_COLOURS[WORSE], linestyle=":", linewidth=1)
     if needed <= pairs[-1]:
         axes.axvline(needed, color=_COLOURS[BETTER], linestyle=":", linewidth=1)
-    factor = factor_sentence(Efficiency(**result["data_efficiency"][task])).split(" [")[0]
+    factor = re.split(r" \[|:", factor_sentence(Efficiency(**result["data_efficiency"][task])))[0]
     axes.set_xscale("log")
     axes.set_xticks(pairs, [str(number) for number in pairs])
     axes.minorticks_off()
