@@ -66,10 +66,10 @@ def result(name: str) -> Any:
 
 def test_the_measured_figures_are_those_of_their_files() -> None:
     text = " ".join(README.split())
-    demo, camvid = result("demo.json"), result("camvid-mci2.json")
+    demo, camvid, lite = (result(f"{name}.json") for name in ("demo", "camvid-mci2", "camvid-lite-mci2"))
     for verdict in demo["verdicts"]:
         assert verdict["sentence"] in text
-    for row in demo["artifacts"]["rows"] + camvid["artifacts"]["rows"]:
+    for row in demo["artifacts"]["rows"] + camvid["artifacts"]["rows"] + lite["artifacts"]["rows"]:
         assert "| " + " | ".join(row) + " |" in README
     assert f"mIoU {result('camvid-mci0.json')['runs']['segment-mci0']['metrics']['mIoU']:.2f} %" in text
 
