@@ -80,8 +80,8 @@ def to_markdown(comparison: Comparison) -> str:
         "## All models",
         _table(header(comparison), [cells(comparison, row) for row in comparison.rows]),
         "Accuracies measured here are those of trained runs of the same network, the best on each data set, by their "
-        "weights and result file: runs of different lengths say little about each other. Published figures are "
-        "others', by their number below, and were not reproduced.",
+        "weights and result file. Runs of different lengths say little about each other, so a panel of the plots holds "
+        "runs of one length. Published figures are others', by their number below, and were not reproduced.",
         *(f"![{name.replace('-', ' ')}]({name}.png)" for name in PLOTS),
     ]
     if comparison.others:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from math import cos, pi, sin
+from math import ceil, cos, pi, sin
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Point:
     published: bool
 
 
-Panels = dict[str, list[Point]]  # by data set: accuracies on different ones share no axis
+Panels = dict[str, list[Point]]  # by data set, and by length where it is ours: what does not compare shares no axis
 
 
 def parameter_points(comparison: Comparison) -> Panels:
@@ -60,8 +60,10 @@ def _row_points(comparison: Comparison, xs: Sequence[float]) -> Panels:
             if p.figure == "miou_percent":
                 panels["ADE20K"].append(Point(x=x, miou_percent=p.value, label=p.model, published=True))
         for m in row.measured:
-            point = Point(x=x, miou_percent=m.miou_percent, label=f"{row.label} ({m.iters} it.)", published=False)
-            panels.setdefault(m.data_set_name, []).append(point)
+            label = row.label if m.reference_percent is None else f"{row.label}, on resized images"
+            point = Point(x=x, miou_percent=m.miou_percent, label=label, published=False)
+            title = "ADE20K" if m.data_set_name == "ADE20K" else f"{m.data_set_name}, runs of {m.iters} iterations"
+            panels.setdefault(title, []).append(point)
     return panels
 
 
@@ -80,10 +82,13 @@ def draw_panels(panels: Panels, x_label: str, title: str) -> tuple[Figure, dict[
     Raises:
         ValueError: a label finds no free place.
     """
-    panels = {data_set: points for data_set, points in panels.items() if points}
-    figure = Figure(figsize=(6.2 * max(1, len(panels)), 4.6), dpi=150, layout="constrained")
+    panels = {name: points for name, points in panels.items() if len(points) > 1}  # one alone compares with nothing
+    rows, columns = ceil(max(1, len(panels)) / 2), min(2, max(1, len(panels)))
+    figure = Figure(figsize=(6.2 * columns, 4.6 * rows), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    drawn = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+    drawn = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in drawn[len(panels) :]:
+        unused.remove()
     axes: dict[str, Axes] = dict(zip(panels, drawn, strict=False))
     for data_set, points in panels.items():
         _draw_points(axes[data_set], data_set, points, x_label)

@@ -88,8 +88,10 @@ def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: P
     assert "mci2 with semantic_fpn (256 channels in the pyramid, 64 in the head), fp32: mIoU 41.5 %" in page
     assert "no run on its 150 classes" not in page
     panels = parameter_points(comparison)
-    assert [p.label for p in panels["ade"]] == ["MCi2 + lite FPN (40 it.)"]  # generated scenes, not ADE20K
-    assert "MCi2 + SemanticFPN (40 it.)" in [p.label for p in panels["ADE20K"]]
+    scenes = panels["ade, runs of 40 iterations"]  # generated, not ADE20K
+    assert [p.label for p in scenes] == ["MCi2 + lite FPN"]
+    assert "MCi2 + SemanticFPN" in [p.label for p in panels["ADE20K"]]
+    assert list(draw_panels(panels, "x", "title")[1]) == ["ADE20K"]  # one alone is not drawn
 
 
 def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
