@@ -193,6 +193,10 @@ def _row(
         row = Row(**{**entry, "model": model})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: models: an entry is not as expected ({error}); {_MEASURE} again") from None
+    numbers = ("num_parameters", "macs", "size_bytes", "relative_error", "peak_memory_mb")
+    if wrong := [name for name in numbers if not isinstance(entry[name], int | float)]:
+        raise ValueError(f"{path}: models: {entry['model']}: {wrong[0]}: found {entry[wrong[0]]!r}, expected a number; "
+                         f"{_MEASURE} again")  # fmt: skip
     found = tuple(
         item for digest, item in elsewhere
         if digest == row.artifact_sha256 or _is_of(item.artifact, row, size_px)
@@ -207,33 +211,47 @@ def _row(
 def _read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[tuple[dict[str, Any], Measured]], list[str]]:
     """Segmentation runs that result files record, with their settings, and their exports where those were evaluated;
     and the runs that fit no model, in words."""
-    found, others = [], []
+    found = []
     for path, value in contents.items():
-        exported = {
-            (export["weights_sha256"], export["precision"]):
-                (export["parity"]["miou_percent"], export["parity"]["reference_miou_percent"])
-            for export in value.get("exports", ()) if "miou_percent" in export["parity"]
-        }  # fmt: skip
-        for name, run in value["runs"].items() if isinstance(value.get("runs"), dict) else ():
-            settings = run.get("settings", {}) | {"pruned": "structure_sha256" in run or "pruned" in name}
-            if settings.get("task") != "segment" or "mIoU" not in run.get("metrics", {}):
-                continue
-            digest = run["weights_sha256"]
-            accuracies = {"fp32": (run["metrics"]["mIoU"], None)}
-            accuracies |= {precision: figures for (of, precision), figures in exported.items() if of == digest}
-            items = [
-                Measured(miou_percent=float(miou), precision=precision, data_set=Path(settings["data"]).name,
-                         iters=settings["max_iters"], start=settings["init"] or "scratch", weights_sha256=digest,
-                         source=path.name, reference_percent=reference)
-                for precision, (miou, reference) in accuracies.items()
-            ]  # fmt: skip
-            found += [(settings, item) for item in items]
-            if settings["encoder"] != SMALLEST.encoder and not any(_fits(settings, m) for m in MODELS.values()):
-                head = settings.get("head", "semantic_fpn")
-                others += [f"{settings['encoder']} with {head} ({settings['neck_channels']} channels in the pyramid, "
-                           f"{settings['head_channels']} in the head), {item.precision}: mIoU {item.sentence} "
-                           f"({item.source})" for item in items]  # fmt: skip
+        try:
+            found += _measured_in(value, path.name)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: runs, exports: not as `python -m benchmarks.report` writes them "
+                f"({type(error).__name__}: {error}); write them anew, or move the file away"
+            ) from None
+    others = [
+        f"{run['encoder']} with {run.get('head', 'semantic_fpn')} ({run['neck_channels']} channels in the pyramid, "
+        f"{run['head_channels']} in the head), {item.precision}: mIoU {item.sentence} ({item.source})"
+        for run, item in found
+        if run["encoder"] != SMALLEST.encoder and not any(_fits(run, model) for model in MODELS.values())
+    ]
     return found, others
+
+
+def _measured_in(value: dict[str, Any], source: str) -> list[tuple[dict[str, Any], Measured]]:
+    found = []
+    exported = {
+        (export["weights_sha256"], export["precision"]):
+            (export["parity"]["miou_percent"], export["parity"]["reference_miou_percent"])
+        for export in value.get("exports", ()) if "miou_percent" in export["parity"]
+    }  # fmt: skip
+    for name, run in value["runs"].items() if isinstance(value.get("runs"), dict) else ():
+        settings = run.get("settings", {}) | {"pruned": "structure_sha256" in run or "pruned" in name}
+        if settings.get("task") != "segment" or "mIoU" not in run.get("metrics", {}):
+            continue
+        digest = run["weights_sha256"]
+        accuracies = {"fp32": (run["metrics"]["mIoU"], None)}
+        accuracies |= {precision: figures for (of, precision), figures in exported.items() if of == digest}
+        found += [
+            (settings, Measured(
+                miou_percent=float(miou), precision=precision, data_set=Path(settings["data"]).name,
+                iters=settings["max_iters"], start=settings["init"] or "scratch", weights_sha256=digest,
+                source=source, reference_percent=reference,
+            ))
+            for precision, (miou, reference) in accuracies.items()
+        ]  # fmt: skip
+    return found
 
 
 def _fits(run: dict[str, Any], model: Model) -> bool:

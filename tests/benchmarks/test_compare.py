@@ -73,6 +73,24 @@ def test_missing_files_and_models_are_named(tmp_path: Path) -> None:
         assert sentence in page
 
 
+@pytest.mark.parametrize("value", [
+    {"runs": {"one": {"settings": {"task": "segment"}, "metrics": {"mIoU": 1}}}},
+    {"runs": {"one": 3}},
+    {"exports": [{"weights_sha256": "ab"}]},
+])  # fmt: skip
+def test_a_file_of_another_form_is_named(tmp_path: Path, value: dict[str, Any]) -> None:
+    path = write_made_up_result(tmp_path)
+    write_json(tmp_path / "odd.json", value)
+    with pytest.raises(ValueError, match=r"odd\.json: runs, exports: not as `python -m benchmarks\.report` writes"):
+        read_comparison((tmp_path,), 512)
+    (tmp_path / "odd.json").unlink()
+    result = json.loads(path.read_text())
+    result["models"][0]["macs"] = "many"
+    write_json(path, result)
+    with pytest.raises(ValueError, match=r"mci0-semantic_fpn: macs: found 'many', expected a number"):
+        read_comparison((tmp_path,), 512)
+
+
 def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: Path) -> None:
     write_made_up_result(tmp_path)
     write_run(tmp_path / "fits.json", data="ADEChallengeData2016")
