@@ -173,14 +173,14 @@ def data_efficiency(
 
     rng = np.random.default_rng(0)
 
-    def drawn(values: Sequence[float]) -> float:
-        summary = summarize(values)
-        return summary.mean + summary.standard_error * float(rng.standard_t(len(values) - 1))
+    def drawn(summary: Summary) -> float:
+        return summary.mean + summary.standard_error * float(rng.standard_t(len(summary.values) - 1))
 
-    factors = [factor({n: drawn(v) for n, v in better.items()}, drawn(worse[num_pairs])) for _ in range(num_draws)]
+    curve, target = {n: summarize(values) for n, values in better.items()}, summarize(worse[num_pairs])
+    factors = [factor({n: drawn(s) for n, s in curve.items()}, drawn(target)) for _ in range(num_draws)]
     tail = 100 * (1 - _CONFIDENCE) / 2
     low, high = (float(np.percentile(factors, q, method="inverted_cdf")) for q in (tail, 100 - tail))
-    observed = factor({n: float(np.mean(v)) for n, v in better.items()}, float(np.mean(worse[num_pairs])))
+    observed = factor({n: s.mean for n, s in curve.items()}, target.mean)
     largest = num_pairs / smallest
     return Efficiency(
         factor=observed, censored=observed >= largest, interval=(low, high), largest=largest,

@@ -100,9 +100,13 @@ def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]
 
 def set_of_run(run: Run, settings: FinetuneConfig) -> LabelledSet:
     """The set a run was trained on, its labels read as its record says: it was scanned then."""
+    return _read_like(replace(usable_set(settings), class_names=tuple(run.record["class_names"])), run)
+
+
+def _read_like(found: LabelledSet, run: Run) -> LabelledSet:
+    """The set with the label convention that the run was trained with."""
     return replace(
-        usable_set(settings),
-        class_names=tuple(run.record["class_names"]),
+        found,
         reduce_zero_label=run.record["reduce_zero_label"],
         ignored_label=run.record.get("ignored_label", IGNORE_INDEX),
     )
@@ -127,8 +131,7 @@ def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> 
                                 "measure on")  # fmt: skip
     declared = found.class_names  # a folder without names of its own shows only how many classes it needs
     if not declared and settings.task == "segment":
-        found = replace(found, reduce_zero_label=run.record["reduce_zero_label"],
-                        ignored_label=run.record.get("ignored_label", IGNORE_INDEX))  # fmt: skip
+        found = _read_like(found, run)
     found = check_pairs(found, settings)
     if (declared and declared != known) or len(found.class_names) > len(known):
         raise ValueError(f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
