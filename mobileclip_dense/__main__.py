@@ -44,8 +44,10 @@ def _pretrain(arguments: list[str], prog: str) -> None:
 
     config: PretrainConfig = _from_recipe(RECIPES, arguments, prog)
     from mobileclip_dense.pretrain.loop import pretrain
+    from mobileclip_dense.processes import leave_processes
 
     pretrain(config)
+    leave_processes()
 
 
 def _reinforce(arguments: list[str], prog: str) -> None:
@@ -60,8 +62,10 @@ def _finetune(arguments: list[str], prog: str) -> None:
 
     config: FinetuneConfig = _from_recipe(RECIPES, arguments, prog)
     from mobileclip_dense.dense.train import finetune
+    from mobileclip_dense.processes import leave_processes
 
     finetune(config)
+    leave_processes()
 
 
 def _evaluate(arguments: list[str], prog: str) -> None:
