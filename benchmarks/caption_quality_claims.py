@@ -133,10 +133,14 @@ def _gain_sentence(c: Comparison) -> str:
 
 def factor_sentence(e: Efficiency) -> str:
     """A factor in words, with its interval."""
-    ends = " to ".join(_factor(end, e.largest) for end in e.interval)
     if not e.more_pairs_help:
-        return "no factor: more pairs of the worse captions did not surely help"
-    return f"{_factor(e.factor, e.largest)} [{ends}]"
+        return f"{short_factor(e)}: more pairs of the worse captions did not surely help"
+    return f"{short_factor(e)} [{' to '.join(_factor(end, e.largest) for end in e.interval)}]"
+
+
+def short_factor(e: Efficiency) -> str:
+    """A factor alone, for a title."""
+    return _factor(e.factor, e.largest) if e.more_pairs_help else "no factor"
 
 
 def _factor(factor: float, largest: float) -> str:

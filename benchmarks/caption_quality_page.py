@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.caption_quality_claims import factor_sentence
+from benchmarks.caption_quality_claims import factor_sentence, short_factor
 from benchmarks.caption_quality_plan import BETTER, TASKS, TUNINGS, WORSE
 from benchmarks.caption_quality_statistics import Efficiency, pairs_needed
 from benchmarks.evidence import HEADLINE
@@ -158,7 +157,7 @@ def _draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
     axes.axhline(target, color=_COLOURS[WORSE], linestyle=":", linewidth=1)
     if needed <= pairs[-1]:
         axes.axvline(needed, color=_COLOURS[BETTER], linestyle=":", linewidth=1)
-    factor = re.split(r" \[|:", factor_sentence(Efficiency(**result["data_efficiency"][task])))[0]
+    factor = short_factor(Efficiency(**result["data_efficiency"][task]))
     axes.set_xscale("log")
     axes.set_xticks(pairs, [str(number) for number in pairs])
     axes.minorticks_off()

@@ -6,43 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare_accuracies import Measured, is_network_of, read_measured
 from benchmarks.compare_models import MODELS, PRUNED_TO, REFERENCE, SMALLEST, Model
 from benchmarks.published import PUBLISHED, Published
 from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.result import CPU_RUNTIME, check_result
 
 COMPARISON_SCHEMA_VERSION = 1
-_DATA_SETS = {"adechallengedata2016": "ADE20K", "ade20k": "ADE20K", "camvid": "CamVid"}
 _MEASURE = "measure with `python -m benchmarks.compare --measure`"
 _FIELDS = ("schema_version", "size_px", "num_classes", "seed", "rounds", "threads", "device", "system", "runtime",
            "versions", "num_warmup", "models", "missing")  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """An accuracy that this project measured: of which run in which precision, on which data set, in which file.
-    `iters`, `start`: how long the run trained, and from what. `reference_percent`: of an export, what the float model
-    reaches on the images as the export takes them, which are resized."""
-
-    miou_percent: float
-    precision: str
-    data_set: str
-    iters: int
-    start: str
-    weights_sha256: str
-    source: str
-    reference_percent: float | None = None
-
-    @property
-    def sentence(self) -> str:
-        """For people."""
-        before = "" if self.reference_percent is None else f" (float: {self.reference_percent:.1f} %, both as exported)"
-        return f"{self.miou_percent:.1f} %{before} on {self.data_set} after {self.iters} iterations from {self.start}"
-
-    @property
-    def data_set_name(self) -> str:
-        """As it is published, for the folder names that data sets come with; any other folder's name as it is."""
-        return _DATA_SETS.get(self.data_set.lower(), self.data_set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +143,7 @@ def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
         raise ValueError(f"{path}: schema_version: found {values['schema_version']}, expected "
                          f"{COMPARISON_SCHEMA_VERSION}; {_MEASURE} again")  # fmt: skip
     contents = {source: read_json(source) for folder in folders for source in sorted(folder.glob("*.json"))}
-    measured, others = _read_measured(contents)
+    measured, others = read_measured(contents)
     elsewhere = _read_elsewhere(contents)
     rows = [_row(entry, path, size_px, measured, elsewhere) for entry in values["models"]]
     used = {item.source for row in rows for item in row.measured} | {e.source for row in rows for e in row.elsewhere}
@@ -201,68 +174,11 @@ def _row(
         item for digest, item in elsewhere
         if digest == row.artifact_sha256 or _is_of(item.artifact, row, size_px)
     )  # fmt: skip
-    accuracies = [item for run, item in measured if item.precision == row.precision and _fits(run, model)]
+    accuracies = [item for run, item in measured if item.precision == row.precision and is_network_of(run, model)]
     best = {item.data_set: item for item in sorted(accuracies, key=lambda item: item.miou_percent)}
     same = row.precision == "fp32" and not model.pruned
     published = tuple(item for item in PUBLISHED if same and item.row in (model.name, model.encoder))
     return Row(**{**vars(row), "measured": tuple(best.values()), "published": published, "elsewhere": found})
-
-
-def _read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[tuple[dict[str, Any], Measured]], list[str]]:
-    """Segmentation runs that result files record, with their settings, and their exports where those were evaluated;
-    and the runs that fit no model, in words."""
-    found = []
-    for path, value in contents.items():
-        try:
-            found += _measured_in(value, path.name)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: runs, exports: not as `python -m benchmarks.report` writes them "
-                f"({type(error).__name__}: {error}); write them anew, or move the file away"
-            ) from None
-    others = [
-        f"{run['encoder']} with {run.get('head', 'semantic_fpn')} ({run['neck_channels']} channels in the pyramid, "
-        f"{run['head_channels']} in the head), {item.precision}: mIoU {item.sentence} ({item.source})"
-        for run, item in found
-        if run["encoder"] != SMALLEST.encoder and not any(_fits(run, model) for model in MODELS.values())
-    ]
-    return found, others
-
-
-def _measured_in(value: dict[str, Any], source: str) -> list[tuple[dict[str, Any], Measured]]:
-    found = []
-    exported = {
-        (export["weights_sha256"], export["precision"]):
-            (export["parity"]["miou_percent"], export["parity"]["reference_miou_percent"])
-        for export in value.get("exports", ()) if "miou_percent" in export["parity"]
-    }  # fmt: skip
-    for name, run in value["runs"].items() if isinstance(value.get("runs"), dict) else ():
-        settings = run.get("settings", {}) | {"pruned": "structure_sha256" in run or "pruned" in name}
-        if settings.get("task") != "segment" or "mIoU" not in run.get("metrics", {}):
-            continue
-        digest = run["weights_sha256"]
-        accuracies = {"fp32": (run["metrics"]["mIoU"], None)}
-        accuracies |= {precision: figures for (of, precision), figures in exported.items() if of == digest}
-        found += [
-            (settings, Measured(
-                miou_percent=float(miou), precision=precision, data_set=Path(settings["data"]).name,
-                iters=settings["max_iters"], start=settings["init"] or "scratch", weights_sha256=digest,
-                source=source, reference_percent=reference,
-            ))
-            for precision, (miou, reference) in accuracies.items()
-        ]  # fmt: skip
-    return found
-
-
-def _fits(run: dict[str, Any], model: Model) -> bool:
-    """Whether a run trained this very network (the number of classes apart)."""
-    return (
-        run["encoder"] == model.encoder
-        and run.get("head", "semantic_fpn") == model.head
-        and (run["neck_channels"] == 256 or model.head == "upernet")
-        and run["head_channels"] == model.head_channels
-        and run["pruned"] == model.pruned
-    )
 
 
 def _read_elsewhere(contents: dict[Path, dict[str, Any]]) -> list[tuple[str, Elsewhere]]:

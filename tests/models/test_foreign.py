@@ -277,6 +277,8 @@ def test_published_architectures_fit_to_the_last_key(
         ours = Encoder(encoder)
     monkeypatch.setattr(weights, "read_state_dict", lambda _: state)
     load_encoder_weights(ours, "published.pt")
+    found = encoder_weights(state, ours.trunk).trunk
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in ours.trunk.state_dict().items()}
 
 
 @pytest.mark.parametrize(
