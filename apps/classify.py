@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from apps.batch import BatchConfig, Demo, Drawn, Outputs, Pixels, load_for, run_batch
 from apps.drawing import add_bars, describe_shares
-from apps.prompts import cache_folder, embed_prompts, find_text_tower, read_prompts
+from apps.prompts import embed_prompts, find_text_tower, read_prompts
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.artifact import Artifact
+from mobileclip_dense.contract.files import cache_folder
 from mobileclip_dense.contract.preprocess import crop_image
 
 

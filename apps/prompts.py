@@ -3,7 +3,6 @@
 import hashlib
 import html
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,8 +128,3 @@ def _read_cached(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float32] 
     except (OSError, ValueError, EOFError):
         return None
     return kept if kept.shape == shape and kept.dtype == np.float32 and np.isfinite(kept).all() else None
-
-
-def cache_folder() -> Path:
-    """Where this user's programs keep what they can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileclip-dense"

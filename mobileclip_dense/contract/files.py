@@ -1,4 +1,4 @@
-"""Writing so that a reader never meets a half-written file or folder."""
+"""Writing so that a reader never meets a half-written file or folder; and where to keep what is not a result."""
 
 import hashlib
 import json
@@ -76,6 +76,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: found a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileclip-dense"
 
 
 def sha256_of(path: Path) -> str:

@@ -7,22 +7,22 @@ Boxes are x, y, width, height in pixels. An object's segmentation is a list of p
 columns, its counts a list of numbers or pycocotools' compressed string; `iscrowd` marks groups that nobody counted.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.preprocess import load_image
 from mobileclip_dense.data.coco_annotations import is_id, to_rle, wrong_annotation, wrong_image_entry
+from mobileclip_dense.data.kept import Stamp, look_once, stamp_of
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
 _SHOWN = 10
+_VERSION = 1  # of what is asked of an image; another one makes what is kept void
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,17 +228,25 @@ def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> lis
             name = f"annotation {annotation.get('id')!r}"
             problems.append(Problem(kind="annotations", place=place, message=f"{path}: {name}: {wrong}"))
     folder = coco.image_folder(split)
-    with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda place: _wrong_image(folder, contents["images"][place]), places.values())
-        for place, answer in zip(
-            places.values(), tqdm(answers, total=len(places), unit="image", desc=f"check {folder.name}"), strict=True
-        ):
-            if answer is not None:
-                problems.append(Problem(kind="images", place=place, message=answer))
-    return problems
+    entries = [contents["images"][place] for place in places.values()]
+    answers = look_once(
+        entries, lambda entry: _wrong_image(folder, entry), stamps=[_stamp(folder, entry) for entry in entries],
+        recall=lambda answer: answer if isinstance(answer, str) else None,
+        question=f"{_VERSION} {folder.resolve()}", progress=f"check {folder.name}",
+    )  # fmt: skip
+    return problems + [
+        Problem(kind="images", place=place, message=answer)
+        for place, answer in zip(places.values(), answers, strict=True) if answer
+    ]  # fmt: skip
 
 
-def _wrong_image(folder: Path, entry: dict[str, Any]) -> str | None:
+def _stamp(folder: Path, entry: dict[str, Any]) -> Stamp | None:
+    of_file = stamp_of(folder / entry["file_name"])
+    return None if of_file is None else [*of_file, entry["height"], entry["width"]]
+
+
+def _wrong_image(folder: Path, entry: dict[str, Any]) -> str:
+    """What is wrong with an image in words; nothing: an empty string."""
     path = folder / entry["file_name"]
     try:
         height, width = load_image(path, shades=True).shape[:2]
@@ -246,4 +254,4 @@ def _wrong_image(folder: Path, entry: dict[str, Any]) -> str | None:
         return str(error)
     if (height, width) != (entry["height"], entry["width"]):
         return f"{path}: size: found {height}x{width}, expected {entry['height']}x{entry['width']} as annotated"
-    return None
+    return ""

@@ -1,24 +1,20 @@
 """Every file of a labelled set is opened once before anything is trained on it, and the answers are kept."""
 
-import hashlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig, Task
-from mobileclip_dense.contract.files import read_json, write_json
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.contract.preprocess import load_image
 from mobileclip_dense.data.annotations import UnusableFile, read_class_labels, read_depth_m
+from mobileclip_dense.data.kept import look_once, stamp_of
 from mobileclip_dense.data.labelled import LabelledSet, find_set
 from mobileclip_dense.data.pairs import Pair
 
@@ -134,25 +130,11 @@ def count_kinds(bad: Sequence[Finding]) -> str:
 
 
 def scan_pairs(pairs: Sequence[Pair], expected: Expected, root: Path) -> list[Finding]:
-    """A finding for each pair, in order: what was kept of an earlier scan where both files are unchanged since.
-
-    Kept by the settings and, for each pair, paths, sizes and times of change, in `cache_folder`.
-    """
-    path = _cache_file(root, expected)
-    kept = _read_kept(path)
-    stamps = [_stamp(pair) for pair in pairs]
-    known = [_recall(kept.get(str(pair.image.absolute())), stamp) for pair, stamp in zip(pairs, stamps, strict=True)]
-    new = [pair for pair, finding in zip(pairs, known, strict=True) if finding is None]
-    if new:
-        with ThreadPoolExecutor() as pool:
-            answers = pool.map(lambda pair: inspect_pair(pair, expected), new)
-            fresh = iter(list(tqdm(answers, total=len(new), unit="image", desc="check data")))
-        known = [next(fresh) if finding is None else finding for finding in known]
-        for pair, stamp, finding in zip(pairs, stamps, known, strict=True):
-            if stamp is not None and finding is not None:
-                kept[str(pair.image.absolute())] = [stamp, list(finding)]
-        _write_kept(path, kept)
-    return [finding for finding in known if finding is not None]
+    """A finding for each pair, in order, see `look_once`: kept by the settings and both files' sizes and times."""
+    return look_once(
+        pairs, lambda pair: inspect_pair(pair, expected), stamps=[stamp_of(pair.image, pair.label) for pair in pairs],
+        recall=_recall, question=f"{_VERSION} {root.resolve()} {expected}", progress="check data",
+    )  # fmt: skip
 
 
 def inspect_pair(pair: Pair, expected: Expected) -> Finding:
@@ -242,45 +224,9 @@ def _refuse_one_class(root: Path, findings: Sequence[Finding]) -> None:
                          "0, so a mask of two classes holds 0 and 1")  # fmt: skip
 
 
-def cache_folder() -> Path:
-    """Where what can be found out again is kept: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileclip-dense"
-
-
-def _cache_file(root: Path, expected: Expected) -> Path:
-    name = hashlib.sha256(f"{_VERSION} {root.resolve()} {expected}".encode(errors="surrogateescape")).hexdigest()
-    return cache_folder() / "scans" / f"{name[:32]}.json"
-
-
-def _stamp(pair: Pair) -> list[object] | None:
-    """Path of the label, sizes and times of change; None where a file is missing."""
+def _recall(answer: Any) -> Finding | None:
     try:
-        image, label = pair.image.stat(), pair.label.stat()
-    except OSError:
-        return None
-    return [str(pair.label.absolute()), image.st_size, image.st_mtime_ns, label.st_size, label.st_mtime_ns]
-
-
-def _recall(entry: Any, stamp: list[object] | None) -> Finding | None:
-    if stamp is None or not isinstance(entry, list) or len(entry) != 2 or entry[0] != stamp:
-        return None
-    try:
-        finding = Finding(*entry[1])
+        finding = Finding(*answer)
     except TypeError:
         return None
     return finding if [type(value) for value in finding] == [str, str, int, int, int] else None
-
-
-def _read_kept(path: Path) -> dict[str, Any]:
-    """What an earlier scan left; nothing where the file is missing or damaged."""
-    try:
-        return read_json(path)
-    except (OSError, ValueError):
-        return {}
-
-
-def _write_kept(path: Path, kept: dict[str, Any]) -> None:
-    try:
-        write_json(path, kept)
-    except OSError as error:
-        print(f"{path}: the scan of the data is not kept, the next start repeats it ({error})", file=sys.stderr)

@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.contract.preprocess import load_image
 from mobileclip_dense.data.coco import check_coco, find_coco, read_images
 from mobileclip_dense.data.coco_annotations import to_rle, wrong_segmentation
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, polygon, write_coco
@@ -134,6 +135,38 @@ def test_bad_images_are_told_by_name_and_left_out_if_asked(tmp_path: Path) -> No
     coco = check_coco(settings(root, skip_bad=True))
     assert [image["id"] for image, _ in read_images(coco, "train")] == [3, 4]
     assert coco.num_train == 2
+
+
+def test_a_second_start_opens_only_images_that_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    objects = [annotation(n + 1, n, 3, BOX) for n in range(3)]
+    root = write_coco(tmp_path / "coco", {"train": objects, "val": objects}, num_images=3)
+    opened: list[Path] = []
+
+    def counted(path: Path, *, shades: bool = False) -> object:
+        opened.append(path)
+        return load_image(path, shades=shades)
+
+    monkeypatch.setattr("mobileclip_dense.data.coco.load_image", counted)
+    first = check_coco(settings(root))
+    assert len(opened) == 6
+    opened.clear()
+    assert check_coco(settings(root)) == first
+    assert opened == []
+    changed = root / "val2017" / f"{1:012d}.jpg"
+    Image.new("RGB", (HEIGHT, WIDTH)).save(changed)
+    for _ in range(2):  # what is wrong is kept too
+        with pytest.raises(ValueError, match=f"{changed.name}: size: found 60x40, expected 40x60"):
+            check_coco(settings(root))
+    assert opened == [changed]
+    opened.clear()
+    file = root / "annotations" / "instances_val2017.json"
+    contents = json.loads(file.read_text())
+    contents["images"][1] |= {"height": WIDTH, "width": HEIGHT}  # the file's mistake, corrected
+    contents["annotations"] = [entry for entry in contents["annotations"] if entry["image_id"] != 1]
+    file.write_text(json.dumps(contents))
+    assert check_coco(settings(root)) == first
+    assert opened == [changed]
 
 
 def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
