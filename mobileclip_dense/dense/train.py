@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig) -> None:
     barrier()
     runner = Runner(**settings | {"model": place_model(model)}, launcher=launcher)
     runner.train()
-    _take_average(runner)
+    settle_weights(runner)
     metrics = _measure(runner)
     if is_main_process():
         _finish(config, runner, metrics, folder, started, None if pruned is None else pruned.structure)
@@ -91,13 +91,14 @@ def fresh_model(settings: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _take_average(runner: Runner) -> None:
-    """Replace the weights by their moving average where one was kept."""
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            hook.src_model.load_state_dict(hook.ema_model.module.state_dict())
-            # Each process has averaged BatchNorm's statistics of its own images.
-            all_reduce_params(list(hook.src_model.buffers()), op="mean")
+def settle_weights(runner: Runner) -> None:
+    """Leave the weights to keep in the model: their moving average if there is one, and BatchNorm's statistics, which
+    each process has of its own images, averaged over all."""
+    average = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
+    kept = runner.model if average is None else average.ema_model.module
+    all_reduce_params(kept.buffers(), op="mean")
+    if average is not None:
+        average.src_model.load_state_dict(kept.state_dict())  # not moved: mmengine swaps the two to evaluate
 
 
 def _finish(
@@ -242,6 +243,4 @@ def _hooks(config: FinetuneConfig) -> list[Hook | dict[str, Any]]:
     if config.ema_decay:
         average = dict(momentum=1 - config.ema_decay, update_buffers=True, interval=config.accumulate)
         hooks.append(dict(type="EMAHook", **average))
-    if torch.distributed.is_initialized():
-        hooks.append(dict(type="SyncBuffersHook"))  # at the end: BatchNorm's statistics of all processes, averaged
     return hooks

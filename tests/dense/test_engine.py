@@ -7,17 +7,37 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.engine import place_model
-from mobileclip_dense.dense.train import _take_average, finetune, fresh_model, runner_config
+from mobileclip_dense.dense.train import finetune, fresh_model, runner_config, settle_weights
 from tests.conftest import Line
 from tests.dense.test_processes import FixedStatistics, Recorder
 from tests.pretrain.processes import run_world
+
+
+def copy_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+class Own(Hook):
+    """The statistics that this process's model, or its moving average, ends the training with."""
+
+    def after_train(self, runner: Runner) -> None:
+        averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        model = averages[0] if averages else runner.model.module
+        self.buffers = copy_buffers(model)
+
+
+class Evaluated(Hook):
+    """The statistics that a model is evaluated with."""
+
+    def before_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        self.buffers = copy_buffers(runner.model.module)
 
 
 class StopAfter(Hook):
@@ -40,29 +60,28 @@ def config(line: Line, tmp_path: Path) -> FinetuneConfig:
     )  # fmt: skip
 
 
-def train(config: FinetuneConfig, *hooks: Hook, launcher: str = "none") -> nn.Module:
-    """Train on images as they are, so that nothing is drawn but the order; the model with averaged weights."""
+def train(config: FinetuneConfig, *hooks: Hook, launcher: str = "none") -> Runner:
+    """Train on images as they are, so that nothing is drawn but the order; its model has the weights to keep."""
     settings = runner_config(config, check_set(config))
     settings["train_dataloader"]["dataset"]["pipeline"] = settings["val_dataloader"]["dataset"]["pipeline"]
     settings["model"]["decode_head"]["dropout_ratio"] = 0.0
     settings["custom_hooks"] += hooks
     config.out.mkdir(exist_ok=True)
     set_random_seed(config.seed)
-    model = place_model(fresh_model(settings["model"]))
-    runner = Runner(**settings | {"model": model}, launcher=launcher)
+    runner = Runner(**settings | {"model": place_model(fresh_model(settings["model"]))}, launcher=launcher)
     runner.train()
-    _take_average(runner)
-    return model
+    settle_weights(runner)
+    return runner
 
 
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(config: FinetuneConfig) -> None:
     config = dataclasses.replace(config, accumulate=2, ema_decay=0.5)
-    expected = train(dataclasses.replace(config, out=config.out.with_name("whole"))).state_dict()
+    expected = train(dataclasses.replace(config, out=config.out.with_name("whole"))).model.state_dict()
     with pytest.raises(KeyboardInterrupt):
         train(config, StopAfter(5))  # within the third step of two batches each
-    found = train(config).state_dict()
+    found = train(config).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
-    plain = train(dataclasses.replace(config, out=config.out.with_name("plain"), ema_decay=0.0)).state_dict()
+    plain = train(dataclasses.replace(config, out=config.out.with_name("plain"), ema_decay=0.0)).model.state_dict()
     assert not torch.equal(plain["decode_head.conv_seg.weight"], expected["decode_head.conv_seg.weight"])
 
 
@@ -89,15 +108,28 @@ def test_bf16_rounds_the_loss_and_no_more(config: FinetuneConfig) -> None:
     assert abs(rounded - exact) <= 0.02 * exact
 
 
-def buffers_after_training(rank: int, config: FinetuneConfig) -> dict[str, torch.Tensor]:
+def buffers_of_training(rank: int, config: FinetuneConfig) -> list[dict[str, torch.Tensor]]:
+    """Each process's own at the last step; what is evaluated; what is kept."""
     del rank
-    return dict(train(config, launcher="pytorch").named_buffers())
+    own, evaluated = Own(), Evaluated()
+    runner = train(config, own, evaluated, launcher="pytorch")
+    runner.val_loop.run()
+    return [own.buffers, evaluated.buffers, copy_buffers(runner.model.module)]
 
 
-def test_processes_end_with_the_same_averaged_statistics(config: FinetuneConfig, tmp_path: Path) -> None:
-    first, second = run_world(buffers_after_training, 2, tmp_path, dataclasses.replace(config, ema_decay=0.5))
-    assert any("running_mean" in name for name in first)
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_statistics_of_all_processes_are_averaged_evaluated_and_kept(
+    config: FinetuneConfig, tmp_path: Path, ema_decay: float
+) -> None:
+    answers = run_world(buffers_of_training, 2, tmp_path, dataclasses.replace(config, ema_decay=ema_decay))
+    (own, evaluated, kept), (other_own, other_evaluated, other_kept) = answers
+    names = [name for name in own if "running" in name]
+    assert names
+    for name in names:
+        assert not torch.equal(own[name], other_own[name])
+        torch.testing.assert_close(kept[name], (own[name] + other_own[name]) / 2)
+        for same in (evaluated, other_evaluated, other_kept):
+            assert torch.equal(same[name], kept[name])
 
 
 def test_one_image_at_a_time_is_refused_for_upernet(config: FinetuneConfig) -> None:
