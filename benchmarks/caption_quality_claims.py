@@ -132,10 +132,16 @@ def _gain_sentence(c: Comparison) -> str:
 
 
 def factor_sentence(e: Efficiency) -> str:
-    """A factor in words, with its interval."""
+    """A factor in words, with its interval; why there is none, with what more pairs did."""
     if not e.more_pairs_help:
-        return f"{short_factor(e)}: more pairs of the worse captions did not surely help"
+        return (f"{short_factor(e)}: all pairs instead of the fewest {_rise(e.rise)} with the worse captions and "
+                f"{_rise(e.better_rise)} with the better")  # fmt: skip
     return f"{short_factor(e)} [{' to '.join(_factor(end, e.largest) for end in e.interval)}]"
+
+
+def _rise(interval: tuple[float, float]) -> str:
+    did = "helped" if interval[0] > 0 else "made it worse" if interval[1] < 0 else "did not surely help"
+    return f"{did} (gain [{interval[0]:.3g}, {interval[1]:.3g}])"
 
 
 def short_factor(e: Efficiency) -> str:

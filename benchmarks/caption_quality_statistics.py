@@ -55,15 +55,22 @@ class Efficiency:
             number of pairs measured already, so that the factor is a lower bound.
         interval: 95 % interval, see `data_efficiency`; its ends are bounded by 0 and `largest`.
         largest: the largest factor that these numbers of pairs can show.
-        more_pairs_help: the gain of all pairs of the worse captions over the fewest has an interval (Welch) above 0.
-            Where it has not, few pairs of anything may reach their figure, and the factor says nothing about captions.
+        rise: 95 % interval (Welch) of the gain of all pairs of the worse captions over the fewest; better_rise: the
+            same of the better ones.
     """
 
     factor: float
     censored: bool
     interval: tuple[float, float]
     largest: float
-    more_pairs_help: bool
+    rise: tuple[float, float]
+    better_rise: tuple[float, float]
+
+    @property
+    def more_pairs_help(self) -> bool:
+        """Of the worse captions, surely. Where they do not, few pairs of anything may reach their figure, and the
+        factor says nothing about captions."""
+        return self.rise[0] > 0
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -166,7 +173,9 @@ def data_efficiency(
             most is the target.
     """
     smallest, num_pairs = min(better), max(worse)
-    risen = compare(worse[num_pairs], worse[min(worse)], larger_is_better=larger_is_better)
+
+    def rise(curve: Mapping[int, Sequence[float]]) -> tuple[float, float]:
+        return compare(curve[max(curve)], curve[min(curve)], larger_is_better=larger_is_better).welch
 
     def factor(curve: Mapping[int, float], target: float) -> float:
         return num_pairs / pairs_needed(curve, target, larger_is_better=larger_is_better)
@@ -184,5 +193,5 @@ def data_efficiency(
     largest = num_pairs / smallest
     return Efficiency(
         factor=observed, censored=observed >= largest, interval=(low, high), largest=largest,
-        more_pairs_help=risen.welch[0] > 0,
+        rise=rise(worse), better_rise=rise(better),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The statistics of the caption-quality benchmark by hand, and the verdicts that follow from made-up figures."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from benchmarks.caption_quality_claims import (
     claim_of_agreement,
     claim_of_efficiency,
     claim_of_gains,
+    factor_sentence,
     judge_efficiency,
     judge_gain,
 )
@@ -104,7 +106,16 @@ def test_no_factor_is_read_off_a_curve_that_does_not_surely_rise() -> None:
     errors = data_efficiency({100: [0.9, 0.9], 1000: [0.8, 0.8]}, {100: [1.2, 1.21], 1000: [1.0, 1.01]},
                              larger_is_better=False)  # fmt: skip
     assert errors.more_pairs_help
-    assert "no factor" in claim_of_efficiency("c", {"segment": flat, "depth": errors}).reason
+    reason = claim_of_efficiency("c", {"segment": flat, "depth": errors}).reason
+    assert re.search(r"segment: no factor: .* did not surely help .* with the worse captions and helped .* with the better", reason)
+
+
+def test_that_more_pairs_made_it_worse_is_said() -> None:
+    """Depth errors that rise by 0.1 ± 0.01 m, worked out by hand: t of 2 degrees of freedom is 4.303."""
+    worse = {100: [0.99, 1.01], 1000: [1.09, 1.11]}
+    found = data_efficiency(worse, worse, larger_is_better=False, num_draws=10)
+    assert found.rise == pytest.approx((-0.1 - 4.303 * 0.02**0.5 / 10, -0.1 + 4.303 * 0.02**0.5 / 10), rel=1e-3)
+    assert "made it worse (gain [-0.161, -0.0392]) with the worse captions" in factor_sentence(found)
 
 
 def test_equal_curves_are_seldom_told_apart() -> None:
@@ -143,7 +154,8 @@ def test_a_claim_needs_both_tasks_and_a_pretraining_that_learnt() -> None:
 
 def test_a_factor_is_judged_by_its_interval() -> None:
     def efficiency(low: float, high: float) -> Efficiency:
-        return Efficiency(factor=2.0, censored=False, interval=(low, high), largest=25.0, more_pairs_help=True)
+        return Efficiency(factor=2.0, censored=False, interval=(low, high), largest=25.0, rise=(0.1, 2),
+                          better_rise=(0.1, 2))  # fmt: skip
 
     assert judge_efficiency(efficiency(1.2, 25)) == "supported"
     assert judge_efficiency(efficiency(NOT_REACHED, 1.4)) == "not supported"
