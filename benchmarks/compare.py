@@ -12,7 +12,8 @@ from rich.table import Table
 from benchmarks.compare_models import NUM_CLASSES, find_models
 from benchmarks.compare_page import PLOTS, to_csv, to_json, to_markdown
 from benchmarks.compare_plot import draw_panels, latency_points, parameter_points, save_figure
-from benchmarks.compare_rows import COMPARISON_SCHEMA_VERSION, Comparison, read_comparison, result_name
+from benchmarks.compare_result import COMPARISON_SCHEMA_VERSION, result_name
+from benchmarks.compare_rows import Comparison, read_comparison
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.artifact import load_artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
@@ -47,29 +48,36 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig) -> Comparison:
-    """Write the page, the table and the plots; measure before, if asked to.
+    """Write the page, the table and the plots, once all of them are made; measure before, if asked to.
 
     Raises:
-        FileNotFoundError: the result file is missing. FileExistsError: the page exists and --force was not given.
+        FileNotFoundError: the result file is missing. FileExistsError: a file exists and --force was not given.
         ValueError: a file is not of its schema, or a number is out of range.
     """
     page = config.out / "compare.md"
-    refuse_existing(page, config.force)
+    for name in (*(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
+                 *(f"{plot}.{suffix}" for plot in PLOTS for suffix in ("png", "svg"))):  # fmt: skip
+        refuse_existing(config.out / name, config.force)
     if config.measure:
         refuse_existing(config.results[0] / result_name(config.size_px), config.force)
         measure(config)
     comparison = read_comparison(config.results, config.size_px)
     latency_label = f"median latency at {comparison.threads} threads on {comparison.settings['device']}, ms"
-    size = f"{config.size_px}x{config.size_px} px"
-    for name, panels, x_label, title in (
-        (PLOTS[0], parameter_points(comparison), "parameters, million", "Accuracy against parameters"),
-        (PLOTS[1], latency_points(comparison), latency_label, f"Accuracy against latency at {size}"),
-    ):
-        save_figure(draw_panels(panels, x_label, title)[0], config.out / name)
-    for suffix, text in (("md", to_markdown(comparison)), ("csv", to_csv(comparison))):
+    latency_title = f"Accuracy against the network's latency at {config.size_px}x{config.size_px} px"
+    figures = [
+        draw_panels(panels, x_label, title)[0]
+        for panels, x_label, title in (
+            (parameter_points(comparison), "parameters, million", "Accuracy against parameters"),
+            (latency_points(comparison), latency_label, latency_title),
+        )
+    ]
+    texts, values = {"md": to_markdown(comparison), "csv": to_csv(comparison)}, to_json(comparison)
+    for name, figure in zip(PLOTS, figures, strict=True):
+        save_figure(figure, config.out / name)
+    for suffix, text in texts.items():
         with staged_file(config.out / f"compare.{suffix}") as staging:
             staging.write_text(text, encoding="utf-8")
-    write_json(config.out / "compare.json", to_json(comparison))
+    write_json(config.out / "compare.json", values)
     _print(comparison)
     print(f"{page}: {len(comparison.rows)} rows")
     return comparison
@@ -124,11 +132,11 @@ def measure(config: CompareConfig) -> None:
 
 def _print(comparison: Comparison) -> None:
     table = Table(title="against Swin-L + UPerNet")
-    for name in ("how many times Swin-L's is that of", "wanted", "measured", ""):
+    for name in ("how many times Swin-L's is that of", "wanted", "by", "measured", ""):
         table.add_column(name)
     for ratio in comparison.ratios():
         found = "-" if ratio.found is None else f"{ratio.found:.2f}x"
-        table.add_row(ratio.text, f"{ratio.wanted:g}x", found, ratio.verdict)
+        table.add_row(ratio.text, f"{ratio.wanted:g}x", ratio.by, found, ratio.verdict)
     console = Console(width=max(100, Console().width))
     console.print(table)
     for sentence in comparison.missing:

@@ -8,7 +8,7 @@ _ENCODERS = {"nano": "nano MCi", "mci0": "MCi0", "mci1": "MCi1", "mci2": "MCi2",
              "swin_l": "Swin-L"}  # fmt: skip
 _HEADS = {"semantic_fpn": "SemanticFPN", "fpn_lite": "lite FPN", "upernet": "UPerNet"}
 _HEAD_CHANNELS = {"semantic_fpn": 128, "fpn_lite": 128, "upernet": 512}
-PRUNED_TO = 0.7  # share of the parameters; what CamVid's run was pruned to without loss
+PRUNED_TO = 0.7  # share of the parameters; what CamVid's runs were pruned to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,18 @@ MODELS: dict[str, Model] = {
 SMALLEST = Model(encoder="nano", head="semantic_fpn", int8=True)  # for trying out the measurement
 
 
+def known_models() -> dict[str, Model]:
+    """By name, the one for trying out among them."""
+    return MODELS | {SMALLEST.name: SMALLEST}
+
+
 def find_models(names: tuple[str, ...]) -> list[Model]:
     """By name; all of MODELS where none is named.
 
     Raises:
         ValueError: unknown name.
     """
-    known = MODELS | {SMALLEST.name: SMALLEST}
+    known = known_models()
     for name in names:
         if name not in known:
             raise ValueError(f"--models: found {name}, expected of {', '.join(known)}")

@@ -5,6 +5,7 @@ import dataclasses
 import io
 from typing import Any
 
+from benchmarks.compare_models import REFERENCE
 from benchmarks.compare_rows import Comparison, Row
 from benchmarks.published import IPHONE, PUBLISHED, Published
 
@@ -50,10 +51,15 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
 def to_markdown(comparison: Comparison) -> str:
     """The whole page."""
     settings = comparison.settings
-    versions = ", ".join(f"{name} {value}" for name, value in settings["versions"].items())
     size = settings["size_px"]
     ratios = [
-        [ratio.text, f"{ratio.wanted:g}x", "-" if ratio.found is None else f"{ratio.found:.2f}x", ratio.verdict]
+        [
+            ratio.text,
+            f"{ratio.wanted:g}x",
+            ratio.by,
+            "-" if ratio.found is None else f"{ratio.found:.2f}x",
+            ratio.verdict,
+        ]
         for ratio in comparison.ratios()
     ]
     published = [
@@ -69,30 +75,62 @@ def to_markdown(comparison: Comparison) -> str:
     parts = [
         f"# Segmenters with {settings['num_classes']} classes at {size}x{size} px",
         f"`make compare` writes this page from {', '.join(comparison.sources)}; edit nothing here.",
-        f"Measured on {settings['device']} in {settings['runtime']}: all models in one interleaved run of "
-        f"{settings['rounds']} rounds (5 for those above a second), fresh weights of seed {settings['seed']} "
-        f"(latency, size and memory do not depend on them), fused, preprocessing and class map inside; {versions}. "
-        f"int8 is without the limit on accuracy that an export of trained weights has: there, nodes that cost too much "
-        f"stay float, so that it may be slower and larger. Parameters and multiply-accumulates are those of the fused "
-        f"network. The auxiliary head that Swin-L and ViT are trained with is not deployed and not counted.",
+        _how_measured(settings),
         "## Against Swin-L + UPerNet",
-        _table(["how many times Swin-L's is that of", "wanted", "measured", ""], ratios),
+        _table(["how many times Swin-L's is that of", "wanted", "by", "measured", ""], ratios),
+        _auxiliary_head(comparison),
+        "The accuracy beside a latency is that of trained weights in the artifact named there, with another number of "
+        "classes and another size: the timed artifact has fresh weights. How many nodes of int8 pay, and how much, "
+        "depends on all of these and on the processor.",
         "## All models",
         _table(header(comparison), [cells(comparison, row) for row in comparison.rows]),
-        "Accuracies measured here are those of trained runs of the same network, the best on each data set, by their "
-        "weights and result file. Runs of different lengths say little about each other, so a panel of the plots holds "
-        "runs of one length. Published figures are others', by their number below, and were not reproduced.",
+        _how_compared(size),
         *(f"![{name.replace('-', ' ')}]({name}.png)" for name in PLOTS),
     ]
     if comparison.others:
-        parts += ["Runs of other networks:", _list(comparison.others)]
+        parts += ["Of networks that are none of these:", _list(comparison.others)]
     parts += [
         "## Published figures",
         _table(["", "model", "figure", "of what", "reference"], published),
         "## Missing",
         _list(comparison.missing) if comparison.missing else "Nothing.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _auxiliary_head(comparison: Comparison) -> str:
+    """What the first ratio would be if Swin-L was counted as it is published."""
+    plain = comparison.find("mci2-semantic_fpn")
+    published = next(item.num_parameters for item in PUBLISHED if item.row == REFERENCE)
+    if plain is None or published is None:
+        return ""
+    return (f"With the auxiliary head that Swin-L's published {published / 1e6:.0f} M hold, the first would be "
+            f"{published / plain.num_parameters:.2f}x.")  # fmt: skip
+
+
+def _how_measured(settings: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in settings["versions"].items())
+    return (
+        f"Measured on {settings['device']} in {settings['runtime']}: all models in one interleaved run of "
+        f"{settings['rounds']} rounds (5 for those above a second), fresh weights of seed {settings['seed']} (latency, "
+        f"size and memory of fp32 do not depend on them), fused, preprocessing and class map inside; {versions}. int8 "
+        "is quantized where that was faster here, without the limit on accuracy that an export of trained weights has: "
+        "there, nodes that cost too much stay float, so that it may be slower and larger. Parameters and "
+        "multiply-accumulates are those of the fused network. The auxiliary head that Swin-L and ViT are trained with "
+        "is not deployed and not counted."
+    )
+
+
+def _how_compared(size_px: int) -> str:
+    return (
+        "Accuracies measured here are those of trained runs of the same network, by their weights and result file: the "
+        "best on each data set of each length. fp32's is the run's own, on whole images as `evaluate` takes them; an "
+        "export's is on images resized to its input, with the float model's on the same. Runs of different lengths say "
+        "little about each other, so a panel of the plots holds runs of one length; ours join ADE20K's published "
+        "figures from 40 000 iterations on, the shortest published schedule. A panel of latencies puts a network's "
+        f"accuracy, at its own image size, above the time it takes at {size_px}x{size_px} px. Published figures are "
+        "others', by their number below, and were not reproduced; a plot has them at their published size."
+    )
 
 
 def to_csv(comparison: Comparison) -> str:

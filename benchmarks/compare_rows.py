@@ -1,26 +1,23 @@
 """What result files say about each compared model: measured, imported and published, never mixed. No torch."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_accuracies import Measured, is_network_of, read_measured
-from benchmarks.compare_models import MODELS, PRUNED_TO, REFERENCE, SMALLEST, Model
+from benchmarks.compare_accuracies import Export, Measured, read_measured
+from benchmarks.compare_models import MODELS, PRUNED_TO, REFERENCE, SMALLEST, Model, known_models
+from benchmarks.compare_result import MEASURE, read_result, result_name
 from benchmarks.published import PUBLISHED, Published
 from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.result import CPU_RUNTIME, check_result
 
-COMPARISON_SCHEMA_VERSION = 1
-_MEASURE = "measure with `python -m benchmarks.compare --measure`"
-_FIELDS = ("schema_version", "size_px", "num_classes", "seed", "rounds", "threads", "device", "system", "runtime",
-           "versions", "num_warmup", "models", "missing")  # fmt: skip
+_OURS = "this project"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """A latency on another device or runtime, from a result file."""
+    """A latency on another device or runtime, from a result file. `export`: what was exported, where that is known."""
 
     p50_ms: float
     p90_ms: float
@@ -28,6 +25,20 @@ class Elsewhere:
     device: str
     runtime: str
     source: str
+    artifact_sha256: str
+    export: Export | None
+
+    def is_of(self, row: "Row", size_px: int) -> bool:
+        """Whether it is of the row's own artifact, or of a trained one of this network at this size, in int8 or with
+        float activations."""
+        if self.artifact_sha256 == row.artifact_sha256:
+            return True
+        return (
+            self.export is not None
+            and self.export.network.is_of(row.model, row.num_parameters)
+            and f"-{size_px}x{size_px}-" in self.artifact
+            and (self.export.precision in ("int8", "w8a8")) == (row.precision == "int8")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +70,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times Swin-L is larger or slower; what was wanted at least."""
+    """How many times Swin-L is larger or slower; what was wanted at least, and by whom."""
 
     text: str
     wanted: float
+    by: str
     found: float | None
 
     @property
@@ -110,106 +122,92 @@ class Comparison:
             return None if swin is None or row is None else swin.p50_ms(self.threads) / row.p50_ms(self.threads)
 
         accuracy = "" if best is None else "; ".join(f"mIoU {m.sentence}" for m in best.measured)
-        name = "" if best is None else f" ({best.label}: {accuracy or 'accuracy not measured'})"
+        # Not of the artifact that was timed: that one has fresh weights and 150 classes.
+        name = "" if best is None else f" ({best.label}; trained: {accuracy or 'accuracy not measured'})"
         return [
-            Ratio(text="parameters, MCi2 + SemanticFPN", wanted=5.9, found=smaller(plain)),
-            Ratio(text=f"parameters, the same pruned to {PRUNED_TO * 100:.0f} %", wanted=6.1, found=smaller(pruned)),
-            Ratio(text="latency, MCi2 + SemanticFPN, fp32", wanted=7.0, found=faster(plain)),
-            Ratio(text=f"latency, our best artifact with MCi2{name}", wanted=12.0, found=faster(best)),
+            Ratio(text="parameters, MCi2 + SemanticFPN", wanted=5.9, by=_OURS, found=smaller(plain)),
+            Ratio(
+                text="parameters, MCi2 + SemanticFPN", wanted=6.1, by="arXiv 2405.08911, abstract", found=smaller(plain)
+            ),
+            Ratio(
+                text=f"parameters, the same pruned to {PRUNED_TO * 100:.0f} %",
+                wanted=6.1,
+                by=_OURS,
+                found=smaller(pruned),
+            ),
+            Ratio(text="latency, MCi2 + SemanticFPN, fp32", wanted=7.0, by=_OURS, found=faster(plain)),
+            Ratio(text=f"latency, our fastest artifact with MCi2{name}", wanted=12.0, by=_OURS, found=faster(best)),
         ]
-
-
-def result_name(size_px: int) -> str:
-    """File name of a comparison's result."""
-    return f"compare-ade20k-{size_px}.json"
 
 
 def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
     """Join the comparison's result file, in the first folder, with what other result files say.
 
     Raises:
-        FileNotFoundError: there is no such result file; the message says how to make it. ValueError: a file is not of
-            its schema.
+        FileNotFoundError, ValueError: see `read_result`, `read_measured` and `check_result`.
     """
-    path = folders[0] / result_name(size_px)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing: size, latency and memory of every model; {_MEASURE}")
-    values = read_json(path)
-    if wrong := sorted(set(_FIELDS) ^ values.keys()):
-        raise ValueError(f"{path}: fields missing or unknown: {', '.join(wrong)}; {_MEASURE} again")
-    if not values["models"]:
-        raise ValueError(f"{path}: models: found none, expected one or more ({values['missing']}); {_MEASURE} again")
-    if values["schema_version"] != COMPARISON_SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema_version: found {values['schema_version']}, expected "
-                         f"{COMPARISON_SCHEMA_VERSION}; {_MEASURE} again")  # fmt: skip
+    values = read_result(folders[0], size_px)
     contents = {source: read_json(source) for folder in folders for source in sorted(folder.glob("*.json"))}
-    measured, others = read_measured(contents)
-    elsewhere = _read_elsewhere(contents)
-    rows = [_row(entry, path, size_px, measured, elsewhere) for entry in values["models"]]
+    measured, exports = read_measured(contents)
+    elsewhere = _read_elsewhere(contents, exports)
+    rows = [_row(entry, size_px, measured, elsewhere) for entry in values["models"]]
     used = {item.source for row in rows for item in row.measured} | {e.source for row in rows for e in row.elsewhere}
     return Comparison(
         rows=rows,
-        settings={name: values[name] for name in _FIELDS if name not in ("models", "missing")},
+        settings={name: value for name, value in values.items() if name not in ("models", "missing")},
         missing=_missing(rows, values["missing"]),
-        sources=[path.name, *sorted(used)],
-        others=others,
+        sources=[result_name(size_px), *sorted(used)],
+        others=_others(rows, measured, elsewhere, size_px),
     )
 
 
-def _row(
-    entry: dict[str, Any], path: Path, size_px: int, measured: list[tuple[dict[str, Any], Measured]],
-    elsewhere: list[tuple[str, Elsewhere]],
-) -> Row:  # fmt: skip
-    models = MODELS | {SMALLEST.name: SMALLEST}
-    try:
-        model = models[entry["model"]]
-        row = Row(**{**entry, "model": model})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: models: an entry is not as expected ({error}); {_MEASURE} again") from None
-    numbers = ("num_parameters", "macs", "size_bytes", "relative_error", "peak_memory_mb")
-    if wrong := [name for name in numbers if not isinstance(entry[name], int | float)]:
-        raise ValueError(f"{path}: models: {entry['model']}: {wrong[0]}: found {entry[wrong[0]]!r}, expected a number; "
-                         f"{_MEASURE} again")  # fmt: skip
-    found = tuple(
-        item for digest, item in elsewhere
-        if digest == row.artifact_sha256 or _is_of(item.artifact, row, size_px)
-    )  # fmt: skip
-    accuracies = [item for run, item in measured if item.precision == row.precision and is_network_of(run, model)]
-    best = {item.data_set: item for item in sorted(accuracies, key=lambda item: item.miou_percent)}
+def _row(entry: dict[str, Any], size_px: int, measured: list[Measured], elsewhere: list[Elsewhere]) -> Row:
+    model = known_models()[entry["model"]]
+    row = Row(**entry | {"model": model})
+    accuracies = [item for item in measured if item.precision == row.precision
+                  and item.network.is_of(model, row.num_parameters)]  # fmt: skip
+    best = {(item.data_set, item.iters): item for item in sorted(accuracies, key=lambda item: item.miou_percent)}
     same = row.precision == "fp32" and not model.pruned
     published = tuple(item for item in PUBLISHED if same and item.row in (model.name, model.encoder))
+    found = tuple(item for item in elsewhere if item.is_of(row, size_px))
     return Row(**{**vars(row), "measured": tuple(best.values()), "published": published, "elsewhere": found})
 
 
-def _read_elsewhere(contents: dict[Path, dict[str, Any]]) -> list[tuple[str, Elsewhere]]:
-    """Latency result files of other runtimes (browsers, Core ML), with the artifact's hash."""
+def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere], size_px: int) -> list[str]:
+    """What was measured of networks that are none of the rows, in words."""
+    return [
+        f"{item.network.sentence}, {item.precision}: mIoU {item.sentence} ({item.source})"
+        for item in measured
+        if item.network.encoder != SMALLEST.encoder
+        and not any(item.network.is_of(row.model, row.num_parameters) for row in rows)
+    ] + [
+        f"{item.artifact} on {item.device}: {item.p50_ms:.1f} / {item.p90_ms:.1f} ms ({item.source}"
+        + (")" if item.export else "; which network it is, the JSON of `python -m benchmarks.report` beside it tells)")
+        for item in elsewhere if not any(item.is_of(row, size_px) for row in rows)
+    ]  # fmt: skip
+
+
+def _read_elsewhere(contents: dict[Path, dict[str, Any]], exports: dict[str, Export]) -> list[Elsewhere]:
+    """Latency result files of other runtimes (browsers, Core ML)."""
     found = []
     for path, value in contents.items():
         if "latency_ms_by_threads" not in value or value.get("runtime") == CPU_RUNTIME:
             continue
         check_result(value, path)
         latency = min(value["latency_ms_by_threads"].values(), key=lambda latency: latency["p50"])
-        item = Elsewhere(p50_ms=latency["p50"], p90_ms=latency["p90"], artifact=value["artifact"],
-                         device=value["device"], runtime=value["runtime"], source=path.name)  # fmt: skip
-        found.append((value["artifact_sha256"], item))
+        digest = value["artifact_sha256"]
+        found.append(Elsewhere(
+            p50_ms=latency["p50"], p90_ms=latency["p90"], artifact=value["artifact"], device=value["device"],
+            runtime=value["runtime"], source=path.name, artifact_sha256=digest, export=exports.get(digest),
+        ))  # fmt: skip
     return found
-
-
-def _is_of(artifact: str, row: Row, size_px: int) -> bool:
-    """Whether a trained artifact is this network at this size, in int8 or with float activations, by its name (see
-    `Artifact.name`)."""
-    model = row.model
-    network = re.escape(model.encoder) + ("" if model.head == "semantic_fpn" else f"-{model.head}")
-    network += "-pruned" if model.pruned else ""
-    found = re.fullmatch(rf"{network}-segment-.+-{size_px}x{size_px}-(\w+)\.(?:onnx|coreml)", artifact)
-    return found is not None and (found[1] in ("int8", "w8a8")) == (row.precision == "int8")
 
 
 def _missing(rows: list[Row], reasons: dict[str, str]) -> list[str]:
     there = {(row.model.name, row.precision) for row in rows}
     sentences = [f"{name}: {reason}" for name, reason in reasons.items()]
     sentences += [
-        f"{model.label}, {precision}: not in the result file; {_MEASURE}"
+        f"{model.label}, {precision}: not in the result file; {MEASURE}"
         for model in MODELS.values()
         for precision in model.precisions
         if (model.name, precision) not in there and model.name not in reasons

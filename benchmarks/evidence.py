@@ -204,10 +204,11 @@ def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
 
 
 def _published(run: RunFiles) -> dict[str, Any]:
-    kept = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics")
+    kept = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "num_parameters", "metrics")
     settings = {name: _last_part(value) for name, value in run.config.items()}
     parent = run.record["parent"] and run.record["parent"]["weights_sha256"]
-    return {"settings": settings, "parent_weights_sha256": parent} | {key: run.record[key] for key in kept}
+    pruned = {"as_pruned": True} if "pruned" in run.record else {}  # its settings are those of the run that was pruned
+    return {"settings": settings, "parent_weights_sha256": parent} | pruned | {key: run.record[key] for key in kept}
 
 
 def _last_part(value: Any) -> Any:
