@@ -18,6 +18,9 @@ HEADLINE = {
 }
 
 
+_RECORDED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics", "parent")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
     """A complete run as its files tell it: config.json, run.json, and the lines of metrics.jsonl."""
@@ -56,7 +59,8 @@ class Verdict:
 
     @property
     def supported(self) -> bool:
-        """The gain of the means exceeds the widest spread between seeds."""
+        """The gain of the means exceeds the widest spread between seeds: a hint and no test, for with two seeds in
+        each arm that happens by chance in about one case of nine."""
         return self.gain > self.noise
 
     def sentence(self) -> str:
@@ -78,8 +82,8 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
     """Read all three folders; runs that are not complete are left out, and named.
 
     Raises:
-        FileNotFoundError: a folder is missing or empty. ValueError: an artifact is damaged, or a latency file is not
-            of the schema.
+        FileNotFoundError: a folder is missing or empty, or no run is complete. ValueError: a run or an artifact is
+            damaged, or a latency file is not of the schema.
     """
     found_runs = []
     for folder in _entries(runs, "run folders"):
@@ -87,6 +91,8 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
             found_runs.append(_read_run(folder))
         elif folder.is_dir():
             print(f"{folder}: left out, the run is not complete")
+    if not found_runs:
+        raise FileNotFoundError(f"{runs}: found no run that is complete, expected one or more folders with a run.json")
     found_artifacts = [(folder, load_artifact(folder)) for folder in _entries(artifacts, "artifact folders")]
     contents = []
     for path in _entries(results, "result files"):
@@ -111,11 +117,23 @@ def _entries(folder: Path, what: str) -> list[Path]:
 
 
 def _read_run(folder: Path) -> RunFiles:
-    path = folder / "metrics.jsonl"
-    curve = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return RunFiles(
-        folder=folder, config=read_json(folder / "config.json"), record=read_json(folder / "run.json"), curve=curve
-    )
+    record = read_json(folder / "run.json")
+    if missing := [name for name in _RECORDED if name not in record]:
+        raise ValueError(f"{folder / 'run.json'}: {missing[0]}: missing, so this is no record of a run; train it "
+                         "again, or move the folder away")  # fmt: skip
+    return RunFiles(folder=folder, config=read_json(folder / "config.json"), record=record,
+                    curve=_read_curve(folder / "metrics.jsonl"))  # fmt: skip
+
+
+def _read_curve(path: Path) -> list[dict[str, float]]:
+    curve = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
+        try:
+            curve.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: line {number}: found {line[:80]!r}, expected a JSON object ({error}); delete "
+                             "the line") from None  # fmt: skip
+    return curve
 
 
 def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
@@ -208,7 +226,7 @@ def _published(run: RunFiles) -> dict[str, Any]:
     settings = {name: _last_part(value) for name, value in run.config.items()}
     parent = run.record["parent"] and run.record["parent"]["weights_sha256"]
     pruned = {"as_pruned": True} if "pruned" in run.record else {}  # its settings are those of the run that was pruned
-    return {"settings": settings, "parent_weights_sha256": parent} | pruned | {key: run.record[key] for key in kept}
+    return {"settings": settings, "parent_weights_sha256": parent} | pruned | {key: run.record.get(key) for key in kept}
 
 
 def _last_part(value: Any) -> Any:

@@ -17,7 +17,7 @@ from benchmarks.evidence import (
 )
 from benchmarks.page import render_page
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
+from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +33,24 @@ class ReportConfig:
     out: Path = Path("report.html")
     """The page to write; its figures go beside it, with the suffix .json."""
     force: bool = False
-    """Replace the page if it exists."""
+    """Replace the page and its JSON if they exist."""
 
 
 def report(config: ReportConfig) -> None:
     """Write the page and print its table.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds nothing. ValueError: an artifact is damaged.
-        FileExistsError: the page exists and --force was not given.
+        FileNotFoundError: a folder is missing or holds nothing. ValueError: a run, an artifact or a result is damaged;
+            --out is a .json. FileExistsError: the page or its JSON exists and --force was not given.
     """
-    refuse_existing(config.out, config.force)
+    figures = figures_beside(config.out, config.force)
     evidence = read_evidence(config.runs, config.artifacts, config.results)
     verdicts = compare_with_scratch(evidence.runs)
     page = render_page(evidence, verdicts)
+    told = summary(evidence, verdicts)
     with staged_file(config.out) as staging:
         staging.write_text(page, encoding="utf-8")
-    write_json(config.out.with_suffix(".json"), summary(evidence, verdicts))
+    write_json(figures, told)
     print_tables(evidence, verdicts)
     print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, open it in a browser")
 

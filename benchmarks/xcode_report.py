@@ -83,7 +83,7 @@ def _read(path: Path) -> tuple[Path, dict[str, Any]]:
     if path.read_bytes()[:8] == b"bplist00" or path.suffix == ".plist":
         try:
             values = plistlib.loads(path.read_bytes())
-        except (plistlib.InvalidFileException, ExpatError, ValueError) as error:
+        except (plistlib.InvalidFileException, ExpatError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}: not a readable property list ({error}); {_ELSE}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path}: found a list, expected a dictionary; {_ELSE}")

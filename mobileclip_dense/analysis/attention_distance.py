@@ -17,7 +17,7 @@ from mobileclip_dense.analysis.attention import attention_distance, attention_la
 from mobileclip_dense.analysis.image_tower import ImageTower, load_image_tower, load_images
 from mobileclip_dense.analysis.receptive_field import field_centre, field_radius, receptive_fields
 from mobileclip_dense.config import AttentionDistanceConfig
-from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
+from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
 
 _SHARE = 0.95  # of the squared gradient that the radius of a receptive field encloses
 _STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12}
@@ -58,10 +58,11 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     """Write the picture and, beside it, its figures as JSON.
 
     Raises:
-        FileNotFoundError, ValueError: a run or an image cannot be read, or a run has no attention that is known.
-        FileExistsError: the picture exists and --force was not given.
+        FileNotFoundError, ValueError: a run or an image cannot be read, or a run has no attention that is known;
+            --out is a .json.
+        FileExistsError: the picture or its JSON exists and --force was not given.
     """
-    refuse_existing(config.out, config.force)
+    figures = figures_beside(config.out, config.force)
     images = load_images(config.images, config.max_images)
     towers = [load_image_tower(folder) for folder in config.runs]
     for tower, folder in zip(towers, config.runs, strict=True):
@@ -71,7 +72,7 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     reaches = [measure_reach(tower, [tower.prepare(image) for image in images]) for tower in towers]
     with staged_file(config.out) as staging, matplotlib.rc_context(_STYLE):
         draw(reaches).savefig(staging, dpi=150, format="png")
-    write_json(config.out.with_suffix(".json"), {"num_images": len(images), "runs": [_record(r) for r in reaches]})
+    write_json(figures, {"num_images": len(images), "runs": [_record(r) for r in reaches]})
     for reach in reaches:
         first, last = (float(np.mean(layer.distances_px)) for layer in (reach.layers[0], reach.layers[-1]))
         fields = "".join(f", stage {i + 1} sees {radius:.0f} px" for i, radius in enumerate(reach.radii_px))

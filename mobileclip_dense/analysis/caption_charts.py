@@ -87,7 +87,9 @@ def _draw_growth(axes: Axes, sets: list[dict[str, Any]]) -> None:
     for number, one in enumerate(sets):
         points = one["vocabulary"]["growth"]
         axes.plot([x for x, _ in points], [y for _, y in points], **_line(number))
-    axes.set(title="Vocabulary", xlabel="words read", ylabel="distinct words", xscale="log", yscale="log")
+    axes.set(title="Vocabulary", xlabel="words read", ylabel="distinct words")
+    if any(one["vocabulary"]["growth"] for one in sets):  # captions of emoji alone have no words
+        axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.2)
 
 

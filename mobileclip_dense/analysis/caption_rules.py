@@ -20,7 +20,7 @@ _ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|svg|heic|raw|pdf|psd|mp4|mov"
 # The patterns begin where a word begins only: a search then takes time in proportion to a caption's length.
 _FILE = re.compile(rf"(?<!\S)\S+\.(?:{_ENDINGS})\b", re.IGNORECASE)
 _CAMERA = re.compile(
-    r"\s*(?:img|dscn?|dscf|pict?|p|pxl|mvimg|screenshot|image|photo|scan)?[ _\-]*\d[\d _\-().]*\s*", re.IGNORECASE
+    r"(?:img|dscn?|dscf|pict?|p|pxl|mvimg|screenshot|image|photo|scan)?[ _\-]*\d[\d _\-().]*", re.IGNORECASE
 )
 _URL = re.compile(
     r"(?:https?://|www\.)\S+|(?<![\w.\-])[a-z0-9\-][a-z0-9.\-]*\.(?:com|net|org|info|co\.uk|de|fr|ru|cn|io|shop|biz)\b\S*",
@@ -59,9 +59,10 @@ def normalized(caption: str) -> str:
 def broken_rules(caption: str) -> set[str]:
     """Which of RULES a caption breaks; see the head of this file."""
     found = set()
-    if _FILE.search(caption) or _CAMERA.fullmatch(caption):
+    of_camera = _CAMERA.fullmatch(caption.strip()) is not None
+    if _FILE.search(caption) or of_camera:
         found.add("file name")
-    rest = " " if _CAMERA.fullmatch(caption) else _FILE.sub(" ", caption)
+    rest = " " if of_camera else _FILE.sub(" ", caption)
     if _URL.search(rest):
         found.add("URL")
         rest = _URL.sub(" ", rest)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mobileclip_dense.analysis.caption_page import Picture, render_page
 from mobileclip_dense.analysis.caption_statistics import CaptionSet, describe_sets
 from mobileclip_dense.config import CaptionsConfig
-from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
+from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
 from mobileclip_dense.data.reinforced import read_synthetic_captions
 from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.samples import BadSample, read_captions, read_image
@@ -103,9 +103,9 @@ def analyze_captions(config: CaptionsConfig) -> None:
 
     Raises:
         FileNotFoundError: a source has no shards. ValueError: a source has no usable sample, or the model cannot be
-            loaded. FileExistsError: the page exists and --force was not given.
+            loaded; --out is a .json. FileExistsError: the page or its JSON exists and --force was not given.
     """
-    refuse_existing(config.out, config.force)
+    figures = figures_beside(config.out, config.force)
     shards = {name: list_shards(name, "train") for name in config.shards}
     scorer = None if config.clip is None else Scorer(config.clip)
     names = short_names(list(shards))
@@ -120,10 +120,9 @@ def analyze_captions(config: CaptionsConfig) -> None:
         staging.write_text(page, encoding="utf-8", errors="backslashreplace")
     bad = {source.source: dict(source.bad) for source in sources}
     read = {source.name: source.source for source in sources}
-    write_json(config.out.with_suffix(".json"),
-               {"clip": config.clip, "sources": read, "bad_samples": bad, "sets": described})  # fmt: skip
-    for figures in described:
-        print(_summary(figures))
+    write_json(figures, {"clip": config.clip, "sources": read, "bad_samples": bad, "sets": described})
+    for one in described:
+        print(_summary(one))
     print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
 

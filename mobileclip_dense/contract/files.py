@@ -16,6 +16,20 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise FileExistsError(f"{path}: already exists; choose another name, or pass --force to replace it")
 
 
+def figures_beside(out: Path, force: bool) -> Path:
+    """Where the figures of a page or picture go: beside it, as JSON of the same name.
+
+    Raises:
+        FileExistsError: either exists and `force` is off. ValueError: `out` is the JSON file itself.
+    """
+    figures = out.with_suffix(".json")
+    if figures == out:
+        raise ValueError(f"--out: found {out}, expected another suffix than .json, which its figures get")
+    refuse_existing(out, force)
+    refuse_existing(figures, force)
+    return figures
+
+
 @contextmanager
 def staged_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name when the block ends well and vanishes when it does not.

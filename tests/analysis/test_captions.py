@@ -89,7 +89,7 @@ def test_rules_find_what_shows_nothing(caption: str, rules: set[str]) -> None:
 
 
 def test_rules_take_little_time_on_captions_of_any_length() -> None:
-    for text in ("a.b-" * 8000, "1 " * 8000 + "!", "www." * 8000, "x.jpgx" * 8000, "-" * 20_000):
+    for text in ("a.b-" * 8000, "1 " * 8000 + "!", "www." * 8000, "x.jpgx" * 8000, "-" * 20_000, " " * 40_000 + "x"):
         assert broken_rules(text) <= {"file name", "URL", "names nothing"}  # quadratic time would hang here
 
 
@@ -207,6 +207,16 @@ def test_without_a_model_or_pictures_the_page_says_so(analyze: Command, tmp_path
     assert "<img" not in page
     (one,) = json.loads((tmp_path / "captions.json").read_text())["sets"]
     assert (one["num_captions"], one["similarity"]) == (2, None)
+
+
+def test_captions_without_a_word_get_their_page(analyze: Command, tmp_path: Path) -> None:
+    write_shard(tmp_path / "train" / "0.tar", {str(i): {"jpg": jpeg(i), "txt": "🙂 !".encode()} for i in range(3)})
+    analyze("captions", tmp_path, "--out", tmp_path / "captions.html")
+    (one,) = json.loads((tmp_path / "captions.json").read_text())["sets"]
+    assert one["vocabulary"]["growth"] == []
+    with pytest.raises(SystemExit):  # the JSON alone is in the way
+        analyze("captions", tmp_path, "--out", tmp_path / "captions.svg")
+    assert not (tmp_path / "captions.svg").exists()
 
 
 def test_what_cannot_be_analyzed_is_said(

@@ -1,6 +1,8 @@
 """The benchmark and the report through the real command line; what everything does with damaged artifacts."""
 
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from apps.depth import DepthConfig, depth
 from apps.segment import SegmentConfig, segment
 from benchmarks.evidence import RunFiles, compare_with_scratch
 from benchmarks.latency import LatencyConfig, measure_latency
+from benchmarks.report import ReportConfig, report
 from benchmarks.runtimes import load_onnx_artifact
 from export.verify import VerifyConfig, verify
 from mobileclip_dense.contract.artifact import load_artifact
@@ -93,6 +96,34 @@ def test_the_report_is_one_page_with_every_artifact(line: Line, tmp_path: Path) 
         assert "chrome-156-android-8-cores" in text
     assert page.count("data:image/png;base64,") >= 1 + 2 * 6  # curves, and six examples of each task
     assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(("name", "spoil", "message"), [
+    ("metrics.jsonl", lambda text: text + '{"step": 5, "lo', "metrics.jsonl: line 3: found '{\"step\": 5, \"lo'"),
+    ("run.json", lambda text: text.replace('"metrics"', '"figures"'), "run.json: metrics: missing, so this is no"),
+    ("run.json", None, "found no run that is complete"),
+])  # fmt: skip
+def test_a_damaged_run_is_named(tmp_path: Path, name: str, spoil: Callable[[str], str] | None, message: str) -> None:
+    """And nothing is written; nor where the JSON would replace a file."""
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    record = dict.fromkeys(("versions", "seed", "device", "wall_time_s", "weights_sha256", "parent"))
+    files = {"config.json": "{}", "run.json": json.dumps(record | {"metrics": {}}), "metrics.jsonl": "{}\n{}\n"}
+    for file, text in files.items():
+        (run / file).write_text(text)
+    if spoil is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_text(spoil(files[name]))
+    config = ReportConfig(runs=tmp_path / "runs", out=tmp_path / "page.html", artifacts=tmp_path, results=tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        report(config)
+    (tmp_path / "page.json").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"page\.json: already exists"):
+        report(config)
+    with pytest.raises(ValueError, match=r"page\.json, expected another suffix"):
+        report(dataclasses.replace(config, out=tmp_path / "page.json", force=True))
+    assert not config.out.exists()
 
 
 def run_files(seed: int, start: str | None, miou: float) -> RunFiles:

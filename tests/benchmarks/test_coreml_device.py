@@ -154,9 +154,10 @@ def test_xcodes_report_becomes_a_result(artifact: Path, tmp_path: Path) -> None:
     assert result["latency_ms_by_threads"]["1"]["p50"] == pytest.approx(3.0)
     assert (result["system"], result["runtime"]) == ("iOS 26.3.1", "coreml ALL, by Xcode")
     broken = tmp_path / "broken.plist"
-    broken.write_text("<?xml version='1.0'?><plist><dict>")
-    with pytest.raises(ValueError, match=r"broken\.plist: not a readable property list"):
-        import_report(dataclasses.replace(config, report=broken, force=True))
+    for text in ("<dict>", "<dict><key>a</key><date>yesterday</date></dict></plist>"):
+        broken.write_text(f"<?xml version='1.0'?><plist>{text}")
+        with pytest.raises(ValueError, match=r"broken\.plist: not a readable property list"):
+            import_report(dataclasses.replace(config, report=broken, force=True))
     plist = tmp_path / "report.plist"
     plist.write_bytes(plistlib.dumps(REPORT, fmt=plistlib.FMT_BINARY))
     again = dataclasses.replace(config, report=plist, force=True)
