@@ -26,11 +26,10 @@ from mobileclip_dense.data.samples import read_sample
 from mobileclip_dense.data.shards import list_shards, read_samples
 from mobileclip_dense.data.stream import Batch, CaptionStream, Position
 from mobileclip_dense.models.clip import Tokenizer, build_clip, build_transform, normalize_pixels
-from mobileclip_dense.pretrain.checkpoint import checkpoint_file
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.randomness import random_states, set_random_states
 from mobileclip_dense.pretrain.towers import memory_format_on
-from mobileclip_dense.run import append_metrics, drop_metrics_after, load_checkpoint, save_checkpoint
+from mobileclip_dense.run import append_metrics, checkpoint_file, drop_metrics_after, load_checkpoint, save_checkpoint
 
 _LOG_EVERY = 10
 _MEASURE_BATCH = 256

@@ -30,8 +30,15 @@ from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, w
 _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy")
 
 
+def checkpoint_file(run: Path) -> Path:
+    """The one checkpoint of a run, replaced by rename."""
+    return run / "checkpoints" / "last.pt"
+
+
 def open_run(config: Config) -> None:
     """Create `config.out`, or find in it an interrupted run of the same config.
+
+    A run without a checkpoint has done nothing that other settings would spoil: it begins anew.
 
     Raises:
         FileExistsError: the run is complete, or was begun with other settings, and --force was not given.
@@ -42,14 +49,14 @@ def open_run(config: Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if (folder / "run.json").exists():
         raise FileExistsError(f"{folder}: this run is complete; choose another --out, or pass --force to replace it")
-    if (folder / "config.json").exists():
+    if checkpoint_file(folder).exists():
         begun = read_json(folder / "config.json")
         changed = [name for name in record if name != "out" and begun.get(name) != record[name]]
         if changed:
             was = ", ".join(f"{name}: {begun.get(name)} -> {record[name]}" for name in changed)
             raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or pass --force")
         print(f"{folder}: resuming")
-    elif folder.exists() and any(folder.iterdir()):
+    elif not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder}: exists and is no run; choose another --out")
     write_json(folder / "config.json", record)
 

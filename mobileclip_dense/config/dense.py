@@ -114,6 +114,8 @@ class FinetuneConfig:
         require(self, "drop_path_rate", 0 <= self.drop_path_rate < 1, "in [0, 1)")
         require(self, "scale_range", 0 < self.scale_range[0] <= self.scale_range[1], "two factors above 0, ascending")
         require(self, "max_train_images", self.max_train_images is None or self.max_train_images >= 1, "at least 1")
+        for name in ("learning_rate", "weight_decay", "num_workers", "seed"):
+            require(self, name, getattr(self, name) >= 0, "at least 0")
         for name in ("max_depth_m", "depth_units_per_m", "poly_power", "neck_channels", "head_channels"):
             require(self, name, getattr(self, name) > 0, "above 0")
 

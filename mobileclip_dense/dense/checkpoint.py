@@ -1,10 +1,15 @@
-"""Checkpoints of mmengine that `torch.load(weights_only=True)` reads, as torch >= 2.6 insists."""
+"""Checkpoints of mmengine that survive: written aside, and read with `torch.load(weights_only=True)`."""
 
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.contract.files import staged_file
+from mobileclip_dense.run import checkpoint_file
 
 
 @HOOKS.register_module()
@@ -17,3 +22,38 @@ class PlainCheckpoint(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+
+
+class LastCheckpoint(PlainCheckpoint):
+    """The one checkpoint of a run, replaced by rename.
+
+    mmengine's own hook deletes the last one before it writes the next into its place, so that a kill or a full disk in
+    between leaves none; and it notes an absolute path, so that a copied run resumes from where it was copied.
+    """
+
+    priority = "VERY_LOW"  # once the moving average has the step
+
+    def __init__(self, config: FinetuneConfig):
+        self.path = checkpoint_file(config.out)
+        self.every = config.checkpoint_every * config.accumulate
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        if self.every_n_train_iters(runner, self.every) or self.is_last_train_iter(runner):
+            self.save(runner)
+
+    def save(self, runner: Runner) -> None:
+        """Of the first process, which all agree with but for BatchNorm's statistics."""
+        if is_main_process():
+            with staged_file(self.path) as staging:
+                runner.save_checkpoint(str(staging.parent), staging.name, by_epoch=False)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        super().before_save_checkpoint(runner, checkpoint)
+        checkpoint["num_processes"] = runner.world_size
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError if another number of processes wrote it: each would go on with other images."""
+        written = checkpoint["num_processes"]
+        if written != runner.world_size:
+            raise ValueError(f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
+                             "many, or start over with --force")  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import init_dist, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS, OPTIM_WRAPPERS
@@ -91,6 +91,28 @@ class ResumingTrainLoop(IterBasedTrainLoop):
             self.dataloader_iterator = _Skipping(_InfiniteDataloaderIterator(self.dataloader), self._iter)
         model: nn.Module = super().run()
         return model
+
+
+class StepAverage(EMAHook):
+    """mmengine's moving average, BatchNorm's statistics included, taken after each step of the optimizer.
+
+    Its own interval counts micro-batches from the first one, and so takes the weights before a step.
+    """
+
+    def __init__(self, config: FinetuneConfig):
+        super().__init__(momentum=1 - config.ema_decay, update_buffers=True)
+        self.accumulate = config.accumulate
+
+    def after_train_iter(self, runner: Runner, *arguments: Any, **options: Any) -> None:
+        if self.every_n_train_iters(runner, self.accumulate):
+            super().after_train_iter(runner, *arguments, **options)
+
+
+def compile_settings(config: FinetuneConfig) -> bool | dict[str, Any]:
+    """What mmengine hands to torch.compile. Its channels-last convolutions crash on a CPU in torch 2.11, as ours do."""
+    if not config.compile or torch.cuda.is_available():
+        return config.compile
+    return {"options": {"layout_optimization": False}}
 
 
 class RunLog(Hook):

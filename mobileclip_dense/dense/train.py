@@ -21,12 +21,13 @@ from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.coco import CocoSet, check_coco
 from mobileclip_dense.data.labelled import LabelledSet
 from mobileclip_dense.data.scan import check_set
+from mobileclip_dense.dense.checkpoint import LastCheckpoint
 from mobileclip_dense.dense.detect import detection_config
-from mobileclip_dense.dense.engine import RunLog, join_processes, place_model
+from mobileclip_dense.dense.engine import RunLog, StepAverage, compile_settings, join_processes, place_model
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_encoder_source
-from mobileclip_dense.run import Run, finish_run, load_run, open_run
+from mobileclip_dense.run import Run, checkpoint_file, finish_run, load_run, open_run
 
 LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped")
 
@@ -54,8 +55,10 @@ def finetune(config: FinetuneConfig) -> None:
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
     if is_main_process():
         open_run(config)
-    barrier()
-    runner = Runner(**settings | {"model": place_model(model)}, launcher=launcher)
+    checkpoint = checkpoint_file(config.out)
+    resume = first_process_first(checkpoint.exists)
+    resuming = {"resume": resume, "load_from": str(checkpoint) if resume else None}
+    runner = Runner(**settings | resuming | {"model": place_model(model)}, launcher=launcher)
     runner.train()
     settle_weights(runner)
     metrics = _measure(runner)
@@ -145,8 +148,8 @@ def pruned_start(config: FinetuneConfig) -> Run | None:
     Raises:
         ValueError: it is, and of another task, encoder or size of neck or head than `config`.
     """
-    if config.init is None or not Path(config.init).is_dir():
-        return None
+    if config.init is None or not (Path(config.init) / "run.json").is_file():
+        return None  # fresh, published, or a folder of `convert-weights`
     run = load_run(Path(config.init))
     if run.structure is None:
         return None
@@ -198,23 +201,14 @@ def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict
         val_cfg=dict(type="ValLoop"),
         optim_wrapper=optim_wrapper_config(config),
         param_scheduler=_schedule(config),
-        default_hooks=dict(
-            logger=None,
-            checkpoint=dict(
-                type="CheckpointHook",
-                by_epoch=False,
-                interval=config.checkpoint_every * config.accumulate,
-                max_keep_ckpts=1,
-            ),
-        ),
+        default_hooks=dict(logger=None, checkpoint=None),
         custom_hooks=_hooks(config),
-        cfg=dict(compile=config.compile),
+        cfg=dict(compile=compile_settings(config)),
         default_scope="mmseg",
         log_level="ERROR",
         log_processor=dict(by_epoch=False),
         visualizer=dict(type="Visualizer", vis_backends=[]),
         randomness=dict(seed=config.seed),
-        resume=(config.out / "checkpoints" / "last_checkpoint").exists(),
         experiment_name=config.out.name,
     )
 
@@ -238,9 +232,8 @@ def _schedule(config: FinetuneConfig) -> list[dict[str, Any]]:
     return [dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=warmup), decay]
 
 
-def _hooks(config: FinetuneConfig) -> list[Hook | dict[str, Any]]:
-    hooks: list[Hook | dict[str, Any]] = [RunLog(config), dict(type="PlainCheckpoint")]
+def _hooks(config: FinetuneConfig) -> list[Hook]:
+    hooks: list[Hook] = [RunLog(config), LastCheckpoint(config)]
     if config.ema_decay:
-        average = dict(momentum=1 - config.ema_decay, update_buffers=True, interval=config.accumulate)
-        hooks.append(dict(type="EMAHook", **average))
+        hooks.append(StepAverage(config))
     return hooks

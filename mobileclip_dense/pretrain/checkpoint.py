@@ -10,12 +10,7 @@ from timm.utils import ModelEmaV3
 
 from mobileclip_dense.data.stream import Position
 from mobileclip_dense.pretrain.randomness import random_states, set_random_states
-from mobileclip_dense.run import load_checkpoint, save_checkpoint
-
-
-def checkpoint_file(run: Path) -> Path:
-    """The one checkpoint of a run, replaced by rename."""
-    return run / "checkpoints" / "last.pt"
+from mobileclip_dense.run import checkpoint_file, load_checkpoint, save_checkpoint
 
 
 def save_training(

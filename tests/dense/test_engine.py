@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
@@ -15,6 +16,7 @@ from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.engine import place_model
 from mobileclip_dense.dense.train import finetune, fresh_model, runner_config, settle_weights
+from mobileclip_dense.run import checkpoint_file, load_checkpoint, save_checkpoint
 from tests.conftest import Line
 from tests.dense.test_processes import FixedStatistics, Recorder
 from tests.pretrain.processes import run_world
@@ -68,7 +70,9 @@ def train(config: FinetuneConfig, *hooks: Hook, launcher: str = "none") -> Runne
     settings["custom_hooks"] += hooks
     config.out.mkdir(exist_ok=True)
     set_random_seed(config.seed)
-    runner = Runner(**settings | {"model": place_model(fresh_model(settings["model"]))}, launcher=launcher)
+    checkpoint = checkpoint_file(config.out)
+    resuming = {"resume": True, "load_from": str(checkpoint)} if checkpoint.exists() else {}
+    runner = Runner(**settings | resuming | {"model": place_model(fresh_model(settings["model"]))}, launcher=launcher)
     runner.train()
     settle_weights(runner)
     return runner
@@ -83,6 +87,74 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(confi
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     plain = train(dataclasses.replace(config, out=config.out.with_name("plain"), ema_decay=0.0)).model.state_dict()
     assert not torch.equal(plain["decode_head.conv_seg.weight"], expected["decode_head.conv_seg.weight"])
+
+
+class Weights(Hook):
+    """The weights after each step of the optimizer."""
+
+    def __init__(self, accumulate: int):
+        self.accumulate, self.steps = accumulate, []
+
+    def before_train(self, runner: Runner) -> None:
+        self.steps.append(runner.model.decode_head.conv_seg.weight.detach().clone())
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        if (runner.iter + 1) % self.accumulate == 0:
+            self.before_train(runner)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_moving_average_holds_every_step_and_the_last(config: FinetuneConfig, accumulate: int) -> None:
+    weights = Weights(accumulate)
+    runner = train(dataclasses.replace(config, accumulate=accumulate, ema_decay=0.5), weights)
+    start, *steps = weights.steps
+    assert len(steps) == 4
+    average = steps[0]  # mmengine's first update copies
+    for step in steps[1:]:
+        average = 0.5 * average + 0.5 * step
+    assert not torch.equal(start, steps[0])
+    torch.testing.assert_close(runner.model.decode_head.conv_seg.weight.detach(), average)
+
+
+def test_a_compiled_step_is_the_plain_one(config: FinetuneConfig) -> None:
+    config = dataclasses.replace(config, max_iters=2, ema_decay=0.5)
+    weights = []
+    for compiled in (False, True):
+        out = config.out.with_name(f"compiled-{compiled}")
+        runner = train(dataclasses.replace(config, out=out, compile=compiled))
+        weights.append(runner.model.decode_head.conv_seg.weight.detach())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(dataclasses.replace(config, out=config.out.with_name("whole"))).model.state_dict()
+    put = LocalBackend.put
+
+    def full_disk(self: LocalBackend, data: bytes, path: str) -> None:
+        put(self, data[: len(data) // 2], path)
+        raise OSError("No space left on device")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, StopAfter(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBackend, "put", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            train(config)
+    moved = config.out.rename(config.out.with_name("moved"))
+    assert [path.name for path in (moved / "checkpoints").glob("*.pt")] == ["last.pt"]
+    found = train(dataclasses.replace(config, out=moved)).model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_another_number_of_processes_does_not_resume(config: FinetuneConfig) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config, StopAfter(2))
+    state = load_checkpoint(checkpoint_file(config.out))
+    save_checkpoint(checkpoint_file(config.out), state | {"num_processes": 2})
+    with pytest.raises(ValueError, match=r"last\.pt: written by 2 processes, found 1; resume with as many"):
+        train(config)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(config: FinetuneConfig) -> None:

@@ -20,7 +20,7 @@ from mobileclip_dense.dense.model import load_dense_run, model_config
 from mobileclip_dense.dense.train import finetune
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.recipes.finetuning import RECIPES
-from mobileclip_dense.run import load_run, read_metrics
+from mobileclip_dense.run import checkpoint_file, load_run, read_metrics
 from tests.conftest import REPOSITORY, SMALL_FINETUNE, Line, run_module, write_labelled_folder
 from tests.models.test_reparam import randomize, relative_error
 
@@ -45,6 +45,19 @@ def test_a_run_is_evaluated_once(line: Line, tmp_path: Path, monkeypatch: pytest
     assert scored == [json.loads((tmp_path / "run" / "run.json").read_text())["num_val_images"]]
 
 
+def test_fine_tuning_starts_from_converted_weights_and_a_start_refused_late_can_be_corrected(
+    line: Line, tmp_path: Path
+) -> None:
+    run_module("mobileclip_dense", "convert-weights", line.clip, "--model", "nano", "--out", tmp_path / "converted")
+    config = dataclasses.replace(load_run(line.run("segment")).config, out=tmp_path / "run", max_iters=2)
+    with pytest.raises(ValueError, match="not of encoder 'mci0'"):
+        finetune(dataclasses.replace(config, encoder="mci0", init=str(line.clip)))
+    finetune(dataclasses.replace(config, init=str(tmp_path / "converted"), learning_rate=0.0))
+    name = "stages.2.blocks.0.mlp.fc1.weight"
+    tuned, clip = load_run(config.out).weights, load_run(line.clip).weights
+    assert torch.equal(tuned[f"backbone.encoder.trunk.{name}"], clip[f"visual.trunk.{name}"])
+
+
 @pytest.mark.parametrize("task", ["segment", "depth"])
 def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, task: str) -> None:
     out = tmp_path / "killed"
@@ -56,7 +69,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, ta
         stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "last_checkpoint").exists() and time.monotonic() < deadline:
+    while not checkpoint_file(out).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
