@@ -149,6 +149,8 @@ class EvaluateConfig:
     without class names is read like that one."""
     skip_bad: bool = False
     """With --data: leave out files that cannot be used, and say how many, instead of refusing the folder."""
+    class_names: Path | None = None
+    """With --data: names in place of the folder's, as of `finetune`."""
     depth_units_per_m: float | None = None
     """With --data: values of its depth PNGs per metre; None: as in training."""
     mode: Literal["whole", "slide"] = "whole"
@@ -172,7 +174,7 @@ class EvaluateConfig:
         require(self, "num_worst", self.num_worst >= 0, "at least 0")
         units = self.depth_units_per_m
         require(self, "depth_units_per_m", units is None or units > 0, "above 0")
-        for name in ("skip_bad", "depth_units_per_m"):
+        for name in ("skip_bad", "class_names", "depth_units_per_m"):
             require(self, name, self.data is not None or not getattr(self, name), "only with --data")
 
 

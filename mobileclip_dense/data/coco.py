@@ -70,33 +70,36 @@ def find_coco(root: Path, max_train_images: int | None = None) -> CocoSet:
     return _describe(root, {split: _read_file(root, split) for split in SPLITS}, max_train_images)
 
 
-def check_coco(config: FinetuneConfig) -> CocoSet:
-    """Open every image and annotation once, before anything is trained on them.
+def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> CocoSet:
+    """Open every image and annotation once, before anything is trained on them, or measured.
+
+    Args:
+        splits: what is needed; to measure, ("val",): the rest need not be there.
 
     Raises:
         FileNotFoundError: see `find_coco`.
         ValueError: see `find_coco`; or some cannot be used: the first ten by file and id, with what was expected.
             With --skip-bad those are left out and counted instead, if anything is left.
     """
-    contents = {split: _read_file(config.data, split) for split in SPLITS}
+    contents = {split: _read_file(config.data, split) for split in splits}
     coco = _describe(config.data, contents, config.max_train_images)
-    problems = {split: _find_problems(coco, split, contents[split]) for split in SPLITS}
-    messages = [problem.message for split in SPLITS for problem in problems[split]]
+    problems = {split: _find_problems(coco, split, contents[split]) for split in splits}
+    messages = [problem.message for split in splits for problem in problems[split]]
     if messages and not config.skip_bad:
         more = [f"... and {len(messages) - _SHOWN} more"] if len(messages) > _SHOWN else []
         listed = "\n  ".join(messages[:_SHOWN] + more)
         raise ValueError(f"{config.data}: {len(messages)} images or annotations cannot be used; correct them, or leave "
                          f"them out with --skip-bad:\n  {listed}")  # fmt: skip
-    left_out = frozenset((split, problem.kind, problem.place) for split in SPLITS for problem in problems[split])
+    left_out = frozenset((split, problem.kind, problem.place) for split in splits for problem in problems[split])
     coco = replace(coco, left_out=left_out)
-    usable = {split: usable_images(coco, split, contents[split]) for split in SPLITS}
+    usable = {split: usable_images(coco, split, contents[split]) for split in splits}
     if messages:
         _report(coco, problems)
-    for split in SPLITS:
+    for split in splits:
         if not any(annotations for _, annotations in usable[split]):
             raise ValueError(f"{coco.annotation_file(split)}: annotations: found no object that can be used, expected "
                              f"some in {coco.image_folder(split)}")  # fmt: skip
-    return replace(coco, num_train=len(usable["train"]), num_val=len(usable["val"]))
+    return replace(coco, num_train=len(usable.get("train", ())), num_val=len(usable.get("val", ())))
 
 
 def read_images(coco: CocoSet, split: Split) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -147,16 +150,17 @@ def _read_file(root: Path, split: Split) -> dict[str, Any]:
 
 
 def _describe(root: Path, contents: dict[Split, dict[str, Any]], max_train_images: int | None) -> CocoSet:
-    categories = {split: _categories(_annotation_file(root, split), contents[split]) for split in SPLITS}
-    train, val = (categories[split] for split in SPLITS)
-    if train != val:
-        train_file, val_file = (_annotation_file(root, split) for split in SPLITS)
-        raise ValueError(f"{val_file}: categories: found others than in {train_file.name} (such as "
-                         f"{sorted(train.items() ^ val.items())[:3]}), expected the same")  # fmt: skip
+    found = {split: _categories(_annotation_file(root, split), contents[split]) for split in contents}
+    categories = next(iter(found.values()))
+    for split, others in found.items():
+        if others != categories:
+            raise ValueError(f"{_annotation_file(root, split)}: categories: found others than in "
+                             f"{_annotation_file(root, next(iter(found))).name} (such as "
+                             f"{sorted(categories.items() ^ others.items())[:3]}), expected the same")  # fmt: skip
+    num_images = {split: len(_considered(contents[split], split, max_train_images)) for split in contents}
     return CocoSet(
-        root=root, class_names=tuple(train.values()), category_ids=tuple(train), max_train_images=max_train_images,
-        num_train=len(_considered(contents["train"], "train", max_train_images)),
-        num_val=len(contents["val"]["images"]),
+        root=root, class_names=tuple(categories.values()), category_ids=tuple(categories),
+        max_train_images=max_train_images, num_train=num_images.get("train", 0), num_val=num_images.get("val", 0),
     )  # fmt: skip
 
 
@@ -195,9 +199,9 @@ def _complete(annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, An
 
 
 def _report(coco: CocoSet, problems: dict[Split, list[Problem]]) -> None:
-    for split in SPLITS:
+    for split, found in problems.items():
         for kind in ("images", "annotations"):
-            messages = [problem.message for problem in problems[split] if problem.kind == kind]
+            messages = [problem.message for problem in found if problem.kind == kind]
             if messages:
                 print(f"{coco.annotation_file(split)}: left out {len(messages)} {kind}, the first: {messages[0]}")
 
@@ -231,7 +235,7 @@ def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> lis
     entries = [contents["images"][place] for place in places.values()]
     answers = look_once(
         entries, lambda entry: _wrong_image(folder, entry), stamps=[_stamp(folder, entry) for entry in entries],
-        recall=lambda answer: answer if isinstance(answer, str) else None,
+        recall=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda answer: not answer,
         question=f"{_VERSION} {folder.resolve()}", progress=f"check {folder.name}",
     )  # fmt: skip
     return problems + [

@@ -27,14 +27,16 @@ def stamp_of(*paths: Path) -> Stamp | None:
 
 def look_once(
     items: Sequence[Item], look: Callable[[Item], Answer], *, stamps: Sequence[Stamp | None],
-    recall: Callable[[Any], Answer | None], question: str, progress: str,
+    recall: Callable[[Any], Answer | None], is_good: Callable[[Answer], bool], question: str, progress: str,
 ) -> list[Answer]:  # fmt: skip
     """`look(item)` of each item, in order, or what it was at an earlier start if the item has the same stamp still.
+
+    What is wrong with a file is not kept: a share that was away, or a permission, leaves no trace in the stamp.
 
     Args:
         look: gives what JSON can hold; called in threads.
         stamps: for each item what its answer depends on, a name first; None: to be looked at every time.
-        recall: an answer from JSON, None where it is none.
+        recall: an answer from JSON, None where it is none. is_good: whether nothing is wrong, so that it is kept.
         question: what the answers depend on besides; they are kept in a file of `cache_folder` named by its hash.
         progress: the progress bar's label.
     """
@@ -47,7 +49,9 @@ def look_once(
         with ThreadPoolExecutor() as pool:
             fresh = iter(list(tqdm(pool.map(look, new), total=len(new), unit="image", desc=progress)))
         known = [next(fresh) if answer is None else answer for answer in known]
-        kept |= {stamp[0]: [stamp, answer] for stamp, answer in zip(stamps, known, strict=True) if stamp is not None}
+        for stamp, answer in zip(stamps, known, strict=True):
+            if stamp is not None and answer is not None and is_good(answer):
+                kept[stamp[0]] = [stamp, answer]
         _write(path, kept)
     return [answer for answer in known if answer is not None]
 

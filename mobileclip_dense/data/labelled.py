@@ -89,7 +89,8 @@ def _renamed(found: LabelledSet, path: Path) -> LabelledSet:
         found,
         class_names=names,
         reduce_zero_label=found.reduce_zero_label if first_index is None else first_index == 1,
-        ignored_label=found.ignored_label if found.ignored_label >= len(names) else IGNORE_INDEX,
+        # The layout's own index of no class may be one of these names' classes.
+        ignored_label=IGNORE_INDEX if first_index == 1 or found.ignored_label < len(names) else found.ignored_label,
     )
 
 

@@ -133,7 +133,8 @@ def scan_pairs(pairs: Sequence[Pair], expected: Expected, root: Path) -> list[Fi
     """A finding for each pair, in order, see `look_once`: kept by the settings and both files' sizes and times."""
     return look_once(
         pairs, lambda pair: inspect_pair(pair, expected), stamps=[stamp_of(pair.image, pair.label) for pair in pairs],
-        recall=_recall, question=f"{_VERSION} {root.resolve()} {expected}", progress="check data",
+        recall=_recall, is_good=lambda finding: not finding.kind,
+        question=f"{_VERSION} {root.resolve()} {expected}", progress="check data",
     )  # fmt: skip
 
 

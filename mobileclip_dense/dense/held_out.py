@@ -125,7 +125,7 @@ def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> 
         depth_units_per_m=config.depth_units_per_m or settings.depth_units_per_m,
     )  # fmt: skip
     known = tuple(run.record["class_names"])
-    found = replace(find_set(config.data, settings.task), train=())
+    found = replace(find_set(config.data, settings.task, config.class_names), train=())
     if not found.val:
         raise FileNotFoundError(f"{config.data}: found {found.layout} without held-out images; there is nothing to "
                                 "measure on")  # fmt: skip
@@ -135,7 +135,7 @@ def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> 
     found = check_pairs(found, settings)
     if (declared and declared != known) or len(found.class_names) > len(known):
         raise ValueError(f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
-                         f"{_few(known)}; evaluate it on data with its own classes")  # fmt: skip
+                         f"{_few(known)}; evaluate it on data with its own, or name them by --class-names")  # fmt: skip
     return settings, replace(found, class_names=known)
 
 

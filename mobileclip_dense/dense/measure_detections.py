@@ -40,8 +40,8 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
     """
     if config.mode != "whole" or config.scales != (1.0,) or config.flip:
         raise ValueError("--mode, --scales, --flip: a detector sees each image once, whole; leave them out")
-    settings = settings if config.data is None else replace(settings, data=config.data)
-    coco = check_coco(settings)
+    settings = settings if config.data is None else replace(settings, data=config.data, skip_bad=config.skip_bad)
+    coco = check_coco(settings, ("val",))
     if list(coco.class_names) != run.record["class_names"]:
         raise ValueError(f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
                          f"{len(run.record['class_names'])} others; evaluate it on data with its own")  # fmt: skip

@@ -11,6 +11,7 @@ from mobileclip_dense.data.class_names import read_class_names
 from mobileclip_dense.data.labelled import find_set
 from mobileclip_dense.data.pairs import Pair
 from mobileclip_dense.data.scan import check_set
+from mobileclip_dense.dense.dataset import PairDataset
 from tests.data.labelled import depth_folder, mask, own_folder, photograph, save, settings
 
 ADE_HEADER = "Idx\tRatio\tTrain\tVal\tStuff\tName"
@@ -141,6 +142,23 @@ def test_indices_from_one_mean_that_zero_is_ignored(tmp_path: Path) -> None:
     names.write_text("name,index\nroad,1\ngrass,2\n")
     found = check_set(settings(root, class_names=names))
     assert (found.class_names, found.reduce_zero_label) == (("road", "grass"), True)
+
+
+def test_names_from_one_for_camvid_make_its_eleven_a_class(tmp_path: Path) -> None:
+    """Of what is scanned and of what is trained on: mmsegmentation would ignore 11 first and then count from 1."""
+    for split in ("train", "val"):
+        photograph(tmp_path / split / "a.png")
+        mask(tmp_path / f"{split}annot" / "a.png", 0, 1, 10, 11)
+    names = tmp_path / "names.csv"
+    names.write_text("index,name\n" + "".join(f"{number},class {number}\n" for number in range(1, 12)))
+    found = check_set(settings(tmp_path, class_names=names))
+    assert (found.reduce_zero_label, found.ignored_label) == (True, 255)
+    labels = read_class_labels(found.val[0].label, found.reduce_zero_label, found.ignored_label)
+    trained = PairDataset(pairs=[(str(image), str(label)) for image, label in found.val], task="segment",
+                          reduce_zero_label=True, ignored_label=found.ignored_label,
+                          pipeline=[dict(type="mmseg.LoadAnnotations")])  # fmt: skip
+    np.testing.assert_array_equal(trained[0]["gt_seg_map"], labels)
+    assert set(np.unique(labels)) == {0, 9, 10, 255}
 
 
 def test_ade20k_labels_lose_their_zero(tmp_path: Path) -> None:

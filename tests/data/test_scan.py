@@ -224,6 +224,20 @@ def test_a_second_start_opens_only_what_has_changed(tmp_path: Path, monkeypatch:
     assert len(names) == 5
 
 
+def test_a_share_that_was_away_for_a_moment_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = own_folder(tmp_path / "own")
+
+    def away(path: Path, *, shades: bool = False) -> object:
+        raise ValueError(f"{path}: cannot be read (Input/output error)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "load_image", away)
+        with pytest.raises(ValueError, match="5 of 5 pairs cannot be used: 5 unusable image"):
+            check_set(settings(root))
+    assert len(check_set(settings(root)).train) == 3
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"%s": [1]}', '{"%s": [["x"], 5]}'])
 def test_a_damaged_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,22 @@ def test_two_steps_leave_a_run_that_measures_the_same_again(line: Line, run: Pat
     defined = [row["box_ap"] for row in evaluation["classes"] if row["box_ap"] is not None]
     assert sum(defined) / len(defined) == pytest.approx(record["metrics"]["bbox_mAP"])
     assert sorted(path.suffix for path in (folder / "worst").iterdir()) == [".png", ".png"]
+
+
+def test_held_out_images_alone_are_enough_to_measure_and_bad_ones_are_left_out_if_asked(
+    line: Line, run: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "coco"
+    (data / "annotations").mkdir(parents=True)
+    name = "instances_val2017.json"
+    shutil.copy(line.scenes / "coco" / "annotations" / name, data / "annotations" / name)
+    shutil.copytree(line.scenes / "coco" / "val2017", data / "val2017")
+    next((data / "val2017").iterdir()).write_bytes(b"not an image")
+    config = EvaluateConfig(run=run, out=tmp_path / "evaluation", data=data, num_worst=0)
+    with pytest.raises(ValueError, match=r"1 images or annotations cannot be used; .*--skip-bad"):
+        evaluate(config)
+    folder = evaluate(dataclasses.replace(config, skip_bad=True))
+    assert len(json.loads((folder / "evaluation.json").read_text())["images"]) == 5
 
 
 def test_the_pretrained_tower_is_what_a_detector_starts_from(line: Line, run: Path) -> None:

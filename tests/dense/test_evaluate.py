@@ -237,8 +237,15 @@ def test_another_folders_labels_are_read_like_those_of_the_run(tmp_path: Path) -
         for data in (None, root)
     )
     assert figures_of(other) == figures_of(own)
+    (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "".join(
+        f"{number}\t1\t1\t1\t1\t{name}\n" for number, name in enumerate(("red", "green", "blue"), 1)
+    ))  # fmt: skip
+    config = EvaluateConfig(run=config.out, out=tmp_path / "named", data=root, num_worst=0)
+    with pytest.raises(ValueError, match=r"found 3 \(red, green, blue\), .* or name them by --class-names"):
+        evaluate(config)
+    assert figures_of(evaluate(dataclasses.replace(config, class_names=names))) == figures_of(own)
     with pytest.raises(ValueError, match="--skip-bad: found True, expected only with --data"):
-        EvaluateConfig(run=config.out, skip_bad=True)
+        dataclasses.replace(config, data=None, skip_bad=True)
 
 
 def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None:
