@@ -104,8 +104,8 @@ def _resizing(model: EncoderDecoder, size_px: Size, mirrored: bool = False) -> C
 def slide(model: EncoderDecoder, image: torch.Tensor, window_px: Size | None) -> torch.Tensor:
     """Mean of the head's scores over overlapping windows, float [C,H,W].
 
-    The windows and their stride, two thirds of their size, are those of mmsegmentation's published configurations. Its
-    own `slide_inference` pads every window's scores to the whole image, and its DepthEstimator does not slide at all.
+    The windows and their stride, two thirds of their size, are those of mmsegmentation's ConvNeXt. Its own
+    `slide_inference` pads every window's scores to the whole image, and its DepthEstimator does not slide at all.
 
     Args:
         image: normalized float [1,3,H,W]. window_px: where a side is longer than the image's, the image's; None: the
