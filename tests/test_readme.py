@@ -117,6 +117,11 @@ def test_the_figures_of_caption_quality_are_those_of_their_file() -> None:
         assert f"| {arm} | {' | '.join(cells)} |" in README
     for claim in quality["claims"]:
         assert f"- {claim['claim']}: **{claim['verdict']}**" in README
+    text = " ".join(README.split())
+    assert f"{quality['core_minutes']} core-minutes" in text
+    worse, better = (quality["data_efficiency"]["depth"][name] for name in ("rise", "better_rise"))
+    assert f"{worse[0]:.3f} to {worse[1]:.3f} m" in text
+    assert f"({better[0]:.4f} to {better[1]:.5f} m)" in text
 
 
 def test_the_figures_of_camvids_heads_are_those_of_their_file() -> None:
