@@ -40,6 +40,8 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
     """
     if config.mode != "whole" or config.scales != (1.0,) or config.flip:
         raise ValueError("--mode, --scales, --flip: a detector sees each image once, whole; leave them out")
+    if config.class_names is not None:
+        raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
     settings = settings if config.data is None else replace(settings, data=config.data, skip_bad=config.skip_bad)
     coco = check_coco(settings, ("val",))
     if list(coco.class_names) != run.record["class_names"]:

@@ -199,6 +199,8 @@ def test_held_out_images_alone_are_enough_to_measure_and_bad_ones_are_left_out_i
     config = EvaluateConfig(run=run, out=tmp_path / "evaluation", data=data, num_worst=0)
     with pytest.raises(ValueError, match=r"1 images or annotations cannot be used; .*--skip-bad"):
         evaluate(config)
+    with pytest.raises(ValueError, match="--class-names: COCO's annotation files name"):
+        evaluate(dataclasses.replace(config, class_names=data / "names.txt"))
     folder = evaluate(dataclasses.replace(config, skip_bad=True))
     assert len(json.loads((folder / "evaluation.json").read_text())["images"]) == 5
 
