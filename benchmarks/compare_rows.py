@@ -86,7 +86,7 @@ class Ratio:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All rows; `settings`: what they were measured with; `missing`: what is not there, and why; `sources`: the files
-    that were read; `others`: accuracies of networks that are none of the rows."""
+    that were read; `others`: what was measured of networks that are none of the rows."""
 
     rows: list[Row]
     settings: dict[str, Any]
