@@ -64,15 +64,13 @@ def compare(config: CompareConfig) -> Comparison:
     comparison = read_comparison(config.results, config.size_px)
     latency_label = f"median latency at {comparison.threads} threads on {comparison.settings['device']}, ms"
     latency_title = f"Accuracy against the network's latency at {config.size_px}x{config.size_px} px"
-    figures = [
-        draw_panels(panels, x_label, title)[0]
-        for panels, x_label, title in (
-            (parameter_points(comparison), "parameters, million", "Accuracy against parameters"),
-            (latency_points(comparison), latency_label, latency_title),
-        )
-    ]
+    size_plot, latency_plot = PLOTS
+    figures = {
+        size_plot: draw_panels(parameter_points(comparison), "parameters, million", "Accuracy against parameters")[0],
+        latency_plot: draw_panels(latency_points(comparison), latency_label, latency_title)[0],
+    }
     texts, values = {"md": to_markdown(comparison), "csv": to_csv(comparison)}, to_json(comparison)
-    for name, figure in zip(PLOTS, figures, strict=True):
+    for name, figure in figures.items():
         save_figure(figure, config.out / name)
     for suffix, text in texts.items():
         with staged_file(config.out / f"compare.{suffix}") as staging:

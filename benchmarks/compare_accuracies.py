@@ -76,7 +76,6 @@ class Export:
     """An artifact made of a run."""
 
     network: Network
-    artifact: str
     precision: str
 
 
@@ -97,9 +96,10 @@ def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured],
         try:
             for run in _segmentation_runs(value):
                 network = _network(run)
-                of_run = [e for e in value.get("exports", ()) if e["weights_sha256"] == run["weights_sha256"]]
-                exports |= {e["artifact_sha256"]: Export(network=network, artifact=str(e["artifact"]),
-                                                         precision=str(e["precision"])) for e in of_run}  # fmt: skip
+                digest = run["weights_sha256"]
+                of_run = [export for export in value.get("exports", ()) if export["weights_sha256"] == digest]
+                for export in of_run:
+                    exports[export["artifact_sha256"]] = Export(network=network, precision=str(export["precision"]))
                 measured += _accuracies(run, network, of_run, path.name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(

@@ -1,7 +1,7 @@
 """What result files say about each compared model: measured, imported and published, never mixed. No torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Comparison:
     settings: dict[str, Any]
     missing: list[str]
     sources: list[str]
-    others: list[str] = field(default_factory=list)
+    others: list[str]
 
     @property
     def threads(self) -> int:

@@ -16,9 +16,7 @@ HEADLINE = {
     "depth": ("rmse", "RMSE", "m", False),
     "detect": ("segm_mAP", "mask mAP", "%", True),
 }
-
-
-_RECORDED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics", "parent")
+_PUBLISHED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics")  # of a run.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +116,7 @@ def _entries(folder: Path, what: str) -> list[Path]:
 
 def _read_run(folder: Path) -> RunFiles:
     record = read_json(folder / "run.json")
-    if missing := [name for name in _RECORDED if name not in record]:
+    if missing := [name for name in (*_PUBLISHED, "parent") if name not in record]:
         raise ValueError(f"{folder / 'run.json'}: {missing[0]}: missing, so this is no record of a run; train it "
                          "again, or move the folder away")  # fmt: skip
     return RunFiles(folder=folder, config=read_json(folder / "config.json"), record=record,
@@ -222,11 +220,12 @@ def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
 
 
 def _published(run: RunFiles) -> dict[str, Any]:
-    kept = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "num_parameters", "metrics")
     settings = {name: _last_part(value) for name, value in run.config.items()}
     parent = run.record["parent"] and run.record["parent"]["weights_sha256"]
-    pruned = {"as_pruned": True} if "pruned" in run.record else {}  # its settings are those of the run that was pruned
-    return {"settings": settings, "parent_weights_sha256": parent} | pruned | {key: run.record.get(key) for key in kept}
+    published = {name: run.record[name] for name in _PUBLISHED} | {"num_parameters": run.record.get("num_parameters")}
+    if "pruned" in run.record:
+        published["as_pruned"] = True  # its settings are those of the run that was pruned
+    return {"settings": settings, "parent_weights_sha256": parent} | published
 
 
 def _last_part(value: Any) -> Any:

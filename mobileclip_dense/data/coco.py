@@ -151,12 +151,14 @@ def _read_file(root: Path, split: Split) -> dict[str, Any]:
 
 def _describe(root: Path, contents: dict[Split, dict[str, Any]], max_train_images: int | None) -> CocoSet:
     found = {split: _categories(_annotation_file(root, split), contents[split]) for split in contents}
-    categories = next(iter(found.values()))
-    for split, others in found.items():
-        if others != categories:
+    first, *others = found
+    categories = found[first]
+    for split in others:
+        if found[split] != categories:
             raise ValueError(f"{_annotation_file(root, split)}: categories: found others than in "
-                             f"{_annotation_file(root, next(iter(found))).name} (such as "
-                             f"{sorted(categories.items() ^ others.items())[:3]}), expected the same")  # fmt: skip
+                             f"{_annotation_file(root, first).name} (such as "
+                             f"{sorted(categories.items() ^ found[split].items())[:3]}), expected "
+                             "the same")  # fmt: skip
     num_images = {split: len(_considered(contents[split], split, max_train_images)) for split in contents}
     return CocoSet(
         root=root, class_names=tuple(categories.values()), category_ids=tuple(categories),

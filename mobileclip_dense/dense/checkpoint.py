@@ -38,12 +38,9 @@ class LastCheckpoint(PlainCheckpoint):
         self.every = config.checkpoint_every * config.accumulate
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        if self.every_n_train_iters(runner, self.every) or self.is_last_train_iter(runner):
-            self.save(runner)
-
-    def save(self, runner: Runner) -> None:
-        """Of the first process, which all agree with but for BatchNorm's statistics."""
-        if is_main_process():
+        """Save the first process's state, with which all agree but for BatchNorm's statistics."""
+        due = self.every_n_train_iters(runner, self.every) or self.is_last_train_iter(runner)
+        if due and is_main_process():
             with staged_file(self.path) as staging:
                 runner.save_checkpoint(str(staging.parent), staging.name, by_epoch=False)
 

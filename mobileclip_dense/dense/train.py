@@ -55,10 +55,7 @@ def finetune(config: FinetuneConfig) -> None:
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
     if is_main_process():
         open_run(config)
-    checkpoint = checkpoint_file(config.out)
-    resume = first_process_first(checkpoint.exists)
-    resuming = {"resume": resume, "load_from": str(checkpoint) if resume else None}
-    runner = Runner(**settings | resuming | {"model": place_model(model)}, launcher=launcher)
+    runner = Runner(**settings | resume_settings(config) | {"model": place_model(model)}, launcher=launcher)
     runner.train()
     settle_weights(runner)
     metrics = _measure(runner)
@@ -72,6 +69,13 @@ def first_process_first(look: Any) -> Any:
     found = [look() if is_main_process() else None]
     broadcast_object_list(found)
     return found[0]
+
+
+def resume_settings(config: FinetuneConfig) -> dict[str, Any]:
+    """What mmengine's Runner wants to know of a run to go on with: the first process says whether there is one."""
+    checkpoint = checkpoint_file(config.out)
+    resume = first_process_first(checkpoint.exists)
+    return {"resume": resume, "load_from": str(checkpoint) if resume else None}
 
 
 def _check_micro_batch(config: FinetuneConfig) -> None:

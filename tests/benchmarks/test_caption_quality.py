@@ -47,7 +47,7 @@ class InThisProcess:
         future: Future[bool] = Future()
         try:
             future.set_result(call(*arguments))
-        except Exception as error:
+        except Exception as error:  # whatever it is: a pool keeps it for `result()` to raise
             future.set_exception(error)
         return future
 

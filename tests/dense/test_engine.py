@@ -15,7 +15,7 @@ from torch import nn
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.engine import place_model
-from mobileclip_dense.dense.train import finetune, fresh_model, runner_config, settle_weights
+from mobileclip_dense.dense.train import finetune, fresh_model, resume_settings, runner_config, settle_weights
 from mobileclip_dense.run import checkpoint_file, load_checkpoint, save_checkpoint
 from tests.conftest import Line
 from tests.dense.test_processes import FixedStatistics, Recorder
@@ -70,9 +70,8 @@ def train(config: FinetuneConfig, *hooks: Hook, launcher: str = "none") -> Runne
     settings["custom_hooks"] += hooks
     config.out.mkdir(exist_ok=True)
     set_random_seed(config.seed)
-    checkpoint = checkpoint_file(config.out)
-    resuming = {"resume": True, "load_from": str(checkpoint)} if checkpoint.exists() else {}
-    runner = Runner(**settings | resuming | {"model": place_model(fresh_model(settings["model"]))}, launcher=launcher)
+    model = place_model(fresh_model(settings["model"]))
+    runner = Runner(**settings | resume_settings(config) | {"model": model}, launcher=launcher)
     runner.train()
     settle_weights(runner)
     return runner
