@@ -24,7 +24,7 @@ from apps.video import open_frames, show, staged_video
 from benchmarks.runtimes import OnnxModel, find_provider, load_onnx_artifact
 from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 
 _MOST_THREADS = 4  # of reading, and of writing
 Pixels = npt.NDArray[np.uint8]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mobileclip_dense.contract.preprocess import IMAGE_SUFFIXES
+from mobileclip_dense.contract.images import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 Kind = Literal["image", "video", "camera"]

@@ -8,8 +8,9 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors, mean_errors
-from mobileclip_dense.contract.preprocess import load_image, resize_image
+from mobileclip_dense.contract.preprocess import resize_image
 
 Map = npt.NDArray[np.generic]
 Predictor = Callable[[npt.NDArray[np.uint8]], dict[str, Map]]  # uint8 [1,H,W,3] -> outputs by name
@@ -32,10 +33,7 @@ def predict_at(model: Predictor, output: str, image: npt.NDArray[np.uint8], size
 
 def predict_all(model: Predictor, output: str, images: list[Path], size_px: tuple[int, int], label: str) -> list[Map]:
     """`predict_at` for image files, with a progress bar."""
-    return [
-        predict_at(model, output, load_image(path, shades=True), size_px)
-        for path in tqdm(images, unit="image", desc=label)
-    ]
+    return [predict_at(model, output, load_image(path), size_px) for path in tqdm(images, unit="image", desc=label)]
 
 
 def score_segmentation(predictions: list[Map], truths: list[npt.NDArray[np.uint8]], num_classes: int) -> float:

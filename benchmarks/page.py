@@ -13,8 +13,8 @@ from benchmarks.accuracy import predict_at
 from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict, elsewhere_rows, table_rows
 from benchmarks.runtimes import OnnxModel
 from mobileclip_dense.config import FinetuneConfig, config_from_json
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.palette import IGNORE_INDEX, colour_depth, overlay_classes
-from mobileclip_dense.contract.preprocess import load_image
 from mobileclip_dense.data.annotations import read_class_labels, read_depth_m
 from mobileclip_dense.data.pairs import Pair
 from mobileclip_dense.data.scan import usable_set
@@ -148,7 +148,7 @@ def _segmentation_strip(
     strips = []
     reduce_zero_label, ignored_label = run.record["reduce_zero_label"], run.record.get("ignored_label", IGNORE_INDEX)
     for image_path, label_path in _held_out_examples(run):
-        image = load_image(image_path, shades=True)
+        image = load_image(image_path)
         truth = read_class_labels(label_path, reduce_zero_label, ignored_label)
         found = predict_at(model, "class_map", image, size_px).astype(np.int64)
         panels = [image, overlay_classes(image, truth, palette), overlay_classes(image, found, palette)]
@@ -161,7 +161,7 @@ def _depth_strip(
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     strips = []
     for image_path, label_path in _held_out_examples(run):
-        image, truth = load_image(image_path, shades=True), read_depth_m(label_path, run.config["depth_units_per_m"])
+        image, truth = load_image(image_path), read_depth_m(label_path, run.config["depth_units_per_m"])
         found = predict_at(model, "depth_m", image, size_px).astype(np.float32)
         near, far = float(truth[truth > 0].min()), float(run.config["max_depth_m"])
         panels = [image, colour_depth(truth, near, far), colour_depth(found, near, far)]

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
-from mobileclip_dense.contract.preprocess import crop_image, load_image, resize_image
+from mobileclip_dense.contract.images import load_image
+from mobileclip_dense.contract.preprocess import crop_image, resize_image
 from mobileclip_dense.data import samples
 from mobileclip_dense.data.pairs import Pair
 from mobileclip_dense.data.scan import usable_set
@@ -26,7 +27,7 @@ def sample_images(config: Config, split: Split, count: int, size_px: tuple[int, 
     if isinstance(config, PretrainConfig):
         return read_pairs(config, split, count, size_px)[0]
     pairs = list_dense_pairs(config, split, count)
-    return np.stack([resize_image(load_image(image, shades=True), *size_px) for image, _ in pairs])
+    return np.stack([resize_image(load_image(image), *size_px) for image, _ in pairs])
 
 
 def list_dense_pairs(config: FinetuneConfig, split: Split, count: int) -> list[Pair]:

@@ -12,7 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.contract.preprocess import IMAGE_SUFFIXES, Normalization, crop_image, load_image
+from mobileclip_dense.contract.images import IMAGE_SUFFIXES, load_image
+from mobileclip_dense.contract.preprocess import Normalization, crop_image
 from mobileclip_dense.models.clip import build_clip, normalize_pixels
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.run import Run, fill_model, load_run

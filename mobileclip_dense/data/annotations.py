@@ -1,11 +1,13 @@
 """Masks and depth maps as they are stored, and what of them is refused."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from mobileclip_dense.contract.images import check_png, is_png
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 
 _SCALED = ("L;2", "L;4")  # Pillow spreads 2 and 4 bits of gray over 0..255, which is not what a class index means
@@ -49,14 +51,16 @@ def read_depth_m(path: Path, units_per_m: float) -> npt.NDArray[np.float32]:
 def _read(path: Path, what: str, expected: str, modes: tuple[str, ...]) -> npt.NDArray[np.integer]:
     if not path.is_file():
         raise UnusableFile(f"no {what}", f"{path}: {what}: no such file; add it or remove the image")
+    data = path.read_bytes()
+    if not is_png(data):
+        raise UnusableFile(f"unreadable {what}", f"{path}: {what}: not a PNG; expected {expected}")
     try:
-        with Image.open(path) as image:
+        check_png(data)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             raw = image.tile[0][3] if image.tile else None
             image.load()
             mode, values = image.mode, np.asarray(image)
-    except UnidentifiedImageError:
-        raise UnusableFile(f"unreadable {what}", f"{path}: {what}: not an image; expected {expected}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on damaged bytes decoders fail in any way there is
         raise UnusableFile(
             f"unreadable {what}",
             f"{path}: {what}: cannot be decoded ({error}); the file is truncated or damaged",

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.files import read_json
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.data.coco_annotations import is_id, to_rle, wrong_annotation, wrong_image_entry
 from mobileclip_dense.data.kept import Stamp, look_once, stamp_of
 
@@ -255,7 +255,7 @@ def _wrong_image(folder: Path, entry: dict[str, Any]) -> str:
     """What is wrong with an image in words; nothing: an empty string."""
     path = folder / entry["file_name"]
     try:
-        height, width = load_image(path, shades=True).shape[:2]
+        height, width = load_image(path).shape[:2]
     except (OSError, ValueError) as error:
         return str(error)
     if (height, width) != (entry["height"], entry["width"]):

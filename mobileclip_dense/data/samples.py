@@ -1,21 +1,15 @@
 """From the members of a webdataset sample to its picture and its captions."""
 
-import io
 import json
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-import simplejpeg
-from PIL import Image, UnidentifiedImageError
-
+from mobileclip_dense.contract.images import TooManyPixels, decode_image
 from mobileclip_dense.data.reinforced import read_synthetic_captions
 from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.shards import read_samples
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte of RGB
 
 
 class BadSample(ValueError):
@@ -81,44 +75,20 @@ def read_captions(members: dict[str, bytes]) -> list[str]:
 
 
 def read_image(members: dict[str, bytes]) -> Pixels:
-    """The image as uint8 [H,W,3] RGB, as Pillow decodes it and without turning it: stored crops count on that.
+    """The image as uint8 [H,W,3] RGB, see `decode_image`; not turned upright, since stored crops count on that.
 
     Raises:
-        BadSample: there is no image, it is larger than MAX_PIXELS, or it cannot be decoded.
+        BadSample: there is no image, or `decode_image` refuses it.
     """
     data = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
     if data is None:
         raise BadSample("members", f"image: found {_names(members)}, expected one of {', '.join(IMAGE_SUFFIXES)}")
-    if data[:2] == b"\xff\xd8":
-        try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-            if colours in ("YCbCr", "Gray"):
-                _check_size(height, width)
-                decoded: Pixels = simplejpeg.decode_jpeg(data)  # libjpeg-turbo as in Pillow, without its detours
-                return decoded
-        except BadSample:
-            raise
-        except ValueError:
-            pass  # what libjpeg calls a recoverable error, Pillow may read
-    return _decode_with_pillow(data)
-
-
-def _decode_with_pillow(data: bytes) -> Pixels:
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
-            _check_size(image.height, image.width)
-            return np.asarray(image.convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise BadSample("image size", f"image: {error}") from None
-    except BadSample:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BadSample("image", f"image: cannot be decoded ({error}); repair or remove it") from None
-
-
-def _check_size(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise BadSample("image size", f"image: found {height}x{width}, expected at most {MAX_PIXELS} pixels")
+        return decode_image(data, upright=False)
+    except TooManyPixels as error:
+        raise BadSample("image size", str(error)) from None
+    except ValueError as error:
+        raise BadSample("image", str(error)) from None
 
 
 def _names(members: dict[str, bytes]) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mobileclip_dense.config import FinetuneConfig, Task
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.palette import IGNORE_INDEX
-from mobileclip_dense.contract.preprocess import load_image
 from mobileclip_dense.data.annotations import UnusableFile, read_class_labels, read_depth_m
 from mobileclip_dense.data.kept import look_once, stamp_of
 from mobileclip_dense.data.labelled import LabelledSet, find_set
@@ -141,7 +141,7 @@ def scan_pairs(pairs: Sequence[Pair], expected: Expected, root: Path) -> list[Fi
 def inspect_pair(pair: Pair, expected: Expected) -> Finding:
     """Open both files and look at them."""
     try:
-        image = load_image(pair.image, shades=True)
+        image = load_image(pair.image)
     except (FileNotFoundError, ValueError) as error:
         return Finding("no image" if isinstance(error, FileNotFoundError) else "unusable image", str(error))
     height, width = image.shape[:2]

@@ -16,6 +16,7 @@ from mobileclip_dense.dense import (  # noqa: E402
     fpn_lite,
     layer_decay,
     linear_probe,
+    loading,
     metrics,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "fpn_lite",
     "layer_decay",
     "linear_probe",
+    "loading",
     "metrics",
 ]

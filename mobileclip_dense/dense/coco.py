@@ -12,7 +12,7 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.data.coco import CocoSet, Split, read_images
 from mobileclip_dense.data.coco_annotations import to_rle
 from mobileclip_dense.models.encoders import ENCODERS
@@ -63,7 +63,7 @@ def read_example(entry: dict[str, Any]) -> dict[str, Any]:
     for mask, segmentation in zip(masks, segmentations, strict=True):
         mask[:] = coco_mask.decode(to_rle(segmentation, height, width))
     return {
-        "image": tv_tensors.Image(torch.tensor(load_image(entry["path"], shades=True)).permute(2, 0, 1)),
+        "image": tv_tensors.Image(torch.tensor(load_image(entry["path"])).permute(2, 0, 1)),
         "boxes": v2.functional.clamp_bounding_boxes(
             tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))
         ),

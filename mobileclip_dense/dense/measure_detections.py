@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.data.coco import CocoSet, check_coco, read_images
 from mobileclip_dense.dense.coco_metric import (
     CocoMetric,
@@ -95,7 +95,7 @@ def _mean_percent(precision: npt.NDArray[np.float64]) -> float | None:
 
 def _draw(path: Path, truth: dict[str, Any], found: dict[str, Any], record: dict[str, Any]) -> bytes:
     """PNG: the photograph with the true objects, and with those that were found."""
-    image = load_image(path, shades=True)
+    image = load_image(path)
     palette = [tuple(colour) for colour in record["palette"]]
     panels = []
     for objects, scores in ((truth, None), (found, found["scores"])):

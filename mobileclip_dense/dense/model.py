@@ -49,7 +49,7 @@ def preprocessor_config(config: FinetuneConfig) -> dict[str, Any]:
         type="SegDataPreProcessor",
         mean=[255 * value for value in normalization.mean],
         std=[255 * value for value in normalization.std],
-        bgr_to_rgb=True,  # mmcv reads images with OpenCV
+        bgr_to_rgb=True,  # mmcv's transforms count on OpenCV's order
         pad_val=0,
         seg_pad_val=IGNORE_INDEX,
         size=config.crop_size_px,

@@ -13,14 +13,10 @@ def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: 
         type="PairDataset",
         pairs=[(str(image), str(label)) for image, label in (folder.train if training else folder.val)],
         task=config.task,
-        pipeline=_train_pipeline(config) if training else _val_pipeline(config),
+        pipeline=_train_pipeline(config, folder) if training else _val_pipeline(config, folder),
     )
     if config.task == "segment":
-        dataset.update(
-            metainfo=dict(classes=folder.class_names, palette=class_palette(len(folder.class_names))),
-            reduce_zero_label=folder.reduce_zero_label,
-            ignored_label=folder.ignored_label,
-        )
+        dataset.update(metainfo=dict(classes=folder.class_names, palette=class_palette(len(folder.class_names))))
     sampler = dict(type="InfiniteSampler", shuffle=True) if training else dict(type="DefaultSampler", shuffle=False)
     return dict(
         batch_size=config.batch_size // config.accumulate if training else 1,
@@ -31,10 +27,11 @@ def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: 
     )
 
 
-def _annotation(config: FinetuneConfig) -> dict[str, Any]:
+def _annotation(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
     if config.task == "segment":
-        return dict(type="LoadAnnotations")
-    return dict(type="LoadDepthAnnotation", depth_rescale_factor=1 / config.depth_units_per_m)
+        return dict(type="LoadClassLabels", reduce_zero_label=folder.reduce_zero_label,
+                    ignored_label=folder.ignored_label)  # fmt: skip
+    return dict(type="LoadDepth", units_per_m=config.depth_units_per_m)
 
 
 def _short_side(config: FinetuneConfig) -> tuple[int, int]:
@@ -42,12 +39,12 @@ def _short_side(config: FinetuneConfig) -> tuple[int, int]:
     return (4 * max(config.crop_size_px), min(config.crop_size_px))
 
 
-def _train_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
+def _train_pipeline(config: FinetuneConfig, folder: LabelledSet) -> list[dict[str, Any]]:
     # Depth is not rescaled: a larger picture of the same scene would be a nearer scene.
     rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range, keep_ratio=True)]
     return [
-        dict(type="LoadImageFromFile"),
-        _annotation(config),
+        dict(type="LoadImage"),
+        _annotation(config, folder),
         *(rescale if config.task == "segment" else []),
         dict(type="RandomCrop", crop_size=config.crop_size_px, cat_max_ratio=0.75 if config.task == "segment" else 1.0),
         dict(type="RandomFlip", prob=0.5),
@@ -56,12 +53,12 @@ def _train_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _val_pipeline(config: FinetuneConfig) -> list[dict[str, Any]]:
+def _val_pipeline(config: FinetuneConfig, folder: LabelledSet) -> list[dict[str, Any]]:
     rescale = [dict(type="Resize", scale=_short_side(config), keep_ratio=True)]
     return [
-        dict(type="LoadImageFromFile"),
+        dict(type="LoadImage"),
         *(rescale if config.task == "segment" else []),
-        _annotation(config),
+        _annotation(config, folder),
         dict(
             type="PackSegInputs",
             meta_keys=("img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction"),

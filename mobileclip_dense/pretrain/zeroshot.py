@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from open_clip import SIMPLE_IMAGENET_TEMPLATES, build_zero_shot_classifier
 from open_clip.model import CLIP, CustomTextCLIP
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from mobileclip_dense.contract.preprocess import IMAGE_SUFFIXES, Normalization
+from mobileclip_dense.contract.images import IMAGE_SUFFIXES, load_image
+from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.models.clip import Tokenizer, build_transform
 
 Template = Callable[[str], str]  # class name -> sentence
@@ -129,8 +130,4 @@ def _list_images(folder: Path) -> list[tuple[str, int]]:
 
 
 def _open_image(path: str) -> Any:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")  # ImageNet has grey and CMYK pictures; open_clip converts them too
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: image: cannot be decoded ({error}); repair or remove it") from None
+    return Image.fromarray(load_image(Path(path)))

@@ -22,8 +22,8 @@ from benchmarks.accuracy import predict_at
 from benchmarks.demo_throughput import ThroughputConfig, measure_throughput
 from benchmarks.runtimes import OnnxModel, load_onnx_artifact
 from mobileclip_dense.contract.artifact import artifact_sha256
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.palette import overlay_classes
-from mobileclip_dense.contract.preprocess import load_image
 from tests.conftest import Line, run_module
 
 

@@ -23,7 +23,8 @@ from apps.prompts import ClipTokenizer, embed_prompts, read_prompts
 from export.to_onnx import ToOnnxConfig, to_onnx
 from export.tokenizer import save_tokenizer
 from mobileclip_dense.contract.artifact import load_artifact, save_artifact
-from mobileclip_dense.contract.preprocess import crop_image, load_image
+from mobileclip_dense.contract.images import load_image
+from mobileclip_dense.contract.preprocess import crop_image
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run import load_run
 from tests.conftest import Line

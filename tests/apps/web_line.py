@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from benchmarks.accuracy import predict_at
 from benchmarks.runtimes import load_onnx_artifact
 from export.to_onnx import ToOnnxConfig, to_onnx
-from mobileclip_dense.contract.preprocess import crop_image, load_image
+from mobileclip_dense.contract.images import load_image
+from mobileclip_dense.contract.preprocess import crop_image
 from tests.conftest import Line, train_line
 
 LABELS = ("red cube", "green sphere", "something else")

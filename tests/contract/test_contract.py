@@ -5,9 +5,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from mobileclip_dense.contract.files import read_json, staged_file, staged_folder, write_json
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
 from mobileclip_dense.contract.palette import class_palette, colour_depth, overlay_classes
-from mobileclip_dense.contract.preprocess import load_image, resize_image, unit_planes
+from mobileclip_dense.contract.preprocess import resize_image, unit_planes
 
 
 def test_miou_on_a_case_worked_out_by_hand() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.data.coco import check_coco, find_coco, read_images
 from mobileclip_dense.data.coco_annotations import to_rle, wrong_segmentation
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, polygon, write_coco
@@ -143,9 +143,9 @@ def test_a_second_start_opens_only_images_that_have_changed(tmp_path: Path, monk
     root = write_coco(tmp_path / "coco", {"train": objects, "val": objects}, num_images=3)
     opened: list[Path] = []
 
-    def counted(path: Path, *, shades: bool = False) -> object:
+    def counted(path: Path) -> object:
         opened.append(path)
-        return load_image(path, shades=shades)
+        return load_image(path)
 
     monkeypatch.setattr("mobileclip_dense.data.coco.load_image", counted)
     first = check_coco(settings(root))

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.data.annotations import read_depth_m
 from mobileclip_dense.data.labelled import find_set
 from mobileclip_dense.data.scan import check_set

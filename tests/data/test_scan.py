@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mobileclip_dense.__main__ import main
 from mobileclip_dense.config import FinetuneConfig
@@ -43,12 +44,10 @@ def two_bits(path: Path) -> None:
 
 BREAKS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "truncated image": (lambda root: truncate(root / IMAGE), "unusable image", r"1\.jpg: image: cannot be decoded"),
-    "RGBA image": (
-        lambda root: (
-            save((root / IMAGE).with_suffix(".png"), np.zeros((SIDE, SIDE, 4), np.uint8)) and (root / IMAGE).unlink()
-        ),
+    "GIF named .jpg": (
+        lambda root: Image.new("RGB", (SIDE, SIDE)).save(root / IMAGE, "GIF"),
         "unusable image",
-        r"1\.png: image mode: found 'RGBA'",
+        r"1\.jpg: image: found GIF, expected JPEG, PNG, WebP or BMP; convert it first",
     ),
     "not an image": (lambda root: (root / IMAGE).write_text("hello"), "unusable image", r"1\.jpg: image: not an image"),
     "mask of another size": (
@@ -148,9 +147,11 @@ def test_masks_without_a_label_are_used_and_told(tmp_path: Path, capsys: pytest.
     assert "warning: in 1 of 5 masks every pixel is ignored" in capsys.readouterr().err
 
 
-def test_photographs_in_shades_of_gray_are_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, SIDE, 4)], ids=["grey", "transparent"])
+def test_photographs_in_other_modes_than_rgb_are_used(tmp_path: Path, shape: tuple[int, ...]) -> None:
     root = own_folder(tmp_path / "own")
-    save(root / IMAGE, np.zeros((SIDE, SIDE), np.uint8))
+    (root / IMAGE).unlink()
+    save((root / IMAGE).with_suffix(".png"), np.zeros(shape, np.uint8))
     assert len(check_set(settings(root)).train) == 3
 
 
@@ -196,9 +197,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     load_image = scan.load_image
 
-    def counted(path: Path, *, shades: bool = False) -> object:
+    def counted(path: Path) -> object:
         names.append(path.name)
-        return load_image(path, shades=shades)
+        return load_image(path)
 
     monkeypatch.setattr(scan, "load_image", counted)
     return names
@@ -228,7 +229,7 @@ def test_a_share_that_was_away_for_a_moment_is_not_remembered(tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = own_folder(tmp_path / "own")
 
-    def away(path: Path, *, shades: bool = False) -> object:
+    def away(path: Path) -> object:
         raise ValueError(f"{path}: cannot be read (Input/output error)")
 
     with monkeypatch.context() as patch:

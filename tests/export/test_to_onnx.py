@@ -17,7 +17,7 @@ from export.parity import relative_error
 from export.prepare import prepare
 from export.to_onnx import ToOnnxConfig, export_graph, to_onnx
 from mobileclip_dense.contract.artifact import load_artifact, load_golden
-from mobileclip_dense.contract.preprocess import load_image
+from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run import load_run
 from tests.conftest import Line, run_module
