@@ -31,7 +31,8 @@ from tqdm import tqdm
 
 from benchmarks.latency import device_name
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.contract.outputs import REINFORCED, staged_folder
 from mobileclip_dense.data.augmentation import from_param_aug, replay, sample_augmentation
 from mobileclip_dense.data.layouts import make_example
 from mobileclip_dense.data.reinforced import Reinforcement, read_augmentations, write_reinforcement
@@ -173,7 +174,7 @@ def write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
         drawn = torch.randn(rows, _TEACHERS, _WIDTH // _TEACHERS, generator=generator)
         return normalize(drawn, dim=-1).flatten(1)
 
-    with staged_folder(folder) as staging, tarfile.open(staging / "00000.tar", "w") as tar:
+    with staged_folder(folder, REINFORCED, inputs={}) as staging, tarfile.open(staging / "00000.tar", "w") as tar:
         for index in tqdm(range(count), unit="scene", desc="scenes"):
             example = make_example(seed, 512, "reinforced", index)
             rng = np.random.default_rng([seed, index, 2])

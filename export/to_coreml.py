@@ -27,7 +27,8 @@ from export.samples import sample_images
 from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
-from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.contract.files import write_json
+from mobileclip_dense.contract.outputs import ARTIFACT, claim_folder, staged_folder
 
 TARGETS = {"ios15": ct.target.iOS15, "ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
 NUM_CALIBRATION = 16
@@ -90,7 +91,7 @@ def to_coreml(config: ToCoreMLConfig) -> list[Path]:
         if not (prepared.task == "embed-text" and precision == "w8a8")  # its calibration is on images
     ]  # fmt: skip
     for _, draft in drafts:
-        refuse_existing(config.out / draft.name, config.force)
+        claim_folder(config.out / draft.name, ARTIFACT, force=config.force, inputs={"the run": config.run})
     first = {draft.task: (prepared, draft) for prepared, draft in reversed(drafts)}
     errors = {task: _require_right_graph(*pair, profile.target) for task, pair in first.items()}
     return [_write_artifact(prepared, draft, profile.target, errors[draft.task], config) for prepared, draft in drafts]
@@ -129,7 +130,7 @@ def _write_artifact(
 ) -> Path:
     folder = config.out / draft.name
     golden = _golden(prepared, draft)
-    with staged_folder(folder, force=config.force) as staging:
+    with staged_folder(folder, ARTIFACT, force=config.force, inputs={"the run": config.run}) as staging:
         package = staging / draft.model_file
         _build(prepared, draft, target).save(str(package))
         report = verify_program(package, draft)

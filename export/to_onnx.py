@@ -29,7 +29,8 @@ from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
-from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.contract.files import write_json
+from mobileclip_dense.contract.outputs import ARTIFACT, claim_folder, staged_folder
 from mobileclip_dense.contract.preprocess import unit_planes
 from mobileclip_dense.models.encoders import ENCODERS
 
@@ -100,7 +101,7 @@ def to_onnx(config: ToOnnxConfig) -> list[Path]:
         if prepared.task == "embed-text" and draft.precision == "fp16" and draft.input.flexible:
             raise ValueError("--flexible: found batch with fp16, expected none for a text tower: ONNX Runtime 1.32 "
                              "crashes while it loads that model")  # fmt: skip
-        refuse_existing(config.out / draft.name, config.force)
+        claim_folder(config.out / draft.name, ARTIFACT, force=config.force, inputs={"the run": config.run})
     return [_write_artifact(prepared, draft, profile, config) for prepared, draft in drafts]
 
 
@@ -155,7 +156,7 @@ def write_artifact(
     """
     golden = {**prepared.golden, "input": as_taken(prepared.golden["input"], draft.input)}
     source = prepared.run.folder
-    with staged_folder(folder, force=force) as staging:
+    with staged_folder(folder, ARTIFACT, force=force, inputs={"the run": source}) as staging:
         path = staging / draft.model_file
         export_graph(prepared, draft, opset, path)
         floats = dataclasses.replace(draft, precision="fp16" if draft.precision == "fp16" else "fp32")

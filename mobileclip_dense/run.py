@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,8 @@ from torch import nn
 
 from mobileclip_dense.config import Config, FinetuneConfig, config_from_json, config_to_json
 from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, write_json
+from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
+from mobileclip_dense.contract.outputs import RUN, claim_folder, set_aside
 
 _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy")
 
@@ -35,18 +39,49 @@ def checkpoint_file(run: Path) -> Path:
     return run / "checkpoints" / "last.pt"
 
 
-def open_run(config: Config) -> None:
-    """Create `config.out`, or find in it an interrupted run of the same config.
+@contextmanager
+def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None]:
+    """The block in which the run `config.out` is written: a new one, or an interrupted one of the same config.
 
-    A run without a checkpoint has done nothing that other settings would spoil: it begins anew.
+    No other process may write the run meanwhile. A run without a checkpoint has done nothing that other settings would
+    spoil: it begins anew. With --force a run that is there is set aside, deleted when the block ends well, and put back
+    when it fails before it has saved anything: inputs are opened in the block.
+
+    Args:
+        inputs: what the command reads, by flag, see `claim_folder`.
 
     Raises:
-        FileExistsError: the run is complete, or was begun with other settings, and --force was not given.
+        FileExistsError: the run is complete, was begun with other settings or is being written, and --force was not
+            given; or see `claim_folder`.
     """
     folder = config.out
+    replaced = None
+    if config.force and claim_folder(folder, RUN, force=True, inputs=inputs):
+        with locked_folder(folder):
+            replaced = set_aside(folder)
+    if not replaced and folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: found a file, expected a name for a folder; choose another --out")
     record = json.loads(json.dumps(config_to_json(config)))  # tuples become lists, as in the file
-    if config.force:
-        shutil.rmtree(folder, ignore_errors=True)
+    _refuse_other(folder, record)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked_folder(folder):
+            _refuse_other(folder, record)  # what another process finished until the lock was ours
+            if checkpoint_file(folder).exists():
+                print(f"{folder}: resuming")
+            write_json(folder / "config.json", record)
+            yield
+    except BaseException:
+        if replaced is not None and not checkpoint_file(folder).exists():
+            shutil.rmtree(folder)
+            replaced.rename(folder)
+        raise
+    if replaced is not None:
+        shutil.rmtree(replaced)
+
+
+def _refuse_other(folder: Path, record: dict[str, Any]) -> None:
+    """Raises FileExistsError where a folder is not an interrupted run of the settings `record`."""
     if (folder / "run.json").exists():
         raise FileExistsError(f"{folder}: this run is complete; choose another --out, or pass --force to replace it")
     if checkpoint_file(folder).exists():
@@ -55,10 +90,12 @@ def open_run(config: Config) -> None:
         if changed:
             was = ", ".join(f"{name}: {begun.get(name)} -> {record[name]}" for name in changed)
             raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or pass --force")
-        print(f"{folder}: resuming")
-    elif not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
+    elif (
+        not (folder / "config.json").exists()
+        and folder.exists()
+        and {path.name for path in folder.iterdir()} - {LOCK_NAME}
+    ):
         raise FileExistsError(f"{folder}: exists and is no run; choose another --out")
-    write_json(folder / "config.json", record)
 
 
 def append_metrics(folder: Path, **values: float) -> None:

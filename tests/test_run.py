@@ -10,26 +10,31 @@ from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.run import checkpoint_file, open_run, save_checkpoint
 
 
+def begin(config: FinetuneConfig) -> None:
+    with open_run(config, {}):
+        pass
+
+
 def test_other_settings_are_refused_once_there_is_a_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = FinetuneConfig(data=tmp_path, out=tmp_path / "run", seed=1)
-    open_run(config)
+    begin(config)
     other = dataclasses.replace(config, seed=2)
-    open_run(other)  # nothing was trained yet
+    begin(other)  # nothing was trained yet
     assert json.loads((config.out / "config.json").read_text())["seed"] == 2
     save_checkpoint(checkpoint_file(config.out), {"step": 1})
     assert "resuming" not in capsys.readouterr().out
     with pytest.raises(FileExistsError, match=r"begun with other settings \(seed: 2 -> 1\); repeat them, or pass --fo"):
-        open_run(config)
-    open_run(other)
+        begin(config)
+    begin(other)
     assert "resuming" in capsys.readouterr().out
-    open_run(dataclasses.replace(config, force=True))
+    begin(dataclasses.replace(config, force=True))
     assert not checkpoint_file(config.out).exists()
 
 
 def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(FileExistsError, match="exists and is no run; choose another --out"):
-        open_run(FinetuneConfig(data=tmp_path, out=tmp_path))
+        begin(FinetuneConfig(data=tmp_path, out=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from apps.web.build import HERE, build_page, read_artifacts
 from apps.web.server import open_server
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.files import staged_folder
+from mobileclip_dense.contract.outputs import WEB_PAGE, staged_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ def web(config: WebConfig) -> None:
     """
     artifacts = read_artifacts(config.artifacts)
     if config.build_only is not None:
-        with staged_folder(config.build_only, force=config.force) as staging:
+        inputs = {"--artifacts": config.artifacts, "--samples": config.samples}
+        with staged_folder(config.build_only, WEB_PAGE, force=config.force, inputs=inputs) as staging:
             build_page(staging, artifacts, config.samples)
         print(f"{config.build_only}: {len(artifacts)} artifacts; put the folder on any file host")
         return

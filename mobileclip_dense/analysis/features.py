@@ -82,7 +82,7 @@ def analyze_features(config: FeaturesConfig) -> None:
         FileNotFoundError, ValueError: the run or the image cannot be read.
         FileExistsError: the picture exists and --force was not given.
     """
-    refuse_existing(config.out, config.force)
+    refuse_existing(config.out, config.force, config.image)
     image = load_image(config.image)
     tower = load_image_tower(config.run)
     with torch.inference_mode():

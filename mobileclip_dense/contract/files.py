@@ -3,16 +3,28 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def refuse_existing(path: Path, force: bool) -> None:
-    """Raises FileExistsError if `path` exists and `force` is off."""
-    if path.exists() and not force:
+def refuse_existing(path: Path, force: bool, *inputs: Path) -> None:
+    """See that a file may be written.
+
+    Args:
+        inputs: files that the command reads, which are never replaced.
+
+    Raises:
+        FileExistsError: `path` exists and `force` is off, it is a folder, or it is one of the inputs.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise FileExistsError(f"{path}: found a folder, expected the name of a file to write; choose another name")
+    if any(source.exists() and path.samefile(source) for source in inputs):
+        raise FileExistsError(f"{path}: is what the command reads, and is not replaced; choose another name")
+    if not force:
         raise FileExistsError(f"{path}: already exists; choose another name, or pass --force to replace it")
 
 
@@ -28,28 +40,6 @@ def figures_beside(out: Path, force: bool) -> Path:
     refuse_existing(out, force)
     refuse_existing(figures, force)
     return figures
-
-
-@contextmanager
-def staged_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its name when the block ends well and vanishes when it does not.
-
-    Raises:
-        FileExistsError: `path` exists and `force` is off.
-    """
-    refuse_existing(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-        if path.exists():
-            shutil.rmtree(path)
-        staging.rename(path)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 @contextmanager

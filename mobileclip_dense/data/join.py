@@ -9,7 +9,6 @@ passes go on where they were interrupted, shard by shard.
 
 import io
 import json
-import shutil
 import sqlite3
 import tarfile
 from collections import Counter
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import JoinConfig
 from mobileclip_dense.contract.files import staged_file, write_json
+from mobileclip_dense.contract.outputs import JOINED, claim_folder, remove_claimed
 from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS
 from mobileclip_dense.data.shards import UNREADABLE, StrictHeader, list_shards, open_seekable, read_samples, split_name
 from mobileclip_dense.data.tar import add_sample, padded_size
@@ -46,8 +46,9 @@ def join(config: JoinConfig) -> dict[str, Any]:
     """
     images, reinforcements = (list_shards(source, "train") for source in (config.images, config.reinforcements))
     _check_sources(images, reinforcements, config.out)
-    if config.force:
-        shutil.rmtree(config.out, ignore_errors=True)
+    sources = {"--images": Path(config.images), "--reinforcements": Path(config.reinforcements)}
+    if config.force and claim_folder(config.out, JOINED, force=True, inputs=sources):
+        remove_claimed(config.out)
     path = config.out / "index.sqlite"
     if config.out.exists() and any(config.out.iterdir()) and not path.exists():
         raise FileExistsError(f"{config.out}: exists and was not begun by join; choose another --out")

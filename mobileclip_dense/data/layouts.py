@@ -30,7 +30,8 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from mobileclip_dense.config import ScenesConfig
-from mobileclip_dense.contract.files import staged_folder, write_json
+from mobileclip_dense.contract.files import write_json
+from mobileclip_dense.contract.outputs import SCENES, staged_folder
 from mobileclip_dense.data.captions import write_captions
 from mobileclip_dense.data.scenes import CLASS_NAMES, KINDS, Rendered, render, sample_scene
 from mobileclip_dense.data.tar import add_sample
@@ -65,7 +66,7 @@ def write_scenes(config: ScenesConfig) -> None:
     Raises:
         FileExistsError: the folder exists and --force was not given.
     """
-    with staged_folder(config.out, force=config.force) as folder:
+    with staged_folder(config.out, SCENES, force=config.force, inputs={}) as folder:
         coco = {split: _empty_coco() for split in ("train", "val")}
         shards = {split: _ShardWriter(folder / "shards" / split) for split in ("train", "val")}
         for example in tqdm(_examples(config), total=config.num_images, unit="image", desc="scenes"):

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from mobileclip_dense.contract.files import read_json, staged_folder, write_json
+from mobileclip_dense.contract.files import read_json, write_json
+from mobileclip_dense.contract.outputs import UNPACKED, staged_folder
 from mobileclip_dense.data.pairs import Pair
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
@@ -97,7 +98,7 @@ def unpack(mat: Path) -> Path:
         if read_json(record) == source:
             return folder
     numbers = _read_splits(splits)
-    with staged_folder(folder, force=True) as staging:
+    with staged_folder(folder, UNPACKED, force=True, inputs={"--data": mat}) as staging:
         _write_pictures(mat, numbers, staging)
         write_json(staging / "source.json", source)
     return folder

@@ -11,7 +11,8 @@ import torch
 from mmengine.device import get_device
 
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, Task
-from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.contract.files import write_json
+from mobileclip_dense.contract.outputs import EVALUATION, claim_folder, staged_folder
 from mobileclip_dense.dense.evaluation_page import page
 from mobileclip_dense.dense.measure import Measured, Row, measure_depth, measure_segmenter
 from mobileclip_dense.dense.measure_detections import measure_detector
@@ -32,11 +33,10 @@ def evaluate(config: EvaluateConfig) -> Path:
         FileExistsError: the folder exists and --force was not given.
     """
     started = time.time()
-    out = config.out or config.run / "evaluation"
-    for flag, kept in (("the run", config.run), ("--data", config.data)):
-        if kept is not None and kept.resolve().is_relative_to(out.resolve()):
-            raise ValueError(f"--out: found {out}, which holds {flag} and would be replaced; choose another folder")
-    refuse_existing(out, config.force)
+    own = config.run / "evaluation"
+    out = config.out or own
+    inputs = {"the run": config.run, "--data": config.data}
+    claim_folder(out, EVALUATION, force=config.force, inputs=inputs, own=own)
     run = load_run(config.run)
     settings = run.config
     if not isinstance(settings, FinetuneConfig):
@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     measured = MEASURES[settings.task](config, run, settings)
     record = _record(config, run, settings, measured) | {"seconds": round(time.time() - started, 1)}
-    with staged_folder(out, force=config.force) as staging:
+    with staged_folder(out, EVALUATION, force=config.force, inputs=inputs, own=own) as staging:
         for name, picture in measured.pictures.items():
             (staging / name).parent.mkdir(exist_ok=True)
             (staging / name).write_bytes(picture)

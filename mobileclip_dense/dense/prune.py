@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mobileclip_dense.config import PruneConfig
-from mobileclip_dense.contract.files import refuse_existing
+from mobileclip_dense.contract.outputs import RUN, claim_folder
 from mobileclip_dense.dense.held_out import set_of_run
 from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.train import LABELLED_DETAILS, evaluate_model
@@ -37,9 +37,7 @@ def prune(config: PruneConfig) -> None:
         FileExistsError: the folder exists and --force was not given.
     """
     started = time.time()
-    if config.out.resolve() == config.run.resolve():
-        raise ValueError(f"--out: found the run itself, {config.out}; choose another folder")
-    refuse_existing(config.out, config.force)
+    claim_folder(config.out, RUN, force=config.force, inputs={"the run": config.run})
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     model, run, settings = load_dense_run(config.run)
     if settings.task == "detect":
@@ -61,13 +59,14 @@ def prune(config: PruneConfig) -> None:
         )
     after = costs(pruned)
     metrics = evaluate_model(pruned, pruned_settings, held_out)
-    open_run(pruned_settings)
-    finish_run(
-        pruned_settings, pruned.state_dict(), metrics, started=started, device=str(next(pruned.parameters()).device),
-        details={name: run.record[name] for name in _CARRIED if name in run.record}
-        | {"pruned": _record(config, before, after, settings.crop_size_px)},
-        structure=structure_difference(pruned, build_model(settings, len(run.record["class_names"]))),
-    )  # fmt: skip
+    structure = structure_difference(pruned, build_model(settings, len(run.record["class_names"])))
+    details = {name: run.record[name] for name in _CARRIED if name in run.record}
+    details["pruned"] = _record(config, before, after, settings.crop_size_px)
+    with open_run(pruned_settings, {"the run": config.run, "its data": settings.data}):
+        finish_run(
+            pruned_settings, pruned.state_dict(), metrics, started=started, structure=structure, details=details,
+            device=str(next(pruned.parameters()).device),
+        )  # fmt: skip
     print(_summary(units, kept, before, after))
     key, name = ("mIoU", "mIoU, %") if settings.task == "segment" else ("rmse", "RMSE, m")
     print(_row(f"{name} (not fine-tuned yet)", "", f"{run.record['metrics'][key]:.2f}", f"{metrics[key]:.2f}"))

@@ -3,6 +3,7 @@
 import tempfile
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,18 @@ def finetune(config: FinetuneConfig) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     set_random_seed(config.seed)
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
-    if is_main_process():
-        open_run(config)
-    runner = Runner(**settings | resume_settings(config) | {"model": place_model(model)}, launcher=launcher)
-    runner.train()
-    settle_weights(runner)
-    metrics = _measure(runner)
-    if is_main_process():
-        _finish(config, runner, metrics, folder, started, None if pruned is None else pruned.structure)
+    inputs = {
+        "--data": config.data,
+        "--init": None if config.init is None else Path(config.init),
+        "--class-names": config.class_names,
+    }
+    with open_run(config, inputs) if is_main_process() else nullcontext():
+        runner = Runner(**settings | resume_settings(config) | {"model": place_model(model)}, launcher=launcher)
+        runner.train()
+        settle_weights(runner)
+        metrics = _measure(runner)
+        if is_main_process():
+            _finish(config, runner, metrics, folder, started, None if pruned is None else pruned.structure)
     barrier()
 
 

@@ -11,7 +11,8 @@ from open_clip.pretrained import list_pretrained_tags_by_model
 from safetensors.torch import save
 
 from mobileclip_dense.config import ConvertWeightsConfig
-from mobileclip_dense.contract.files import refuse_existing, staged_folder, write_json
+from mobileclip_dense.contract.files import write_json
+from mobileclip_dense.contract.outputs import CONVERTED, claim_folder, staged_folder
 from mobileclip_dense.models.clip import (
     OPEN_CLIP_CONFIG,
     Preprocessing,
@@ -39,16 +40,15 @@ def convert_weights(config: ConvertWeightsConfig) -> None:
         FileExistsError: the folder exists and --force was not given. FileNotFoundError, OSError, ValueError: see
             `load_clip_weights`; the features differ or are not finite.
     """
-    refuse_existing(config.out, config.force)
     name, source = clip_name(config.model), Path(config.source)
-    if source.exists() and source.resolve().is_relative_to(config.out.resolve()):
-        raise ValueError(f"--out: found {config.out}, which holds the source; choose another folder")
+    inputs = {"the source": source}
+    claim_folder(config.out, CONVERTED, force=config.force, inputs=inputs)
     tag = config.source if config.source in list_pretrained_tags_by_model(name) and not source.exists() else None
     size_px = load_run(source).config.image_size_px if (source / "run.json").is_file() else None  # type: ignore[union-attr]
     clip, tokenizer, _ = build_clip(name, size_px, tag=tag)
     foreign = read_clip_weights(clip, config.source, model=config.model)
     fill_clip(clip, foreign, f"{config.source}: weights: not of model {config.model!r}")
-    with staged_folder(config.out, force=config.force) as folder:
+    with staged_folder(config.out, CONVERTED, force=config.force, inputs=inputs) as folder:
         (folder / "weights.safetensors").write_bytes(save(clip.state_dict()))
         write_json(folder / OPEN_CLIP_CONFIG, open_clip_config(name, size_px, tag=tag))
         stock = open_clip.create_model(f"local-dir:{folder}")

@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
@@ -81,8 +82,29 @@ def pretrain(config: PretrainConfig) -> None:
                          f"stride of {config.model}")  # fmt: skip
     shards = [list_shards(source, "train") for source in config.data]
     held_out, teaching = find_held_out(config), find_teaching(config)
-    if _is_first_process():  # before the others start: they would wait for a process that has already given up
-        open_run(config)
+    # The first process before the others start: they would wait for one that has already given up.
+    with open_run(config, _inputs(config, shards)) if _is_first_process() else nullcontext():
+        _write_run(config, shards, held_out, teaching, started)
+
+
+def _inputs(config: PretrainConfig, shards: list[list[str]]) -> dict[str, Path | None]:
+    """What lies on this machine, by flag; of the shards of a folder the first stands for all."""
+    folders = {Path(shard).parent: Path(shard) for of_source in shards for shard in of_source}
+    teachers = [Path(part) for teacher in config.teachers for part in (teacher, teacher.partition(":")[2]) if part]
+    return {
+        **{f"--data, {source}": Path(source) for source in config.data},
+        **{f"--data, {folder}": shard for folder, shard in folders.items()},
+        **{f"--teachers, {teacher}": teacher for teacher in teachers},
+        "--val-data": None if config.val_data is None else Path(config.val_data),
+        "--zeroshot-data": config.zeroshot_data,
+        "--class-names": config.class_names,
+        "--templates": config.templates,
+    }
+
+
+def _write_run(
+    config: PretrainConfig, shards: list[list[str]], held_out: HeldOut, teaching: Teaching | None, started: float
+) -> None:
     training = _set_up(_launch(config), config, teaching)
     finished = _train(training, iter(_load(training, shards)), held_out)
     fabric = training.fabric

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mobileclip_dense.contract.files import read_json, staged_file, staged_folder, write_json
+from mobileclip_dense.contract.files import read_json, staged_file, write_json
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
+from mobileclip_dense.contract.outputs import SCENES, staged_folder
 from mobileclip_dense.contract.palette import class_palette, colour_depth, overlay_classes
 from mobileclip_dense.contract.preprocess import resize_image, unit_planes
 
@@ -101,7 +102,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path) -> None:  # type: ignore
     with pytest.raises(RuntimeError), staged_file(tmp_path / "file") as staging:
         staging.write_text("half")
         raise RuntimeError
-    with pytest.raises(RuntimeError), staged_folder(tmp_path / "folder") as staging:
+    with pytest.raises(RuntimeError), staged_folder(tmp_path / "folder", SCENES, inputs={}) as staging:
         (staging / "part").write_text("half")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
