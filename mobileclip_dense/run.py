@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from mobileclip_dense.config import Config, FinetuneConfig, config_from_json, config_to_json
-from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, write_json
+from mobileclip_dense.contract.files import naming_full_disk, read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.contract.outputs import RUN, claim_folder, set_aside
 
@@ -70,7 +70,8 @@ def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None
             if checkpoint_file(folder).exists():
                 print(f"{folder}: resuming")
             write_json(folder / "config.json", record)
-            yield
+            with naming_full_disk(folder):
+                yield
     except BaseException:
         if replaced is not None and not checkpoint_file(folder).exists():
             shutil.rmtree(folder)
@@ -150,8 +151,9 @@ def finish_run(
     """
     folder = config.out
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with staged_file(folder / "weights.safetensors") as staging:
-        staging.write_bytes(save(contiguous))
+    data = save(contiguous)
+    with staged_file(folder / "weights.safetensors", len(data)) as staging:
+        staging.write_bytes(data)
     if structure is not None:
         write_json(folder / "structure.json", structure)
         details = details | {"structure_sha256": sha256_of(folder / "structure.json")}

@@ -1,12 +1,16 @@
 """Writing so that a reader never meets a half-written file or folder; and where to keep what is not a result."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_existing(path: Path, force: bool, *inputs: Path) -> None:
@@ -43,12 +47,41 @@ def figures_beside(out: Path, force: bool) -> Path:
 
 
 @contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that replaces it when the block ends well and vanishes when it does not."""
+def naming_full_disk(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+    """The block in which `path` is written: a full disk is reported with its name and how much is free.
+
+    Python's own message, "[Errno 28] No space left on device", has neither.
+
+    Args:
+        num_bytes: how much is written, if known.
+
+    Raises:
+        OSError: the disk or a quota is full, or the file is larger than the system allows.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        needed = "" if num_bytes is None else f", {num_bytes / 1e6:,.1f} MB needed"
+        raise OSError(f"{path}: cannot be written: {os.strerror(error.errno or 0)} "
+                      f"({shutil.disk_usage(there).free / 1e6:,.1f} MB free{needed}); free some space, or write to "
+                      "another disk") from None  # fmt: skip
+
+
+@contextmanager
+def staged_file(path: Path, num_bytes: int | None = None) -> Iterator[Path]:
+    """A temporary name beside `path` that replaces it when the block ends well and vanishes when it does not.
+
+    Args:
+        num_bytes: how much is written, if known: said where the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
-        yield staging
+        with naming_full_disk(path, num_bytes):
+            yield staging
         staging.replace(path)
     except BaseException:
         staging.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mobileclip_dense.contract.files import naming_full_disk
 from mobileclip_dense.contract.lock import LOCK_NAME
 
 
@@ -164,7 +165,8 @@ def staged_folder(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
-        yield staging
+        with naming_full_disk(out):
+            yield staging
         if seen is not None and _identity(out) == seen:
             claim_folder(out, kind, force=force, inputs=inputs, own=own)  # with what was put into it meanwhile
             replaced = set_aside(out)

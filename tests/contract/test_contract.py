@@ -1,15 +1,20 @@
 import io
+import resource
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.files import read_json, staged_file, write_json
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
 from mobileclip_dense.contract.outputs import SCENES, staged_folder
 from mobileclip_dense.contract.palette import class_palette, colour_depth, overlay_classes
 from mobileclip_dense.contract.preprocess import resize_image, unit_planes
+from mobileclip_dense.run import open_run
 
 
 def test_miou_on_a_case_worked_out_by_hand() -> None:
@@ -107,3 +112,36 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path) -> None:  # type: ignore
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "good"
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 4 kB: the system answers as for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+    message = r"{}: cannot be written: File too large \([0-9,.]+ MB free{}\); free some space, or write to another disk"
+    with pytest.raises(OSError, match=message.format("report.json", "")):
+        write_json(tmp_path / "report.json", ["x" * 5000])
+    with (
+        pytest.raises(OSError, match=message.format("weights", ", 1.0 MB needed")),
+        staged_file(tmp_path / "weights", 1_000_000) as staging,
+    ):
+        staging.write_bytes(bytes(1_000_000))
+    with (
+        pytest.raises(OSError, match=message.format("scenes", "")),
+        staged_folder(tmp_path / "scenes", SCENES, inputs={}) as staging,
+    ):
+        (staging / "x.jpg").write_bytes(bytes(5000))
+    with (
+        pytest.raises(OSError, match=message.format("run", "")),
+        open_run(FinetuneConfig(data=tmp_path, out=tmp_path / "run"), {}),
+        (tmp_path / "run" / "metrics.jsonl").open("w") as file,
+    ):
+        file.write("x" * 5000)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
