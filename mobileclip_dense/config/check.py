@@ -1,7 +1,8 @@
 """How a setting out of range is refused."""
 
-import math
+import operator
 import os
+from collections.abc import Callable
 from typing import Any
 
 MAX_COUNT = 2**31 - 1
@@ -33,30 +34,29 @@ def require_numbers(
 ) -> None:
     """Refuse fields of a config that are not finite numbers in the range given.
 
-    A field that is None passes; of a tuple every item is checked. Not-a-number passes every comparison that is
-    written as a refusal, so no range may be checked without this function. `at_most` is MAX_COUNT where neither it
-    nor `below` is given, and `at_least` is -MAX_COUNT where neither it nor `above` is given.
+    A field that is None passes; of a tuple every item is checked. Not a number (nan) fails every comparison here,
+    whereas `value <= 0` lets it through. The range ends at MAX_COUNT where neither `at_most` nor `below` is given, and
+    begins at -MAX_COUNT where neither `at_least` nor `above` is.
 
     Raises:
-        ValueError: names the flag, what was found and what was expected.
+        ValueError: names the flag, what was found and the limits that it misses.
     """
-    upper = MAX_COUNT if at_most is None and below is None else at_most
-    lower = -MAX_COUNT if at_least is None and above is None else at_least
-    bounds = {"at least": lower, "above": above, "at most": upper, "below": below}
-    expected = ", ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None)
-
-    def fits(value: object) -> bool:
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and (lower is None or value >= lower)
-            and (above is None or value > above)
-            and (upper is None or value <= upper)
-            and (below is None or value < below)
-        )
-
+    if at_most is None and below is None:
+        at_most = MAX_COUNT
+    if at_least is None and above is None:
+        at_least = -MAX_COUNT
+    limits: list[tuple[str, float | None, Callable[[Any, Any], bool]]] = [
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    ]
     for field in fields:
         value = getattr(config, field)
-        items = value if isinstance(value, tuple) else () if value is None else (value,)
-        require(config, field, all(fits(item) for item in items), f"a number {expected}")
+        for item in value if isinstance(value, tuple) else () if value is None else (value,):
+            is_number = isinstance(item, int | float) and not isinstance(item, bool)
+            require(config, field, is_number, "numbers" if isinstance(value, tuple) else "a number")
+            missed = [
+                f"{name} {limit}" for name, limit, holds in limits if limit is not None and not holds(item, limit)
+            ]
+            require(config, field, not missed, ", ".join(missed))
