@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks.latency import summarize
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import require, require_numbers
 from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact, load_golden
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION, check_result
@@ -50,6 +51,10 @@ class CoreMLDeviceConfig:
     force: bool = False
     """Replace result files that exist."""
 
+    def __post_init__(self) -> None:
+        require(self, "artifacts", self.artifacts != (), "at least one artifact")
+        require_numbers(self, "runs", at_least=1)
+
 
 class Benchmarker(Protocol):
     """The part of coremltools' MLModelBenchmarker that is used here."""
@@ -72,8 +77,6 @@ def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
         raise ValueError(f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
                          f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
                          f"Xcode's report with `python -m benchmarks.xcode_report`")  # fmt: skip
-    if not config.artifacts or config.runs < 1:
-        raise ValueError("ARTIFACT and --runs: expected at least one artifact, and at least 1")
     return asyncio.run(_measure_all(config))
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_COUNT = 2**31 - 1
-"""Largest number that a setting may have where nothing smaller is named; 32-bit counters hold it."""
-MAX_SEED = 2**32 - 1
-"""Largest seed that NumPy takes."""
+"""Largest number that a setting may have where nothing smaller is named. 32-bit counters hold it, and a seed of NumPy
+(below 2**32) still does when the numbers of process and worker are added."""
 MAX_PARALLEL = max(256, os.cpu_count() or 1)
 """Most threads or worker processes that a setting may ask for; thousands of them stall or crash a machine."""
 MAX_SIDE_PX = 8192
