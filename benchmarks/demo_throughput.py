@@ -76,6 +76,7 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
     latency_alone = summarize(alone)
     result = {
         **{name: value for name, value in record.items() if name not in ("inputs", "failures")},
+        "artifact": artifact.name,  # the demo's own record has the folder's, which may be "."
         "photographs": "generated, 640x480 JPEG" if config.folder is None else config.folder.name,
         "num_warmup": NUM_WARMUP,
         "model_alone_ms": latency_alone,
