@@ -92,9 +92,9 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
             says what is wrong with those that are there.
     """
     found_runs, left_out = _read_each(runs, "run folders", _read_run)
-    _require_some(found_runs, runs, "complete run, with a run.json", left_out)
+    _require_some(found_runs, runs, "run that is complete", left_out)
     found_artifacts, bad_artifacts = _read_each(artifacts, "artifact folders", _read_artifact)
-    _require_some(found_artifacts, artifacts, "artifact", bad_artifacts)
+    _require_some(found_artifacts, artifacts, "artifact that can be used", bad_artifacts)
     contents, bad_results = _read_each(results, "result files", _read_result)
     cpu_results = defaultdict(list)
     for value in sorted(contents, key=lambda value: str(value["device"])):
