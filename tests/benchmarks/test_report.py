@@ -170,7 +170,9 @@ def test_an_artifact_that_cannot_be_used_is_named_and_the_rest_is_listed(config:
 
 def test_where_nothing_can_be_used_the_reasons_are_told(config: ReportConfig) -> None:
     (config.artifacts / "nano.onnx" / "model.onnx").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"found no artifact that can be used, expected one or more\n.*model\.onnx: sha256"):
+    with pytest.raises(
+        FileNotFoundError, match=r"found no artifact that can be used, expected one or more\n.*model\.onnx: sha256"
+    ):
         report(config)
     assert not config.out.exists()
 
