@@ -102,11 +102,13 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "accumulate", "max_iters", "checkpoint_every", "max_train_images")
-        require_numbers(self, *counts, "neck_channels", "head_channels", at_least=1)
+        require_numbers(self, *counts, at_least=1)
+        require_numbers(self, "neck_channels", "head_channels", at_least=1, at_most=8192)
         require_numbers(self, "crop_size_px", at_least=32, at_most=MAX_SIDE_PX)
         require_numbers(self, "num_workers", at_least=0, at_most=MAX_PARALLEL)
         require_numbers(self, "learning_rate", "weight_decay", "seed", at_least=0)
-        require_numbers(self, "max_depth_m", "depth_units_per_m", "poly_power", "scale_range", above=0)
+        require_numbers(self, "max_depth_m", "depth_units_per_m", "poly_power", above=0)
+        require_numbers(self, "scale_range", above=0, at_most=16)
         require_numbers(self, "layer_decay", above=0, at_most=1)
         require_numbers(self, "frozen_stages", at_least=0, at_most=4)
         require_numbers(self, "ema_decay", "drop_path_rate", at_least=0, below=1)
@@ -171,7 +173,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require(self, "scales", self.scales != (), "factors above 0")
-        require_numbers(self, "scales", "depth_units_per_m", above=0)
+        require_numbers(self, "scales", above=0, at_most=16)
+        require_numbers(self, "depth_units_per_m", above=0)
         require_numbers(self, "max_images", at_least=1)
         require_numbers(self, "num_worst", at_least=0)
         for name in ("skip_bad", "class_names", "depth_units_per_m"):
