@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import require_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class CaptionQualityConfig:
     """Folder for scenes, runs, logs, the page and its figures (JSON); the same command goes on where it was stopped."""
     minutes: float | None = None
     """Stop after so many, with everything saved; None: go on to the end."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "minutes", above=0)
 
 
 def measure_caption_quality(config: CaptionQualityConfig) -> None:

@@ -15,6 +15,7 @@ from benchmarks.compare_plot import draw_panels, latency_points, parameter_point
 from benchmarks.compare_result import COMPARISON_SCHEMA_VERSION, result_name
 from benchmarks.compare_rows import Comparison, read_comparison
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
 from mobileclip_dense.contract.artifact import load_artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
 
@@ -46,13 +47,22 @@ class CompareConfig:
     force: bool = False
     """Replace files that exist."""
 
+    def __post_init__(self) -> None:
+        require(self, "results", self.results != (), "at least one folder")
+        require(self, "threads", self.threads != (), "at least one number")
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+        require_numbers(self, "rounds", at_least=1)
+        require_numbers(self, "seed", at_least=0)
+        require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require(self, "size_px", self.size_px % 32 == 0, "a multiple of 32")
+
 
 def compare(config: CompareConfig) -> Comparison:
     """Write the page, the table and the plots, once all of them are made; measure before, if asked to.
 
     Raises:
         FileNotFoundError: the result file is missing. FileExistsError: a file exists and --force was not given.
-        ValueError: a file is not of its schema, or a number is out of range.
+        ValueError: a file is not of its schema.
     """
     page = config.out / "compare.md"
     for name in (*(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
@@ -85,10 +95,8 @@ def measure(config: CompareConfig) -> None:
     """Write the comparison's result file, measured on this machine; models that cannot be built are named in it.
 
     Raises:
-        ValueError: a number is out of range, or a model is unknown.
+        ValueError: a model is unknown.
     """
-    if min(config.threads, default=0) < 1 or config.rounds < 1 or config.size_px < 32 or config.size_px % 32:
-        raise ValueError("--threads, --rounds, --size-px: expected numbers of at least 1, and a multiple of 32")
     # torch, which regenerating the page does without
     from benchmarks.compare_export import Exported, export_fresh
     from benchmarks.compare_measure import describe_machine, discard_notes, measure_artifacts

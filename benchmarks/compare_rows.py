@@ -149,7 +149,7 @@ def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
     values = read_result(folders[0], size_px)
     contents = {source: read_json(source) for folder in folders for source in sorted(folder.glob("*.json"))}
     measured, exports = read_measured(contents)
-    elsewhere = _read_elsewhere(contents, exports)
+    elsewhere = _read_elsewhere(contents, exports, values["device"])
     rows = [_row(entry, size_px, measured, elsewhere) for entry in values["models"]]
     used = {item.source for row in rows for item in row.measured} | {e.source for row in rows for e in row.elsewhere}
     return Comparison(
@@ -187,11 +187,13 @@ def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere
     ]  # fmt: skip
 
 
-def _read_elsewhere(contents: dict[Path, dict[str, Any]], exports: dict[str, Export]) -> list[Elsewhere]:
-    """Latency result files of other runtimes (browsers, Core ML)."""
+def _read_elsewhere(contents: dict[Path, dict[str, Any]], exports: dict[str, Export], device: str) -> list[Elsewhere]:
+    """Latency result files of other runtimes (browsers, Core ML) and of other machines than the comparison's."""
     found = []
     for path, value in contents.items():
-        if "latency_ms_by_threads" not in value or value.get("runtime") == CPU_RUNTIME:
+        if "latency_ms_by_threads" not in value:
+            continue
+        if value.get("runtime") == CPU_RUNTIME and value.get("device") == device:
             continue
         check_result(value, path)
         latency = min(value["latency_ms_by_threads"].values(), key=lambda latency: latency["p50"])

@@ -22,9 +22,10 @@ from PIL import Image
 
 from benchmarks.latency import summarize
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact, load_golden
+from mobileclip_dense.config.check import require, require_numbers
+from mobileclip_dense.contract.artifact import Artifact, load_artifact, load_artifacts, load_golden
 from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION, check_result
+from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION, check_result, result_names
 
 NUM_WARMUP = 5
 ComputeUnits = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]
@@ -50,6 +51,10 @@ class CoreMLDeviceConfig:
     force: bool = False
     """Replace result files that exist."""
 
+    def __post_init__(self) -> None:
+        require(self, "artifacts", self.artifacts != (), "at least one artifact")
+        require_numbers(self, "runs", at_least=1)
+
 
 class Benchmarker(Protocol):
     """The part of coremltools' MLModelBenchmarker that is used here."""
@@ -72,26 +77,30 @@ def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
         raise ValueError(f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
                          f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
                          f"Xcode's report with `python -m benchmarks.xcode_report`")  # fmt: skip
-    if not config.artifacts or config.runs < 1:
-        raise ValueError("ARTIFACT and --runs: expected at least one artifact, and at least 1")
     return asyncio.run(_measure_all(config))
 
 
 async def _measure_all(config: CoreMLDeviceConfig) -> list[Path]:
     device = None if config.device == "mac" else await _attached_device(config)
     name, system = _describe_mac() if device is None else (device.name, f"{device.type.value} OS {device.os_version}")
-    artifacts = {folder: load_coreml(folder) for folder in config.artifacts}
-    keys = [(folder, units) for folder in artifacts for units in config.compute_units]
-    paths = [result_path(config.out, folder, f"{name} {units}") for folder, units in keys]
+    for folder in config.artifacts:
+        load_coreml(folder)
+    artifacts = load_artifacts(config.artifacts)
+    names = result_names({digest: artifact.name for digest, (_, artifact) in artifacts.items()})
+    keys = [(digest, units) for digest in artifacts for units in dict.fromkeys(config.compute_units)]
+    paths = [result_path(config.out, names[digest], f"{name} {units}") for digest, units in keys]
     for path in paths:
         refuse_existing(path, config.force)
-    for (folder, units), path in zip(keys, paths, strict=True):
-        benchmarker, inputs = _open(folder, artifacts[folder], units, device)
+        refuse_existing(_plan_path(path), config.force)
+    for (digest, units), path in zip(keys, paths, strict=True):
+        folder, artifact = artifacts[digest]
+        benchmarker, inputs = _open(folder, artifact, units, device)
         samples_ms, operations = await benchmark(benchmarker, inputs, config.runs)
-        result = device_result(folder, f"{name} {units}", system, f"coreml {units}", samples_ms, NUM_WARMUP)
+        identity = (artifact.name, digest)
+        result = device_result(identity, f"{name} {units}", system, f"coreml {units}", samples_ms, NUM_WARMUP)
         check_result(result, path)
         plan = {**{key: result[key] for key in ("artifact", "artifact_sha256", "device")}, **summarize_plan(operations)}
-        write_json(path.with_name(f"{path.stem}-plan.json"), plan)
+        write_json(_plan_path(path), plan)
         write_json(path, result)
         p50 = result["latency_ms_by_threads"]["1"]["p50"]
         print(f"{path}: p50 {p50:.2f} ms; {plan['operations_by_unit'].get(_ENGINE, 0)} of "
@@ -141,19 +150,28 @@ def load_coreml(folder: Path) -> Artifact:
     return artifact
 
 
-def result_path(out: Path, folder: Path, device: str) -> Path:
-    """Where the result of an artifact on a device goes."""
-    return out / f"{folder.name}@{slug(device)}.json"
+def result_path(out: Path, name: str, device: str) -> Path:
+    """Where the result of an artifact on a device goes; `name` as of `result_names`."""
+    return out / f"{name}@{slug(device)}.json"
+
+
+def _plan_path(result: Path) -> Path:
+    return result.with_name(f"{result.stem}-plan.json")
 
 
 def device_result(
-    folder: Path, device: str, system: str, runtime: str, samples_ms: Sequence[float], num_warmup: int
+    artifact: tuple[str, str], device: str, system: str, runtime: str, samples_ms: Sequence[float], num_warmup: int
 ) -> dict[str, Any]:
-    """A result file's contents; Core ML chooses its threads itself, so they count as one."""
+    """A result file's contents; Core ML chooses its threads itself, so they count as one.
+
+    Args:
+        artifact: its name and hash. samples_ms: milliseconds of each run.
+    """
+    name, digest = artifact
     return {
         "schema_version": RESULT_SCHEMA_VERSION,
-        "artifact": folder.name,
-        "artifact_sha256": artifact_sha256(folder),
+        "artifact": name,
+        "artifact_sha256": digest,
         "device": slug(device),
         "system": system,
         "runtime": runtime,
@@ -166,7 +184,7 @@ def device_result(
 
 def slug(name: str) -> str:
     """As a part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
 
 
 def take_array(spec: Any) -> None:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from benchmarks.latency import device_name
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.contract.outputs import REINFORCED, staged_folder
 from mobileclip_dense.data.augmentation import from_param_aug, replay, sample_augmentation
@@ -67,6 +68,12 @@ class DataPathConfig:
     """Seeds scenes, embeddings and choices."""
     force: bool = False
     """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "batch_size", "batches", at_least=1)
+        require_numbers(self, "num_scenes", at_least=8)
+        require_numbers(self, "image_size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require_numbers(self, "seed", at_least=0)
 
 
 def measure_data_path(config: DataPathConfig) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from apps.segment import SegmentConfig, segment
 from benchmarks.latency import summarize
 from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.contract.artifact import load_golden
 from mobileclip_dense.contract.files import refuse_existing, write_json
 
@@ -48,8 +49,8 @@ class ThroughputConfig:
     """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.runs < 1:
-            raise ValueError(f"--images, --runs: found {self.images}, {self.runs}, expected at least 1")
+        require_numbers(self, "images", "runs", at_least=1)
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
 
 
 def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
     latency_alone = summarize(alone)
     result = {
         **{name: value for name, value in record.items() if name not in ("inputs", "failures")},
+        "artifact": artifact.name,  # the demo's own record has the folder's, which may be "."
         "photographs": "generated, 640x480 JPEG" if config.folder is None else config.folder.name,
         "num_warmup": NUM_WARMUP,
         "model_alone_ms": latency_alone,

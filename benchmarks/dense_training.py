@@ -23,6 +23,7 @@ from tqdm import tqdm
 from benchmarks.compute_device import compute_device_name
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.check import MAX_SIDE_PX, require, require_numbers
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.dense.engine import place_model
 from mobileclip_dense.dense.model import model_config
@@ -51,6 +52,11 @@ class DenseTrainingConfig:
     """Result file."""
     force: bool = False
     """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "batch_size", "steps", "rounds", at_least=1)
+        require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require(self, "size_px", self.size_px % 32 == 0, "a multiple of 32")
 
 
 def measure_dense_training(config: DenseTrainingConfig) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """What the folders of runs, artifacts and results say, and what follows from it. No torch."""
 
-import dataclasses
 import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact
+from mobileclip_dense.contract.artifact import Artifact, load_artifact
 from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.result import CPU_RUNTIME, check_result
+from mobileclip_dense.contract.text import read_lines
+
+Found = TypeVar("Found")
 
 # The figure by which runs of a task are compared: key in run.json, name, unit, whether larger is better.
 HEADLINE = {
@@ -16,7 +22,7 @@ HEADLINE = {
     "depth": ("rmse", "RMSE", "m", False),
     "detect": ("segm_mAP", "mask mAP", "%", True),
 }
-_PUBLISHED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics")  # of a run.json
+PUBLISHED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "metrics")  # of a run.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +42,15 @@ class RunFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything found. `results` maps an artifact's hash to its latency file's contents, of this
-    machine's CPU; `elsewhere` are the contents of those of other runtimes, browsers above all."""
+    """Everything found. `results` maps an artifact's hash to the contents of its latency files, of the CPUs of any
+    machines; `elsewhere` are the contents of those of other runtimes, browsers above all. `left_out` says of each file
+    that cannot be used which field it is and why."""
 
     runs: list[RunFiles]
     artifacts: list[tuple[Path, Artifact]]
-    results: dict[str, dict[str, Any]]
+    results: dict[str, list[dict[str, Any]]]
     elsewhere: list[dict[str, Any]]
+    left_out: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,32 +85,40 @@ class Verdict:
 
 
 def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
-    """Read all three folders; runs that are not complete are left out, and named.
+    """Read all three folders. What is not complete, damaged or older than a field that is needed is left out.
 
     Raises:
-        FileNotFoundError: a folder is missing or empty, or no run is complete. ValueError: a run or an artifact is
-            damaged, or a latency file is not of the schema.
+        FileNotFoundError: a folder is missing or empty, or holds no run or no artifact that can be used; the message
+            says what is wrong with those that are there.
     """
-    found_runs = []
-    for folder in _entries(runs, "run folders"):
-        if (folder / "run.json").is_file():
-            found_runs.append(_read_run(folder))
-        elif folder.is_dir():
-            print(f"{folder}: left out, the run is not complete")
-    if not found_runs:
-        raise FileNotFoundError(f"{runs}: found no run that is complete, expected one or more folders with a run.json")
-    found_artifacts = [(folder, load_artifact(folder)) for folder in _entries(artifacts, "artifact folders")]
-    contents = []
-    for path in _entries(results, "result files"):
-        if path.suffix == ".json" and "latency_ms_by_threads" in (value := read_json(path)):  # others: other benchmarks
-            check_result(value, path)
-            contents.append(value)
+    found_runs, left_out = _read_each(runs, "run folders", _read_run)
+    _require_some(found_runs, runs, "run that is complete", left_out)
+    found_artifacts, bad_artifacts = _read_each(artifacts, "artifact folders", _read_artifact)
+    _require_some(found_artifacts, artifacts, "artifact that can be used", bad_artifacts)
+    contents, bad_results = _read_each(results, "result files", _read_result)
+    cpu_results = defaultdict(list)
+    for value in sorted(contents, key=lambda value: str(value["device"])):
+        if value["runtime"] == CPU_RUNTIME:
+            cpu_results[value["artifact_sha256"]].append(value)
     return Evidence(
         runs=found_runs,
         artifacts=found_artifacts,
-        results={value["artifact_sha256"]: value for value in contents if value["runtime"] == CPU_RUNTIME},
+        results=dict(cpu_results),
         elsewhere=[value for value in contents if value["runtime"] != CPU_RUNTIME],
+        left_out=left_out + bad_artifacts + bad_results,
     )
+
+
+def _read_each(folder: Path, what: str, read: Callable[[Path], Found | None]) -> tuple[list[Found], list[str]]:
+    """What `read` makes of each entry of a folder, None being none of that kind; and why others cannot be used."""
+    found, left_out = [], []
+    for path in _entries(folder, what):
+        try:
+            if (value := read(path)) is not None:
+                found.append(value)
+        except (ValueError, OSError) as error:  # the message stands on the page, which may be sent around
+            left_out.append(str(error).replace(f"{folder}{os.sep}", f"{folder.name}{os.sep}"))
+    return found, left_out
 
 
 def _entries(folder: Path, what: str) -> list[Path]:
@@ -114,21 +130,81 @@ def _entries(folder: Path, what: str) -> list[Path]:
     return entries
 
 
-def _read_run(folder: Path) -> RunFiles:
-    record = read_json(folder / "run.json")
-    if missing := [name for name in (*_PUBLISHED, "parent") if name not in record]:
-        raise ValueError(f"{folder / 'run.json'}: {missing[0]}: missing, so this is no record of a run; train it "
-                         "again, or move the folder away")  # fmt: skip
-    return RunFiles(folder=folder, config=read_json(folder / "config.json"), record=record,
-                    curve=_read_curve(folder / "metrics.jsonl"))  # fmt: skip
+def _require_some(found: list[Any], folder: Path, what: str, left_out: list[str]) -> None:
+    if not found:
+        reasons = "".join(f"\n  {reason}" for reason in left_out)
+        raise FileNotFoundError(f"{folder}: found no {what}, expected one or more{reasons}")
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    if path.suffix != ".json" or "latency_ms_by_threads" not in (value := read_json(path)):
+        return None  # of another benchmark
+    check_result(value, path)
+    return value
+
+
+def _read_artifact(folder: Path) -> tuple[Path, Artifact] | None:
+    if not folder.is_dir():
+        return None
+    artifact = load_artifact(folder)
+    source = folder / "artifact.json"
+    _expect(source, "parent", artifact.parent, dict)
+    _expect(source, "parity", artifact.parity, dict)
+    _expect(source, "parent.weights_sha256", artifact.parent.get("weights_sha256"), str)
+    distance = f"{artifact.precision}_relative_error"
+    _expect(source, f"parity.{distance}", artifact.parity.get(distance), float)
+    return folder, artifact
+
+
+def _read_run(folder: Path) -> RunFiles | None:
+    if not folder.is_dir():
+        return None
+    source = folder / "run.json"
+    if not source.is_file():
+        raise ValueError(f"{folder}: no run.json: the run is not complete; repeat its command to go on")
+    record = read_json(source)
+    if missing := [name for name in (*PUBLISHED, "parent") if name not in record]:
+        raise ValueError(f"{source}: {missing[0]}: missing, so this is no record of a run; train it again, or move the "
+                         "folder away")  # fmt: skip
+    run = RunFiles(folder=folder, config=read_json(folder / "config.json"), record=record,
+                   curve=_read_curve(folder / "metrics.jsonl"))  # fmt: skip
+    settings = folder / "config.json"
+    if run.task not in ("pretrain", *HEADLINE):
+        raise ValueError(f"{settings}: task: found {run.task}, expected one of {', '.join(HEADLINE)}")
+    network = "model" if run.task == "pretrain" else "encoder"
+    _expect(settings, network, run.config.get(network), str)
+    _expect(settings, "seed", run.config.get("seed"), int)
+    _expect(source, "wall_time_s", record["wall_time_s"], float)
+    _expect(source, "weights_sha256", record["weights_sha256"], str)
+    _expect(source, "metrics", record["metrics"], dict)
+    _expect(source, "parent", record["parent"] or {}, dict)
+    if run.task in HEADLINE:
+        _expect(source, f"metrics.{HEADLINE[run.task][0]}", record["metrics"].get(HEADLINE[run.task][0]), float)
+    return run
+
+
+def _expect(source: Path, field: str, found: object, kind: type) -> None:
+    """Raises ValueError if what was found in a field is not of that kind; float: a finite number, 1 is one too."""
+    if kind is float:
+        holds = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    else:
+        holds = isinstance(found, kind)
+    if not holds:
+        name = {float: "a finite number", str: "text", int: "an integer", dict: "an object"}[kind]
+        told = "nothing (was it written by an older version?)" if found is None else repr(found)
+        raise ValueError(f"{source}: {field}: found {told}, expected {name}; make it again, or move it away")
 
 
 def _read_curve(path: Path) -> list[dict[str, float]]:
     curve = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
+    lines = read_lines(path, "training curve") if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            curve.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
+            values = dict(json.loads(line))
+            if "loss" in values:
+                values["step"], values["loss"] = float(values["step"]), float(values["loss"])
+            curve.append(values)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: line {number}: found {line[:80]!r}, expected a JSON object ({error}); delete "
                              "the line") from None  # fmt: skip
     return curve
@@ -143,7 +219,7 @@ def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
             if run.task == task and "structure_sha256" not in run.record:  # a pruned run is another model
                 settings = {k: v for k, v in run.config.items() if k not in ("out", "seed", "init")}
                 arms = groups.setdefault(json.dumps(settings, sort_keys=True), {True: [], False: []})
-                arms[run.config["init"] is not None].append(float(run.record["metrics"][key]))
+                arms[run.config.get("init") is not None].append(float(run.record["metrics"][key]))
         for arms in groups.values():
             pretrained, scratch = arms[True], arms[False]
             if pretrained and scratch:
@@ -158,97 +234,3 @@ def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
                     )
                 )
     return verdicts
-
-
-def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, one per artifact: size, distance to PyTorch, accuracy, latency and memory where measured."""
-    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "1 thread, p50 / p90 ms",
-              "2 threads, p50 / p90 ms", "peak MB"]  # fmt: skip
-    rows = []
-    for folder, artifact in evidence.artifacts:
-        size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
-        result = evidence.results.get(artifact_sha256(folder))
-        latencies = result["latency_ms_by_threads"] if result else {}
-        rows.append(
-            [
-                artifact.name,
-                f"{artifact.num_parameters / 1e6:.2f} M",
-                f"{size / 1e6:.2f}",
-                _distance(artifact),
-                _accuracy(artifact, evidence.runs),
-                *(f"{latencies[n]['p50']:.2f} / {latencies[n]['p90']:.2f}" if n in latencies else "-" for n in "12"),
-                f"{result['peak_memory_mb']:.0f}" if result else "-",
-            ]
-        )
-    return header, rows
-
-
-def elsewhere_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, one per result of another runtime for one of these very artifacts."""
-    names = {artifact_sha256(folder): artifact.name for folder, artifact in evidence.artifacts}
-    rows = [
-        [names[value["artifact_sha256"]], value["device"], value["runtime"], threads,
-         f"{latency['p50']:.2f} / {latency['p90']:.2f}", str(latency["num_runs"])]
-        for value in evidence.elsewhere
-        if value["artifact_sha256"] in names
-        for threads, latency in value["latency_ms_by_threads"].items()
-    ]  # fmt: skip
-    return ["artifact", "device", "runtime", "threads", "p50 / p90 ms", "runs"], rows
-
-
-def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
-    """All figures with what they were measured with, for a result file that may be published: no path of a machine."""
-    header, rows = table_rows(evidence)
-    return {
-        "runs": {run.folder.name: _published(run) for run in evidence.runs},
-        "artifacts": {"header": header, "rows": rows},
-        "exports": [_export(folder, artifact) for folder, artifact in evidence.artifacts],
-        "latencies": [*evidence.results.values(), *evidence.elsewhere],
-        "verdicts": [{**dataclasses.asdict(v), "supported": v.supported, "sentence": v.sentence()} for v in verdicts],
-    }
-
-
-def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
-    """Of which weights an artifact is, and what its export measured of it."""
-    return {
-        "artifact": artifact.name,
-        "artifact_sha256": artifact_sha256(folder),
-        "precision": artifact.precision,
-        "weights_sha256": artifact.parent["weights_sha256"],
-        "parity": artifact.parity,
-    }
-
-
-def _published(run: RunFiles) -> dict[str, Any]:
-    settings = {name: _last_part(value) for name, value in run.config.items()}
-    parent = run.record["parent"] and run.record["parent"]["weights_sha256"]
-    published = {name: run.record[name] for name in _PUBLISHED} | {"num_parameters": run.record.get("num_parameters")}
-    if "pruned" in run.record:
-        published["as_pruned"] = True  # its settings are those of the run that was pruned
-    return {"settings": settings, "parent_weights_sha256": parent} | published
-
-
-def _last_part(value: Any) -> Any:
-    """Of a path, or of each in a list; anything else as it is: where a folder lies is nobody's business."""
-    if isinstance(value, list):
-        return [_last_part(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _distance(artifact: Artifact) -> str:
-    return f"{artifact.parity[f'{artifact.precision}_relative_error']:.0e}"
-
-
-def _accuracy(artifact: Artifact, runs: list[RunFiles]) -> str:
-    """Of the exported model where the export measured it, else of the run it came from."""
-    if artifact.task not in HEADLINE:
-        cosine = artifact.parity.get("mean_cosine")
-        return "-" if cosine is None else f"cosine {cosine:.4f}"
-    key, name, unit, _ = HEADLINE[artifact.task]
-    figure = "miou_percent" if artifact.task == "segment" else "rmse_m"
-    if figure in artifact.parity:  # both on images resized to the model's input, unlike the run's own figure
-        return f"{name} {artifact.parity[figure]:.3g} {unit} (before: {artifact.parity[f'reference_{figure}']:.3g})"
-    for run in runs:
-        if run.record["weights_sha256"] == artifact.parent["weights_sha256"] and artifact.precision == "fp32":
-            return f"{name} {run.record['metrics'][key]:.3g} {unit}"
-    return "-"

@@ -1,5 +1,7 @@
 """`python -m benchmarks.latency ARTIFACT...`: how long ONNX artifacts take on this machine, as result files."""
 
+import math
+import os
 import platform
 import re
 import resource
@@ -16,9 +18,12 @@ import tyro
 
 from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
-from mobileclip_dense.contract.files import write_json
-from mobileclip_dense.contract.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION, check_result
+from mobileclip_dense.config.check import MAX_PARALLEL, require, require_numbers
+from mobileclip_dense.contract.artifact import load_artifacts, load_golden
+from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.contract.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION, check_result, result_names
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of each period: "150000 100000"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,35 +37,44 @@ class LatencyConfig:
     runs: int = 100
     """Timed runs for each artifact and thread count, after 5 for warming up."""
     out: Path = Path("results")
-    """Folder for the result files, ARTIFACT@DEVICE.json; a file of the same name is replaced only with --force."""
+    """Folder for the result files, ARTIFACT@DEVICE.json after the artifact's own name, with its hash where two
+    share a name; a file that exists is replaced only with --force."""
     force: bool = False
     """Replace result files that exist."""
 
+    def __post_init__(self) -> None:
+        require(self, "artifacts", self.artifacts != (), "at least one artifact")
+        require(self, "threads", self.threads != (), "at least one number")
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+        require_numbers(self, "runs", at_least=1)
+
 
 def measure_latency(config: LatencyConfig) -> list[Path]:
-    """Write one result file per artifact; their paths.
+    """Write one result file per artifact; their paths. An artifact that is given twice is measured once.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_artifact`; a number is out of range. FileExistsError: a result exists.
+        FileNotFoundError, ValueError: see `load_artifact`. FileExistsError: a result exists.
     """
-    if not config.artifacts or config.runs < 1 or min(config.threads, default=0) < 1:
-        raise ValueError("ARTIFACT, --runs and --threads: expected at least one artifact, and numbers of at least 1")
     device = device_name()
-    paths = [config.out / f"{folder.name}@{device}.json" for folder in config.artifacts]
-    for path in paths:
-        if path.exists() and not config.force:
-            raise FileExistsError(f"{path}: already exists; pass --force to replace it")
-    keys = [(folder, threads) for folder in config.artifacts for threads in config.threads]
-    models = [(load_onnx_artifact(folder, n)[1], load_golden(folder)["input"][:1]) for folder, n in keys]
+    loaded = load_artifacts(config.artifacts)
+    folders = {digest: folder for digest, (folder, _) in loaded.items()}
+    names = {digest: artifact.name for digest, (_, artifact) in loaded.items()}
+    threads = tuple(dict.fromkeys(config.threads))
+    paths = {digest: config.out / f"{name}@{device}.json" for digest, name in result_names(names).items()}
+    for path in paths.values():
+        refuse_existing(path, config.force)
+    keys = [(digest, count) for digest in folders for count in threads]
+    models = [(load_onnx_artifact(folders[d], n)[1], load_golden(folders[d])["input"][:1]) for d, n in keys]
     times_ms = dict(zip(keys, time_in_turn(models, config.runs, "latency"), strict=True))
-    for folder, path in zip(config.artifacts, paths, strict=True):
-        latencies = {str(threads): summarize(times_ms[folder, threads]) for threads in config.threads}
-        result = {**_record(folder, device, config), "latency_ms_by_threads": latencies}
+    for digest, path in paths.items():
+        latencies = {str(count): summarize(times_ms[digest, count]) for count in threads}
+        record = _record(names[digest], digest, device, peak_memory_mb(folders[digest]))
+        result = {**record, "latency_ms_by_threads": latencies}
         check_result(result, path)
         write_json(path, result)
-        shortest = latencies[str(config.threads[-1])]
-        print(f"{path}: p50 {shortest['p50']:.2f} ms, p90 {shortest['p90']:.2f} ms with {config.threads[-1]} threads")
-    return paths
+        last = latencies[str(threads[-1])]
+        print(f"{path}: p50 {last['p50']:.2f} ms, p90 {last['p90']:.2f} ms with {threads[-1]} threads")
+    return list(paths.values())
 
 
 def summarize(times_ms: list[float]) -> dict[str, float]:
@@ -70,26 +84,32 @@ def summarize(times_ms: list[float]) -> dict[str, float]:
 
 
 def device_name() -> str:
-    """This machine as a file-name part: processor and number of cores."""
+    """This machine as a file-name part: processor, and the number of cores that this process may use."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"model name\s*:\s*(.+)", text)
     processor = found.group(1) if found else platform.processor() or platform.machine()
-    cores = len(re.findall(r"^processor\s*:", text, flags=re.MULTILINE)) or 1
-    return re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-") + f"-{cores}-cores"
+    return re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-") + f"-{count_usable_cores()}-cores"
 
 
-def _record(folder: Path, device: str, config: LatencyConfig) -> dict[str, Any]:
+def count_usable_cores() -> int:
+    """Cores that this process may run on (taskset), no more than a container's quota pays for."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    limit, period = _QUOTA.read_text().split() if _QUOTA.is_file() else ("max", "")
+    return cores if limit == "max" else max(1, min(cores, math.ceil(int(limit) / int(period))))
+
+
+def _record(name: str, digest: str, device: str, peak_mb: float) -> dict[str, Any]:
     return {
         "schema_version": RESULT_SCHEMA_VERSION,
-        "artifact": folder.name,
-        "artifact_sha256": artifact_sha256(folder),
+        "artifact": name,
+        "artifact_sha256": digest,
         "device": device,
         "system": platform.platform(),
         "runtime": CPU_RUNTIME,
         "versions": {name: version(name) for name in ("onnxruntime", "numpy")} | {"python": platform.python_version()},
         "num_warmup": NUM_WARMUP,
-        "peak_memory_mb": peak_memory_mb(folder),
+        "peak_memory_mb": peak_mb,
     }
 
 

@@ -17,8 +17,10 @@ from export.mil_program import load_program
 from export.parity import compare_with_golden
 from export.to_coreml import program_predictor
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import artifact_sha256, load_artifact, load_golden
+from mobileclip_dense.config.check import require
+from mobileclip_dense.contract.artifact import artifact_sha256, load_artifact, load_artifacts, load_golden
 from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.contract.result import result_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,9 @@ class ExecutorConfig:
     force: bool = False
     """Replace the result file if it exists."""
 
+    def __post_init__(self) -> None:
+        require(self, "artifacts", self.artifacts != (), "at least one artifact")
+
 
 def measure_executor(config: ExecutorConfig) -> dict[str, Any]:
     """Write and return the result.
@@ -40,7 +45,9 @@ def measure_executor(config: ExecutorConfig) -> dict[str, Any]:
         FileNotFoundError, ValueError: an artifact is damaged. FileExistsError: the result exists.
     """
     refuse_existing(config.out, config.force)
-    figures = {folder.name: _measure(folder) for folder in tqdm(config.artifacts, unit="artifact")}
+    loaded = load_artifacts(config.artifacts)
+    names = result_names({digest: artifact.name for digest, (_, artifact) in loaded.items()})
+    figures = {names[digest]: _measure(folder) for digest, (folder, _) in tqdm(loaded.items(), unit="artifact")}
     result = {
         "device": device_name(),
         "versions": {name: version(name) for name in ("coremltools", "torch")} | {"python": platform.python_version()},

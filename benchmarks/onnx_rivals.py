@@ -35,6 +35,7 @@ from export.quantize import NUM_CALIBRATION, ImageReader
 from export.samples import sample_images
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.contract.preprocess import unit_planes
@@ -62,6 +63,10 @@ class RivalsConfig:
     """Result file."""
     force: bool = False
     """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+        require_numbers(self, "runs", at_least=1)
 
 
 def measure_rivals(config: RivalsConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.accuracy import predict_at
-from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict, elsewhere_rows, table_rows
+from benchmarks.evidence import HEADLINE, Evidence, RunFiles, Verdict
+from benchmarks.report_tables import elsewhere_rows, table_rows
 from benchmarks.runtimes import OnnxModel
 from mobileclip_dense.config import FinetuneConfig, config_from_json
 from mobileclip_dense.contract.images import load_image
@@ -46,6 +48,7 @@ def render_page(evidence: Evidence, verdicts: list[Verdict]) -> str:
         "<h2>Exported models</h2>",
         _table(*table_rows(evidence)),
         *_elsewhere_section(evidence),
+        *_left_out_section(evidence),
         "<h2>Training</h2>",
         _curves(evidence.runs),
         _table(*_run_rows(evidence.runs)),
@@ -67,6 +70,12 @@ def _elsewhere_section(evidence: Evidence) -> list[str]:
     return ["<h2>In browsers and other runtimes</h2>", _table(header, rows)] if rows else []
 
 
+def _left_out_section(evidence: Evidence) -> list[str]:
+    if not evidence.left_out:
+        return []
+    return ["<h2>Left out</h2><ul>", *(f"<li>{html.escape(reason)}</li>" for reason in evidence.left_out), "</ul>"]
+
+
 def _table(header: list[str], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
@@ -79,20 +88,26 @@ def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
         if run.task == "pretrain":
             metrics = run.record["metrics"]
             figures = []
-            if "num_pairs" in metrics:
-                recalls = [f"{metrics[f'{way}_recall_at_1']:.1f} %" for way in ("image_to_text", "text_to_image")]
-                figures.append(f"recall@1 {' / '.join(recalls)} of {metrics['num_pairs']:.0f}")
-            if "zeroshot_top1" in metrics:
+            ways = [f"{way}_recall_at_1" for way in ("image_to_text", "text_to_image")]
+            if _are_numbers(metrics, "num_pairs", *ways):
+                recalls = " / ".join(f"{metrics[way]:.1f} %" for way in ways)
+                figures.append(f"recall@1 {recalls} of {metrics['num_pairs']:.0f}")
+            if _are_numbers(metrics, "zeroshot_top1", "num_classes"):
                 figures.append(f"zero-shot {metrics['zeroshot_top1']:.1f} % of {metrics['num_classes']:.0f} classes")
             figure = ", ".join(figures) or "-"
         else:
             key, name, unit, _ = HEADLINE[run.task]
             figure = f"{name} {run.record['metrics'][key]:.3g} {unit}"
-        start = (run.record.get("parent") or {}).get("path", "scratch").rsplit("/", 1)[-1]
+        parent = run.record["parent"]
+        start = str(parent.get("path", "unknown")).rsplit("/", 1)[-1] if parent else "scratch"
         network = run.config["model" if run.task == "pretrain" else "encoder"]
         rows.append([run.folder.name, run.task, network, start, str(run.config["seed"]), figure,
                      f"{run.record['wall_time_s']:.0f} s"])  # fmt: skip
     return ["run", "task", "network", "start", "seed", "held-out figure", "time"], rows
+
+
+def _are_numbers(metrics: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(metrics.get(name), int | float) for name in names)
 
 
 def _curves(runs: list[RunFiles]) -> str:
@@ -127,27 +142,35 @@ def _picture_sections(evidence: Evidence) -> list[str]:
             continue
         model = OnnxModel(folder / artifact.model_file)
         draw = _segmentation_strip if artifact.task == "segment" else _depth_strip
+        title = f"<h2>{html.escape(artifact.name)}</h2>"
+        try:
+            strips = draw(model, parents[0], artifact.input_size_px, list(artifact.palette))
+        except (ValueError, OSError) as error:  # the data set may have moved; its path is nobody's business
+            print(f"{artifact.name}: no pictures: {error}")
+            sections.append(f"{title}<p>No pictures: held-out images of its run could not be read.</p>")
+            continue
         pictures = "".join(
-            f"<figure><img alt='{html.escape(name)}' src='{_png(strip)}'></figure>"
-            for name, strip in draw(model, parents[0], artifact.input_size_px, list(artifact.palette))
+            f"<figure><img alt='{html.escape(name)}' src='{_png(strip)}'></figure>" for name, strip in strips
         )
-        sections.append(f"<h2>{html.escape(artifact.name)}</h2><p>Held-out images: picture, ground truth, prediction "
+        sections.append(f"{title}<p>Held-out images: picture, ground truth, prediction "
                         f"of the exported model.</p><div class='pictures'>{pictures}</div>")  # fmt: skip
     return sections
 
 
-def _held_out_examples(run: RunFiles) -> tuple[Pair, ...]:
+def _held_out_examples(run: RunFiles) -> tuple[FinetuneConfig, tuple[Pair, ...]]:
     config = config_from_json(run.config, run.folder / "config.json")
     assert isinstance(config, FinetuneConfig)
-    return usable_set(config).val[:_NUM_EXAMPLES]
+    return config, usable_set(config).val[:_NUM_EXAMPLES]
 
 
 def _segmentation_strip(
     model: OnnxModel, run: RunFiles, size_px: tuple[int, int], palette: list[tuple[int, int, int]]
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     strips = []
+    if "reduce_zero_label" not in run.record:
+        raise ValueError(f"{run.folder / 'run.json'}: reduce_zero_label: missing; it was written by an older version")
     reduce_zero_label, ignored_label = run.record["reduce_zero_label"], run.record.get("ignored_label", IGNORE_INDEX)
-    for image_path, label_path in _held_out_examples(run):
+    for image_path, label_path in _held_out_examples(run)[1]:
         image = load_image(image_path)
         truth = read_class_labels(label_path, reduce_zero_label, ignored_label)
         found = predict_at(model, "class_map", image, size_px).astype(np.int64)
@@ -160,10 +183,12 @@ def _depth_strip(
     model: OnnxModel, run: RunFiles, size_px: tuple[int, int], _palette: list[tuple[int, int, int]]
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     strips = []
-    for image_path, label_path in _held_out_examples(run):
-        image, truth = load_image(image_path), read_depth_m(label_path, run.config["depth_units_per_m"])
+    config, examples = _held_out_examples(run)
+    for image_path, label_path in examples:
+        image, truth = load_image(image_path), read_depth_m(label_path, config.depth_units_per_m)
         found = predict_at(model, "depth_m", image, size_px).astype(np.float32)
-        near, far = float(truth[truth > 0].min()), float(run.config["max_depth_m"])
+        far = config.max_depth_m
+        near = float(truth[truth > 0].min(initial=far))
         panels = [image, colour_depth(truth, near, far), colour_depth(found, near, far)]
         strips.append((image_path.name, np.concatenate(panels, axis=1)))
     return strips

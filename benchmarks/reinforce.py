@@ -25,6 +25,7 @@ from tqdm import tqdm
 from benchmarks.compute_device import compute_device_name
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import ReinforceConfig
+from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.data.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_clip
@@ -56,6 +57,11 @@ class ThroughputConfig:
     """Result file."""
     force: bool = False
     """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "images", "num_augmentations", "batch_size", "rounds", at_least=1)
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+        require_numbers(self, "num_workers", at_least=0, at_most=MAX_PARALLEL)
 
 
 def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:

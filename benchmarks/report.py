@@ -6,16 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.evidence import (
-    Evidence,
-    Verdict,
-    compare_with_scratch,
-    elsewhere_rows,
-    read_evidence,
-    summary,
-    table_rows,
-)
+from benchmarks.evidence import Evidence, Verdict, compare_with_scratch, read_evidence
 from benchmarks.page import render_page
+from benchmarks.report_tables import elsewhere_rows, summary, table_rows
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
 
@@ -37,14 +30,16 @@ class ReportConfig:
 
 
 def report(config: ReportConfig) -> None:
-    """Write the page and print its table.
+    """Write the page and print its table. Runs, artifacts and results that cannot be used are left out, and named.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds nothing. ValueError: a run, an artifact or a result is damaged;
-            --out is a .json. FileExistsError: the page or its JSON exists and --force was not given.
+        FileNotFoundError: a folder is missing, or holds no run or artifact that can be used. ValueError: --out is a
+            .json. FileExistsError: the page or its JSON exists and --force was not given.
     """
     figures = figures_beside(config.out, config.force)
     evidence = read_evidence(config.runs, config.artifacts, config.results)
+    for reason in evidence.left_out:
+        print(f"left out: {reason}")
     verdicts = compare_with_scratch(evidence.runs)
     page = render_page(evidence, verdicts)
     told = summary(evidence, verdicts)
@@ -57,14 +52,15 @@ def report(config: ReportConfig) -> None:
 
 def print_tables(evidence: Evidence, verdicts: list[Verdict]) -> None:
     """The page's tables, for the terminal."""
-    console = Console(width=max(120, Console().width))
+    console = Console(width=max(160, Console().width))
     for title, (header, rows) in (
         ("exported models", table_rows(evidence)),
         ("in browsers and other runtimes", elsewhere_rows(evidence)),
     ):
         table = Table(title=title)
         for name in header:
-            table.add_column(name, justify="left" if name == "artifact" else "right", no_wrap=name == "artifact")
+            is_name = name in ("artifact", "device")
+            table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
         for row in rows:
             table.add_row(*row)
         if rows:

@@ -28,6 +28,7 @@ from benchmarks.compute_device import compute_device_name
 from benchmarks.latency import peak_resident_mb
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.pretrain.accumulation import backward
@@ -59,6 +60,10 @@ class TrainingMemoryConfig:
     """Result file."""
     force: bool = False
     """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "batch_sizes", "steps", at_least=1)
+        require_numbers(self, "image_size_px", at_least=32, at_most=MAX_SIDE_PX)
 
 
 def measure_table(config: TrainingMemoryConfig) -> None:

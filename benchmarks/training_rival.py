@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from benchmarks.compute_device import compute_device_name
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.models.clip import clip_name
@@ -64,6 +65,10 @@ class TrainingRivalConfig:
     """Result file."""
     force: bool = False
     """Replace the result file if it exists."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "batch_size", "windows", "rounds", at_least=1)
+        require_numbers(self, "image_size_px", at_least=32, at_most=MAX_SIDE_PX)
 
 
 def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:

@@ -21,8 +21,9 @@ import tyro
 
 from benchmarks.coreml_device import device_result, load_coreml, result_path
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.artifact import artifact_sha256
 from mobileclip_dense.contract.files import read_json, refuse_existing, write_json
-from mobileclip_dense.contract.result import check_result
+from mobileclip_dense.contract.result import check_result, result_names
 
 _UNITS = {0: "CPU_ONLY", 1: "CPU_AND_GPU", 2: "ALL", 3: "CPU_AND_NE"}
 _ELSE = "Apple does not document the format; `python -m benchmarks.coreml_device` measures the same on a Mac"
@@ -49,7 +50,8 @@ def import_report(config: XcodeReportConfig) -> Path:
         FileNotFoundError: the report or the artifact is missing. ValueError: the report is not as expected; the message
             says what was found. FileExistsError: the result exists and --force was not given.
     """
-    load_coreml(config.artifact)
+    artifact = load_coreml(config.artifact)
+    digest = artifact_sha256(config.artifact)
     source, values = _read(config.report)
     device = _field(values, "deviceInfo.modelName", source, str)
     system = _field(values, "deviceInfo.osNameAndVersionWithoutBuildNumber", source, str)
@@ -60,10 +62,11 @@ def import_report(config: XcodeReportConfig) -> Path:
     if not samples_s or not all(isinstance(s, int | float) and math.isfinite(s) and 0 < s < 600 for s in samples_s):
         raise ValueError(f"{source}: deviceResults.predict.samples: found {samples_s[:3]}, expected seconds; {_ELSE}")
     name = f"{device} {_UNITS[units]}"
-    path = result_path(config.out, config.artifact, name)
+    path = result_path(config.out, result_names({digest: artifact.name})[digest], name)
     refuse_existing(path, config.force)
     samples_ms = [1e3 * sample for sample in samples_s]
-    result = device_result(config.artifact, name, system, f"coreml {_UNITS[units]}, by Xcode", samples_ms, 0)
+    runtime = f"coreml {_UNITS[units]}, by Xcode"
+    result = device_result((artifact.name, digest), name, system, runtime, samples_ms, 0)
     check_result(result, path)
     write_json(path, result)
     print(f"{path}: p50 {result['latency_ms_by_threads']['1']['p50']:.2f} ms over {len(samples_ms)} predictions")

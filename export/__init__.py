@@ -1,0 +1,1 @@
+import mobileclip_dense  # noqa: F401  # first: it turns off telemetry

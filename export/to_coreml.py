@@ -26,6 +26,7 @@ from export.profiles import COREML_PROFILES, CoreMLPrecision, CoreMLProfile, Tar
 from export.samples import sample_images
 from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
 from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.outputs import ARTIFACT, claim_folder, staged_folder
@@ -59,6 +60,9 @@ class ToCoreMLConfig:
     """Folder in which the artifacts' own folders are made."""
     force: bool = False
     """Replace artifacts that exist."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
 
     def resolved(self) -> CoreMLProfile:
         """The profile with the flags that were given.

@@ -28,6 +28,7 @@ from export.samples import sample_images
 from export.tokenizer import save_tokenizer
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
 from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.outputs import ARTIFACT, claim_folder, staged_folder
@@ -62,6 +63,9 @@ class ToOnnxConfig:
     """Folder in which the artifacts' own folders are made."""
     force: bool = False
     """Replace artifacts that exist."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
 
     def resolved(self) -> OnnxProfile:
         """The profile with the flags that were given.

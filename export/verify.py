@@ -14,6 +14,7 @@ from export.parity import Golden, compare_with_golden
 from export.to_coreml import program_predictor, verify_program
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import Task
+from mobileclip_dense.config.check import require_numbers
 from mobileclip_dense.contract.artifact import Artifact, load_artifact, load_golden
 from mobileclip_dense.data.annotations import read_class_labels, read_depth_m
 from mobileclip_dense.data.labelled import find_set
@@ -36,6 +37,10 @@ class VerifyConfig:
     """Depth: values of the PNG per metre (1000: millimetres)."""
     bisect: float | None = None
     """Core ML: name the first operator whose fp16 output is further than this from fp32 (relative, such as 0.01)."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "max_images", at_least=1)
+        require_numbers(self, "depth_units_per_m", "bisect", above=0)
 
 
 def verify(config: VerifyConfig) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from mobileclip_dense.config.check import require
+from mobileclip_dense.config.check import require, require_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class CaptionsConfig:
 
     def __post_init__(self) -> None:
         require(self, "shards", self.shards != (), "at least one source of shards")
-        require(self, "max_samples", self.max_samples >= 1, "at least 1")
-        require(self, "num_pictures", self.num_pictures >= 0, "at least 0")
+        require_numbers(self, "max_samples", at_least=1)
+        require_numbers(self, "num_pictures", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class AttentionDistanceConfig:
 
     def __post_init__(self) -> None:
         require(self, "runs", self.runs != (), "at least one run")
-        require(self, "max_images", self.max_images >= 1, "at least 1")
+        require_numbers(self, "max_images", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mobileclip_dense.config.check import require
+from mobileclip_dense.config.check import MAX_PARALLEL, require, require_numbers
 from mobileclip_dense.data.captions import CaptionQuality
 
 
@@ -27,9 +27,9 @@ class ScenesConfig:
     """Replace the folder if it exists."""
 
     def __post_init__(self) -> None:
-        require(self, "num_images", self.num_images >= 8, "at least 8 (one in eight is for validation)")
-        require(self, "size_px", 32 <= self.size_px <= 2048, "between 32 and 2048")
-        require(self, "seed", self.seed >= 0, "at least 0")
+        require_numbers(self, "num_images", at_least=8)  # one in eight is for validation
+        require_numbers(self, "size_px", at_least=32, at_most=2048)
+        require_numbers(self, "seed", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,8 @@ class ReinforceConfig:
 
     def __post_init__(self) -> None:
         require(self, "teachers", len(self.teachers) >= 1, "at least one teacher")
-        for name in ("num_augmentations", "num_captions", "batch_size"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("max_retries", "seed"):
-            require(self, name, getattr(self, name) >= 0, "at least 0")
-        require(self, "num_workers", self.num_workers is None or self.num_workers >= 0, "at least 0")
-        require(self, "temperature", self.temperature is None or self.temperature > 0, "above 0")
-        require(self, "gpus_per_task", self.gpus_per_task is None or self.gpus_per_task >= 0, "at least 0")
+        require_numbers(self, "num_augmentations", "num_captions", "batch_size", at_least=1)
+        require_numbers(self, "num_workers", at_least=0, at_most=MAX_PARALLEL)
+        require_numbers(self, "max_retries", "gpus_per_task", "seed", at_least=0)
+        require_numbers(self, "temperature", above=0)
         require(self, "out", self.out.absolute() != self.data.absolute(), "another folder than --data")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mobileclip_dense.config.check import require
+from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
 
 Task = Literal["segment", "depth", "detect"]
 Head = Literal["semantic_fpn", "fpn_lite", "upernet", "deconv", "linear", "mask_rcnn"]
@@ -101,23 +101,23 @@ class FinetuneConfig:
     """Start over if the run folder exists."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "max_iters", "checkpoint_every"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
+        counts = ("batch_size", "accumulate", "max_iters", "checkpoint_every", "max_train_images")
+        require_numbers(self, *counts, at_least=1)
+        require_numbers(self, "neck_channels", "head_channels", at_least=1, at_most=8192)
+        require_numbers(self, "crop_size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require_numbers(self, "num_workers", at_least=0, at_most=MAX_PARALLEL)
+        require_numbers(self, "learning_rate", "weight_decay", "seed", at_least=0)
+        require_numbers(self, "max_depth_m", "depth_units_per_m", "poly_power", above=0)
+        require_numbers(self, "scale_range", above=0, at_most=16)
+        require_numbers(self, "layer_decay", above=0, at_most=1)
+        require_numbers(self, "frozen_stages", at_least=0, at_most=4)
+        require_numbers(self, "ema_decay", "drop_path_rate", at_least=0, below=1)
         require(self, "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
         require(self, "head", self.head in HEADS[self.task], f"for task {self.task} {', '.join(HEADS[self.task])}")
-        require(self, "warmup_iters", 0 <= self.warmup_iters < self.max_iters, "at least 0, less than --max-iters")
-        sides_fit = all(side >= 32 and side % 32 == 0 for side in self.crop_size_px)
+        require_numbers(self, "warmup_iters", at_least=0, below=self.max_iters)
+        sides_fit = all(side % 32 == 0 for side in self.crop_size_px)
         require(self, "crop_size_px", sides_fit, "two positive multiples of 32")
-        require(self, "layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]")
-        require(self, "frozen_stages", 0 <= self.frozen_stages <= 4, "from 0 to 4")
-        require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
-        require(self, "drop_path_rate", 0 <= self.drop_path_rate < 1, "in [0, 1)")
-        require(self, "scale_range", 0 < self.scale_range[0] <= self.scale_range[1], "two factors above 0, ascending")
-        require(self, "max_train_images", self.max_train_images is None or self.max_train_images >= 1, "at least 1")
-        for name in ("learning_rate", "weight_decay", "num_workers", "seed"):
-            require(self, name, getattr(self, name) >= 0, "at least 0")
-        for name in ("max_depth_m", "depth_units_per_m", "poly_power", "neck_channels", "head_channels"):
-            require(self, name, getattr(self, name) > 0, "above 0")
+        require(self, "scale_range", self.scale_range[0] <= self.scale_range[1], "two factors above 0, ascending")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,9 @@ class DataCheckConfig:
     """As of `finetune`."""
     depth_units_per_m: float = 1000.0
     """As of `finetune`."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "max_depth_m", "depth_units_per_m", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +172,11 @@ class EvaluateConfig:
     """Replace the folder if it exists."""
 
     def __post_init__(self) -> None:
-        require(self, "scales", len(self.scales) > 0 and all(scale > 0 for scale in self.scales), "factors above 0")
-        require(self, "max_images", self.max_images is None or self.max_images >= 1, "at least 1")
-        require(self, "num_worst", self.num_worst >= 0, "at least 0")
-        units = self.depth_units_per_m
-        require(self, "depth_units_per_m", units is None or units > 0, "above 0")
+        require(self, "scales", self.scales != (), "factors above 0")
+        require_numbers(self, "scales", above=0, at_most=16)
+        require_numbers(self, "depth_units_per_m", above=0)
+        require_numbers(self, "max_images", at_least=1)
+        require_numbers(self, "num_worst", at_least=0)
         for name in ("skip_bad", "class_names", "depth_units_per_m"):
             require(self, name, self.data is not None or not getattr(self, name), "only with --data")
 
@@ -197,4 +200,4 @@ class PruneConfig:
         given = [name for name in ("target_params", "target_macs") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"--target-params, --target-macs: found {'both' if given else 'neither'}, expected one")
-        require(self, given[0], 0 < getattr(self, given[0]) < 1, "a share above 0 and below 1")
+        require_numbers(self, given[0], above=0, below=1)

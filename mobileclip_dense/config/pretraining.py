@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mobileclip_dense.config.check import require
+from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,28 +92,22 @@ class PretrainConfig:
     """Start over if the run folder exists."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "steps", "devices", "checkpoint_every", "shuffle_block"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
+        counts = ("batch_size", "accumulate", "steps", "checkpoint_every", "evaluate_every", "shuffle_block")
+        require_numbers(self, *counts, "teacher_dims", at_least=1)
+        require_numbers(self, "devices", at_least=1, at_most=MAX_PARALLEL)
+        require_numbers(self, "num_workers", at_least=0, at_most=MAX_PARALLEL)
+        require_numbers(self, "image_size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require_numbers(self, "learning_rate", "clip_grad_norm", "data_weights", "teacher_temperatures", above=0)
+        require_numbers(self, "weight_decay", "contrastive_weight", "distillation_weight", "seed", at_least=0)
+        require_numbers(self, "beta2", "ema_decay", at_least=0, below=1)
+        require_numbers(self, "crop_scale_min", above=0, at_most=1)
+        require_numbers(self, "max_bad_share", at_least=0, at_most=1)
         require(self, "data", self.data != (), "at least one source of shards")
         if self.data_weights:
-            fits = len(self.data_weights) == len(self.data) and all(weight > 0 for weight in self.data_weights)
+            fits = len(self.data_weights) == len(self.data)
             require(self, "data_weights", fits, f"one above 0 for each of {len(self.data)} sources")
         require(self, "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
-        require(self, "num_workers", self.num_workers >= 0, "at least 0")
-        require(self, "warmup_steps", 0 <= self.warmup_steps <= self.steps, "at least 0, at most --steps")
-        require(self, "image_size_px", self.image_size_px >= 32, "at least 32")
-        require(self, "crop_scale_min", 0 < self.crop_scale_min <= 1, "in (0, 1]")
-        require(self, "max_bad_share", 0 <= self.max_bad_share <= 1, "in [0, 1]")
-        require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
-        require(self, "evaluate_every", self.evaluate_every is None or self.evaluate_every >= 1, "at least 1")
-        for name in ("learning_rate", "clip_grad_norm"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "seed"):
-            require(self, name, getattr(self, name) >= 0, "at least 0")
-        require(self, "beta2", 0 <= self.beta2 < 1, "in [0, 1)")
-        require(self, "teacher_temperatures", all(scale > 0 for scale in self.teacher_temperatures), "all above 0")
-        for name in ("contrastive_weight", "distillation_weight"):
-            require(self, name, getattr(self, name) >= 0, "at least 0")
+        require_numbers(self, "warmup_steps", at_least=0, at_most=self.steps)
         require(self, "distillation_weight", self.contrastive_weight + self.distillation_weight > 0,
                  "above 0 where --contrastive-weight is 0")  # fmt: skip
         require(self, "teachers", not self.teachers or self.distillation_weight > 0,

@@ -18,6 +18,7 @@ Zero-shot classification takes the two towers of one run (`parent["weights_sha25
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,16 @@ def load_artifact(folder: Path) -> Artifact:
         if not any(listed == name or listed.startswith(f"{name}/") for listed in artifact.files):
             raise ValueError(f"{source}: files: {name} is not listed; export the artifact again")
     return artifact
+
+
+def load_artifacts(folders: Iterable[Path]) -> dict[str, tuple[Path, Artifact]]:
+    """Folders and verified artifacts by their hash: one that is given twice, or as a copy, is there once.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_artifact`.
+    """
+    loaded = [(folder, load_artifact(folder)) for folder in folders]
+    return {artifact_sha256(folder): (folder, artifact) for folder, artifact in loaded}
 
 
 def _parse(values: dict[str, Any], source: Path) -> Artifact:

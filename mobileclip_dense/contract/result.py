@@ -5,6 +5,8 @@
 
 import math
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,9 @@ def check_result(values: dict[str, Any], source: Path) -> None:
         if not holds:
             raise ValueError(f"{source}: {field}: found {found!r}, expected {expected}; measure the artifact again")
 
-    wrong = sorted(_FIELDS.keys() ^ values.keys())
-    expect("fields", "all of the schema and no other", not wrong, wrong)
+    missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - _FIELDS.keys())
+    expect("fields", "all of the schema", not missing, f"no {', '.join(missing)}")
+    expect("fields", "those of the schema alone", not unknown, ", ".join(unknown))
     for field, types in _FIELDS.items():
         names = " or ".join(kind.__name__ for kind in types)
         expect(field, names, isinstance(values[field], types) and values[field] is not True, values[field])
@@ -51,10 +54,23 @@ def check_result(values: dict[str, Any], source: Path) -> None:
     for threads, latency in values["latency_ms_by_threads"].items():
         field = f"latency_ms_by_threads.{threads}"
         expect(field, "a number of threads", re.fullmatch("[1-9][0-9]*", threads) is not None, threads)
-        expect(field, f"the fields {', '.join(_LATENCY)}", sorted(latency) == sorted(_LATENCY), latency)
+        fields_fit = isinstance(latency, dict) and latency.keys() == set(_LATENCY)
+        expect(field, f"the fields {', '.join(_LATENCY)}", fields_fit, latency)
         numbers = [latency[key] for key in _LATENCY]
         expect(field, "positive numbers", all(_is_positive(number) for number in numbers), numbers)
         expect(field, "p50 <= p90 <= p99", latency["p50"] <= latency["p90"] <= latency["p99"], numbers)
+
+
+def result_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Names for the results of artifacts, each a part of a file name: the artifact's own, which a folder that was
+    copied or renamed keeps, followed by the beginning of its hash where two artifacts share a name.
+
+    Args:
+        names: the artifacts' own names by `artifact_sha256`.
+    """
+    parts = {digest: re.sub(r"[^\w.+-]+", "-", name).strip(".-") or "artifact" for digest, name in names.items()}
+    shared = Counter(part.casefold() for part in parts.values())
+    return {digest: f"{part}-{digest[:8]}" if shared[part.casefold()] > 1 else part for digest, part in parts.items()}
 
 
 def _is_positive(value: object) -> bool:

@@ -32,7 +32,6 @@ def reinforce_on_ray(
         ValueError: Ray is not installed, or what `reinforce_shard` raises. ChildProcessError: the worker of a shard
             died more often than `config.max_retries`.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray

@@ -19,7 +19,7 @@ from benchmarks.compare_rows import read_comparison
 from benchmarks.published import PUBLISHED
 from export import quantize
 from mobileclip_dense.contract.files import write_json
-from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION
+from mobileclip_dense.contract.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION
 from tests.benchmarks.comparison_fixtures import write_made_up_result
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -47,6 +47,17 @@ def write_latency(path: Path, artifact: str, digest: str = "0" * 64) -> None:
         "system": "iOS", "runtime": "coreml ALL", "versions": {}, "num_warmup": 5, "peak_memory_mb": None,
         "latency_ms_by_threads": {"1": LATENCY},
     })  # fmt: skip
+
+
+def test_a_cpu_of_another_device_is_listed_and_the_comparisons_own_is_not(tmp_path: Path) -> None:
+    path = write_made_up_result(tmp_path)
+    device = json.loads(path.read_text())["device"]
+    for name in (device, "raspberry-pi-4-cores"):
+        write_latency(tmp_path / f"{name}.json", "some.onnx")
+        value = json.loads((tmp_path / f"{name}.json").read_text())
+        write_json(tmp_path / f"{name}.json", value | {"device": name, "runtime": CPU_RUNTIME})
+    (other,) = [sentence for sentence in read_comparison((tmp_path,), 512).others if "some.onnx" in sentence]
+    assert "raspberry-pi-4-cores" in other
 
 
 def sha(name: str) -> str:
