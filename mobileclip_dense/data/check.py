@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobileclip_dense.config import DataCheckConfig, FinetuneConfig, Task
-from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.data.coco import check_coco
 from mobileclip_dense.data.labelled import LabelledSet, find_set
-from mobileclip_dense.data.scan import Finding, count_kinds, describe_bad, expected_of, scan_pairs
+from mobileclip_dense.data.scan import Finding, made_up_names, scan_set, usable_pairs, verify_splits
+
+_SMALLEST_CROP_PX = (32, 32)  # what fits no other crop is a matter of the settings of a training, which says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "coco": Published(
         task="detect",
-        layouts={"COCO 2017": (118_287, 5_000)},
+        layouts={"COCO 2017": (117_266, 5_000)},  # of 118,287 those with objects
         sources=(
             "http://images.cocodataset.org/zips/train2017.zip",
             "http://images.cocodataset.org/zips/val2017.zip",
@@ -73,10 +75,12 @@ def check_data(config: DataCheckConfig) -> None:
     """Print a table of what is there, what is missing, and what the scan found.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, or not such a data set, or cannot be trained on as it is.
+        FileNotFoundError, ValueError: it is not there, or not such a data set, or `finetune` would refuse it as it is.
     """
     published = PUBLISHED.get(config.name)
     if config.name == "coco":
+        if config.class_names is not None:
+            raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
         _check_coco(config.path)
         return
     task: Task = published.task if published else ("depth" if config.name == "depth" else "segment")
@@ -86,12 +90,16 @@ def check_data(config: DataCheckConfig) -> None:
         raise FileNotFoundError(f"{error}{_where_to_get(config.name)}") from None
     if published and found.layout not in published.layouts:
         print(f"note: the layout is that of {found.layout}, not {' or '.join(published.layouts)} as published")
-    # The crop and the folder of the run are a matter of training.
     settings = FinetuneConfig(data=config.path, out=config.path, task=task, max_depth_m=config.max_depth_m,
-                              depth_units_per_m=config.depth_units_per_m)  # fmt: skip
-    findings = scan_pairs(found.train + found.val, expected_of(found, settings), config.path)
+                              depth_units_per_m=config.depth_units_per_m, crop_size_px=_SMALLEST_CROP_PX)  # fmt: skip
+    findings = scan_set(found, settings)
     _print_table(config, task, found, findings)
-    _conclude(config, found, [finding for finding in findings if finding.kind], len(findings))
+    usable_pairs(found, findings, settings)
+    try:
+        verify_splits(found, config.path)
+    except ValueError as error:
+        raise ValueError(f"{error}{_where_to_get(config.name)}") from None
+    print(f"{config.path}: {len(findings):,} pairs, all of them usable")
 
 
 def _print_table(config: DataCheckConfig, task: Task, found: LabelledSet, findings: Sequence[Finding]) -> None:
@@ -108,54 +116,33 @@ def _print_table(config: DataCheckConfig, task: Task, found: LabelledSet, findin
                       f"most often {common[0]}x{common[1]}")  # fmt: skip
     if task == "segment":
         _print_classes(found, findings)
+    elif sizes and found.train:
+        _row("crop", "at most {} {} (--crop-size-px)".format(*(min(sides) // 32 * 32 for sides in (heights, widths))))
 
 
 def _print_classes(found: LabelledSet, findings: Sequence[Finding]) -> None:
-    largest = max((finding.largest_label for finding in findings if not finding.kind), default=-1)
-    names = found.class_names or tuple(f"class {index}" for index in range(largest + 1))
-    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    _row("classes", f"{len(names)}: {listed}" + ("" if found.class_names else " (name them with --class-names)"))
+    names = found.class_names or made_up_names(findings)
+    _row("classes", _listed(names) + ("" if found.class_names else " (name them with --class-names)"))
     void = 0 if found.reduce_zero_label else found.ignored_label
     _row("ignored", "255" if void == IGNORE_INDEX else f"{void} and 255")
 
 
-def _conclude(config: DataCheckConfig, found: LabelledSet, bad: list[Finding], num_pairs: int) -> None:
-    if bad:
-        print(describe_bad(config.path, bad, num_pairs))
-    missing = [what for what, pairs in (("training", found.train), ("held-out", found.val)) if not pairs]
-    if missing:
-        fit = "; fit for `evaluate --data`" if found.val else ""
-        raise ValueError(f"{config.path}: {' and '.join(missing)} images are missing, so it cannot be trained on{fit}"
-                         f"{_where_to_get(config.name)}")  # fmt: skip
-    if bad:
-        raise ValueError(f"{config.path}: {count_kinds(bad)}; correct them, or leave them out with "
-                         "`finetune --skip-bad`")  # fmt: skip
-    print(f"{config.path}: {num_pairs:,} pairs, all of them usable")
-
-
 def _check_coco(root: Path) -> None:
-    """Structure only: both lists, and the images that they name."""
-    missing = []
-    for split, in_full in zip(("train", "val"), PUBLISHED["coco"].layouts["COCO 2017"], strict=True):
-        folder, path = root / f"{split}2017", root / "annotations" / f"instances_{split}2017.json"
-        if not path.is_file() or not folder.is_dir():
-            missing += [str(entry) for entry in (path, folder) if not entry.exists()]
-            continue
-        listed = read_json(path)
-        wrong = [key for key in ("images", "annotations", "categories") if not isinstance(listed.get(key), list)]
-        if wrong:
-            raise ValueError(f"{path}: found no list {' nor '.join(wrong)}, expected COCO's instances")
-        if not all(isinstance(image, dict) and "file_name" in image for image in listed["images"]):
-            raise ValueError(f"{path}: images: found some without a file_name, expected COCO's instances")
-        present = {entry.name for entry in folder.iterdir()}
-        absent = [image["file_name"] for image in listed["images"] if image["file_name"] not in present]
-        _row(f"{split}2017", f"{len(listed['images']):,} images of {in_full:,}, {len(listed['annotations']):,} "
-                             f"objects, {len(listed['categories'])} categories")  # fmt: skip
-        missing += [str(folder / name) for name in absent]
-    if missing:
-        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        raise FileNotFoundError(f"{root}: missing: {shown}{_where_to_get('coco')}")
-    print(f"{root}: all images that the lists name are there")
+    """Every image and annotation of both splits, as before training."""
+    try:
+        coco = check_coco(FinetuneConfig(data=root, out=root, task="detect", head="mask_rcnn"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{_where_to_get('coco')}") from None
+    print(f"{root}")
+    for name, number, in_full in zip(("training", "held out"), (coco.num_train, coco.num_val),
+                                     PUBLISHED["coco"].layouts["COCO 2017"], strict=True):  # fmt: skip
+        _row(name, f"{number:,} images" + (f" of {in_full:,}" if number != in_full else ""))
+    _row("classes", _listed(coco.class_names))
+    print(f"{root}: all images and annotations are usable")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)}: {', '.join(names[:12])}" + (", ..." if len(names) > 12 else "")
 
 
 def _row(name: str, value: str) -> None:

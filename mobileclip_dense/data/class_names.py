@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.contract.text import read_lines
 
 _INDEX_COLUMNS = ("idx", "index", "id", "class_id", "label", "value")
 _NAME_COLUMNS = ("name", "class_name", "class", "label_name")
@@ -28,14 +29,13 @@ def read_class_names(path: Path) -> ClassNames:
     Raises:
         FileNotFoundError: no such file. ValueError: not such a file; indices with gaps; more classes than 8 bits hold.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: class names: no such file")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: class names: not UTF-8 text ({error})") from None
+    lines = read_lines(path, "class names")
     if not lines:
         raise ValueError(f"{path}: class names: found none, expected one name per line")
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line or "\0" in line:
+            raise ValueError(f"{path}: line {number}: found {line[:40]!r}, expected one name per line; save the file "
+                             "as plain text with line feeds")  # fmt: skip
     is_table = path.suffix.lower() in (".csv", ".tsv") or "\t" in lines[0]
     found = _read_table(path, lines) if is_table else ClassNames(_read_list(path, lines), None)
     if len(found.names) > IGNORE_INDEX:
@@ -53,7 +53,10 @@ def _read_list(path: Path, lines: list[str]) -> tuple[str, ...]:
 
 def _read_table(path: Path, lines: list[str]) -> ClassNames:
     delimiter = "\t" if "\t" in lines[0] else "," if "," in lines[0] else ";"
-    header, *rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if row]
+    try:
+        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if row]
+    except csv.Error as error:
+        raise ValueError(f"{path}: class names: not a table ({error})") from None
     index_column = _column(path, header, _INDEX_COLUMNS)
     name_column = _column(path, header, _NAME_COLUMNS)
     names: dict[int, str] = {}

@@ -22,7 +22,7 @@ from mobileclip_dense.data.kept import Stamp, look_once, stamp_of
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
 _SHOWN = 10
-_VERSION = 1  # of what is asked of an image; another one makes what is kept void
+_VERSION = 2  # of what is asked of an image; another one makes what is kept void
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,10 @@ def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> Co
     if messages:
         _report(coco, problems)
     for split in splits:
-        if not any(annotations for _, annotations in usable[split]):
-            raise ValueError(f"{coco.annotation_file(split)}: annotations: found no object that can be used, expected "
-                             f"some in {coco.image_folder(split)}")  # fmt: skip
+        if not any(_objects(annotations) for _, annotations in usable[split]):
+            raise ValueError(f"{coco.annotation_file(split)}: annotations: found no object that can be used (crowds do "
+                             f"not count), expected some in {coco.image_folder(split)}")  # fmt: skip
+    _verify_visible(coco, config, usable.get("train", []))
     return replace(coco, num_train=len(usable.get("train", ())), num_val=len(usable.get("val", ())))
 
 
@@ -124,9 +125,29 @@ def usable_images(
             continue
         image = contents["images"][place]
         complete = [_complete(annotation, image) for annotation in annotations.get(image["id"], ())]
-        if split == "val" or any(not annotation["iscrowd"] for annotation in complete):
+        if split == "val" or _objects(complete):
             images.append((image, complete))
     return images
+
+
+def _objects(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [annotation for annotation in annotations if not annotation["iscrowd"]]
+
+
+def _verify_visible(
+    coco: CocoSet, config: FinetuneConfig, images: list[tuple[dict[str, Any], list[dict[str, Any]]]]
+) -> None:
+    """Raises ValueError where training would resize every object to less than a pixel, and so learn nothing."""
+    largest_px = config.scale_range[1] * min(config.crop_size_px)  # of the short side
+    sides_px = [
+        min(annotation["bbox"][2:]) * largest_px / min(image["height"], image["width"])
+        for image, annotations in images
+        for annotation in _objects(annotations)
+    ]
+    if sides_px and max(sides_px) < 1:
+        raise ValueError(f"{coco.annotation_file('train')}: bbox: found no object of at least one pixel when the short "
+                         f"side of its image has {largest_px:g}, to which it is resized; are the boxes in pixels? "
+                         "If so, raise --crop-size-px")  # fmt: skip
 
 
 def _annotation_file(root: Path, split: Split) -> Path:

@@ -4,13 +4,16 @@ pycocotools does not ask. It reads past the end of run-length encodings that are
 and takes minutes for a polygon that reaches far out of the image.
 """
 
-import math
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
 _TOLERANCE_PX = 1.0  # published boxes leave their image by hundredths of a pixel
 _COMPARABLE_PX = 8  # from this side on, a box and its mask must agree: rounding no longer explains a difference
+_PLAY_PX = 4  # on each side, where the box or its mask is smaller
+_SHARES_UP_TO = 1.01  # an object that ends before this is no object of pixels
+_SHARES = "all within 0..1, expected pixels; multiply x by the width of the image and y by its height"
+_LARGEST = 1e12
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
@@ -50,19 +53,23 @@ def wrong_annotation(annotation: dict[str, Any], image: dict[str, Any], categori
     if box[2] <= 0 or box[3] <= 0:
         return f"bbox: found {box}, expected a width and a height above 0"
     right, bottom = box[0] + box[2], box[1] + box[3]
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list) and max(right, bottom) <= _SHARES_UP_TO:
+        return f"bbox: found {box}, {_SHARES}"
     if min(box[:2]) < -_TOLERANCE_PX or right > width + _TOLERANCE_PX or bottom > height + _TOLERANCE_PX:
         return f"bbox: found {box} outside of {width}x{height}, expected [x, y, width, height] inside the image"
     if annotation.get("iscrowd", 0) not in (0, 1):
         return f"iscrowd: found {annotation['iscrowd']!r}, expected 0 or 1"
-    if not _is_finite(annotation.get("area", 0)):
-        return f"area: found {annotation['area']!r}, expected square pixels"
-    if (wrong := wrong_segmentation(annotation.get("segmentation"), height, width)) is not None:
+    largest_area = (height + 2 * _TOLERANCE_PX) * (width + 2 * _TOLERANCE_PX)
+    if not _is_finite(annotation.get("area", 0)) or not 0 <= annotation.get("area", 0) <= largest_area:
+        return f"area: found {annotation['area']!r}, expected square pixels, at most those of {width}x{height}"
+    if (wrong := wrong_segmentation(segmentation, height, width)) is not None:
         return f"segmentation: {wrong}"
-    return _wrong_place(box, [float(v) for v in coco_mask.toBbox(to_rle(annotation["segmentation"], height, width))])
+    return _wrong_place(box, [float(v) for v in coco_mask.toBbox(to_rle(segmentation, height, width))])
 
 
 def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < _LARGEST  # NaN is not below anything
 
 
 def wrong_segmentation(segmentation: Any, height: int, width: int) -> str | None:
@@ -70,7 +77,10 @@ def wrong_segmentation(segmentation: Any, height: int, width: int) -> str | None
     if not segmentation:
         return f"found {segmentation!r}, expected polygons or a run-length encoding"
     if isinstance(segmentation, list):
-        return next(filter(None, (_wrong_polygon(polygon, height, width) for polygon in segmentation)), None)
+        wrong = next(filter(None, (_wrong_polygon(polygon, height, width) for polygon in segmentation)), None)
+        if wrong is None and max(map(max, segmentation)) <= _SHARES_UP_TO:
+            return f"found a polygon {str(segmentation[0])[:60]}, {_SHARES}"
+        return wrong
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         found = segmentation.get("size") if isinstance(segmentation, dict) else segmentation
         return f"found size {found!r}, expected [{height}, {width}]"
@@ -117,8 +127,12 @@ def _counts_of_string(text: str) -> list[int] | None:
 
 def _wrong_place(box: list[float], mask_box: list[float]) -> str | None:
     """A box that is not where its mask is: most often x, y of two corners instead of a width and a height."""
-    if min(box[2:] + mask_box[2:]) < _COMPARABLE_PX:
-        return None
-    if coco_mask.iou([box], [mask_box], [0])[0][0] < 0.5:
-        return f"bbox: found {box}, expected {mask_box} around the segmentation; is it x, y, width, height?"
+    if max(mask_box[2:]) == 0:  # polygons thinner than a pixel: dust if the box is as small
+        if max(box[2:]) < _COMPARABLE_PX:
+            return None
+        return f"segmentation: covers no pixel, expected the object of the bbox {box}"
+    play = 0 if min(box[2:] + mask_box[2:]) >= _COMPARABLE_PX else _PLAY_PX
+    grown = [[x - play, y - play, width + 2 * play, height + 2 * play] for x, y, width, height in (box, mask_box)]
+    if coco_mask.iou(grown[:1], grown[1:], [0])[0][0] < 0.5:
+        return f"bbox: found {box}, expected {mask_box} around the segmentation; is it x, y, width, height, in pixels?"
     return None

@@ -17,10 +17,10 @@ Stamp = list[Any]
 
 
 def stamp_of(*paths: Path) -> Stamp | None:
-    """Absolute paths, sizes and times of change; None where a file is missing."""
+    """Absolute paths, sizes and times of change; None where a file is missing or has a name that no file can have."""
     try:
         found = [path.stat() for path in paths]
-    except OSError:
+    except (OSError, ValueError):
         return None
     return [str(path.absolute()) for path in paths] + [n for stat in found for n in (stat.st_size, stat.st_mtime_ns)]
 

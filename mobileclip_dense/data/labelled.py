@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mobileclip_dense.config import Task
 from mobileclip_dense.contract.palette import IGNORE_INDEX
+from mobileclip_dense.contract.text import read_lines
 from mobileclip_dense.data import nyu
 from mobileclip_dense.data.class_names import read_class_names
 from mobileclip_dense.data.pairs import Pair, pair_by_name
@@ -128,7 +129,7 @@ def _read_voc_list(root: Path, split: str) -> tuple[Pair, ...]:
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not path.is_file():
         return ()
-    names = sorted(path.read_text(encoding="utf-8").split())
+    names = sorted(line.strip() for line in read_lines(path, "VOC list") if line.strip())
     return tuple(
         Pair(root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png") for name in names
     )

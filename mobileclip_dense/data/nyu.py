@@ -1,5 +1,6 @@
 """NYU Depth v2 (Silberman 2012): the labelled .mat file, the lists of the depth papers, synchronized pictures."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.contract.files import read_json, write_json
 from mobileclip_dense.contract.outputs import UNPACKED, staged_folder
+from mobileclip_dense.contract.text import read_lines
 from mobileclip_dense.data.pairs import Pair
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
@@ -46,10 +48,10 @@ def _first_list(root: Path, names: tuple[str, ...]) -> Path | None:
 
 def _read_list(root: Path, path: Path) -> tuple[Pair, ...]:
     relative = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = line.split()
-        if not fields:
+    for number, line in enumerate(read_lines(path, "NYUv2 list"), start=1):
+        if not line.strip():
             continue
+        fields = re.split(r"[ \t]+", line.strip(" \t"))  # `split()` also cuts at separators that a name may hold
         if len(fields) not in (2, 3):
             raise ValueError(f"{path}: line {number}: found {line!r}, expected `IMAGE DEPTH FOCAL_LENGTH`")
         relative.append((fields[0].lstrip("/"), fields[1].lstrip("/")))

@@ -19,23 +19,24 @@ from mobileclip_dense.data.labelled import LabelledSet, find_set
 from mobileclip_dense.data.pairs import Pair
 
 _NUM_SHOWN = 10
+_MIN_SHARE_PRESENT = 0.5  # of the class indices up to the largest, where nobody has named the classes
 _MAX_SHARE_BEYOND = 0.99
 _MIN_MEDIAN_SHARE = 1 / 200  # of the largest depth: 5 cm of 10 m, nearer than a depth camera sees
-_VERSION = 1  # of what a finding means; another one makes what is kept void
+_VERSION = 2  # of what a finding means; another one makes what is kept void
 
 
 class Finding(NamedTuple):
     """What the scan found in a pair.
 
-    `kind` is what is wrong in two or three words, empty if nothing; the message names the file. Largest class index,
-    -1 where nothing is labelled; 0 for depth.
+    `kind` is what is wrong in two or three words, empty if nothing; the message names the file. The class indices that
+    occur, ascending; none for depth.
     """
 
     kind: str
     message: str
     height_px: int = 0
     width_px: int = 0
-    largest_label: int = -1
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +59,53 @@ def check_set(config: FinetuneConfig) -> LabelledSet:
             held out.
     """
     found = find_set(config.data, config.task, config.class_names)
-    for pairs, what in ((found.train, "training"), (found.val, "held-out")):
-        if not pairs:
-            raise ValueError(f"{config.data}: found {found.layout} with {len(found.train)} training and "
-                             f"{len(found.val)} held-out images; without {what} images it cannot be trained on "
-                             f"(`evaluate --data` needs only held-out ones)")  # fmt: skip
+    verify_splits(found, config.data)
     return check_pairs(replace(found, train=found.train[: config.max_train_images]), config)
 
 
+def verify_splits(found: LabelledSet, root: Path) -> None:
+    """Raises ValueError where there is nothing to train on, or no image is held out."""
+    for pairs, what in ((found.train, "training"), (found.val, "held-out")):
+        if not pairs:
+            raise ValueError(f"{root}: found {found.layout} with {len(found.train)} training and {len(found.val)} "
+                             f"held-out images; without {what} images it cannot be trained on (`evaluate --data` needs "
+                             "only held-out ones)")  # fmt: skip
+
+
 def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
-    """The same set without its unusable pairs, if `config.skip_bad`; class names made up where the folder has none.
+    """`usable_pairs` of what `scan_set` finds.
 
     Raises:
-        ValueError: there are unusable files (the first ten by name, and how many of each kind), or, if they are left
-            out, nothing remains.
+        ValueError: see `usable_pairs`.
+    """
+    return usable_pairs(found, scan_set(found, config), config)
+
+
+def scan_set(found: LabelledSet, config: FinetuneConfig) -> list[Finding]:
+    """A finding for each pair, those to train on first.
+
+    Raises:
+        ValueError: there is no pair.
     """
     if not found.train and not found.val:
         raise ValueError(f"{config.data}: found {found.layout} without an image")
-    names = found.class_names
     findings = scan_pairs(found.train + found.val, expected_of(found, config), config.data)
     for index, pair in enumerate(found.train):
         findings[index] = _fit_to_crop(pair, findings[index], config)
+    return findings
+
+
+def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: FinetuneConfig) -> LabelledSet:
+    """The same set without its unusable pairs, if `config.skip_bad`; class names made up where the folder has none.
+
+    Args:
+        findings: see `scan_set`.
+
+    Raises:
+        ValueError: there are unusable files (the first ten by name, and how many of each kind), or, if they are left
+            out, nothing remains; or no mask shows a class; or the masks do not hold class indices.
+    """
+    names = found.class_names
     bad = [finding for finding in findings if finding.kind]
     if bad and not config.skip_bad:
         raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with "
@@ -91,13 +118,21 @@ def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
                          f"{len(val)} held-out images would remain.")  # fmt: skip
     if bad:
         print(f"{config.data}: left out {len(bad)} of {len(findings)} pairs: {count_kinds(bad)}")
-    _warn_of_unlabelled(config.data, findings)
-    if config.task == "segment" and train:
-        _refuse_one_class(config.data, [finding for finding in findings[: len(found.train)] if not finding.kind])
-    if config.task == "segment" and not names:
-        largest = max(finding.largest_label for finding in findings if not finding.kind)
-        names = tuple(f"class {index}" for index in range(largest + 1))
+    if config.task == "segment":
+        masks = [finding for finding in findings if not finding.kind]
+        _warn_of_unlabelled(config.data, masks)
+        _verify_labels(config.data, masks[: len(train)], masks[len(train) :], named=bool(names))
+        names = names or made_up_names(masks)
     return replace(found, train=train, val=val, class_names=names, num_skipped=len(bad))
+
+
+def made_up_names(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """`class 0` and so on, up to the largest class index that occurs."""
+    return tuple(f"class {index}" for index in range(max(_labels_of(findings), default=-1) + 1))
+
+
+def _labels_of(findings: Sequence[Finding]) -> set[int]:
+    return {label for finding in findings for label in finding.labels}
 
 
 def usable_set(config: FinetuneConfig) -> LabelledSet:
@@ -153,7 +188,7 @@ def inspect_pair(pair: Pair, expected: Expected) -> Finding:
         depth_m = read_depth_m(pair.label, expected.depth_units_per_m)
         _check_size(pair, (height, width), depth_m.shape)
         _check_depth(pair.label, depth_m, expected)
-        return Finding("", "", height, width, 0)
+        return Finding("", "", height, width)
     except UnusableFile as error:
         return Finding(error.kind, str(error), height, width)
 
@@ -164,10 +199,10 @@ def _check_size(pair: Pair, image: tuple[int, ...], label: tuple[int, ...]) -> N
                            f"{image[0]}x{image[1]} like {pair.image.name}")  # fmt: skip
 
 
-def _check_classes(path: Path, labels: npt.NDArray[np.uint8], expected: Expected) -> int:
-    """The largest class index, -1 if there is none."""
-    known = labels[labels != IGNORE_INDEX]
-    largest = int(known.max()) if known.size else -1
+def _check_classes(path: Path, labels: npt.NDArray[np.uint8], expected: Expected) -> tuple[int, ...]:
+    """The class indices that occur."""
+    present = tuple(int(index) for index in np.flatnonzero(np.bincount(labels.ravel())) if index != IGNORE_INDEX)
+    largest = max(present, default=-1)
     if expected.num_classes and largest >= expected.num_classes:
         offset = int(expected.reduce_zero_label)
         raise UnusableFile(
@@ -175,7 +210,7 @@ def _check_classes(path: Path, labels: npt.NDArray[np.uint8], expected: Expected
             f"{path}: labels: found {largest + offset}, expected at most {expected.num_classes - 1 + offset} for "
             f"{expected.num_classes} classes ({IGNORE_INDEX}: ignored); correct the mask or the class names",
         )
-    return largest
+    return present
 
 
 def _check_depth(path: Path, depth_m: npt.NDArray[np.float32], expected: Expected) -> None:
@@ -211,23 +246,39 @@ def _kept(pairs: tuple[Pair, ...], good: list[bool]) -> tuple[Pair, ...]:
     return tuple(pair for pair, is_good in zip(pairs, good, strict=True) if is_good)
 
 
-def _warn_of_unlabelled(root: Path, findings: Sequence[Finding]) -> None:
-    count = sum(not finding.kind and finding.largest_label < 0 for finding in findings)
-    if count:
-        print(f"{root}: warning: in {count} of {len(findings)} masks every pixel is ignored", file=sys.stderr)
+def _warn_of_unlabelled(root: Path, masks: Sequence[Finding]) -> None:
+    count = sum(not mask.labels for mask in masks)
+    if 0 < count < len(masks):
+        print(f"{root}: warning: in {count} of {len(masks)} masks every pixel is ignored", file=sys.stderr)
 
 
-def _refuse_one_class(root: Path, findings: Sequence[Finding]) -> None:
-    """Raises ValueError where the training masks show class 0 alone: 0 and 255 for two classes, for example."""
-    if max(finding.largest_label for finding in findings) < 1:
-        raise ValueError(f"{root}: labels: found class 0 alone in all {len(findings)} training masks (and "
+def _verify_labels(root: Path, train: Sequence[Finding], val: Sequence[Finding], *, named: bool) -> None:
+    """Raises ValueError where usable masks give nothing to learn or to measure, or hold something else than indices."""
+    for masks, what in ((train, "training"), (val, "held-out")):
+        if masks and not _labels_of(masks):
+            raise ValueError(f"{root}: labels: found no class in any of {len(masks)} {what} masks: every pixel is "
+                             f"ignored ({IGNORE_INDEX}); correct the masks or the class names")  # fmt: skip
+    if not train:
+        return
+    if max(_labels_of(train)) < 1:  # masks of 0 and 255 for two classes, for example
+        raise ValueError(f"{root}: labels: found class 0 alone in all {len(train)} training masks (and "
                          f"{IGNORE_INDEX}, which means ignored), expected at least two classes; indices count from "
                          "0, so a mask of two classes holds 0 and 1")  # fmt: skip
+    present = sorted(_labels_of([*train, *val]))
+    if not named and len(present) <= present[-1] * _MIN_SHARE_PRESENT:  # masks scaled for the eye, for example
+        shown = ", ".join(map(str, present[:6])) + (", ..." if len(present) > 6 else "")
+        raise ValueError(f"{root}: labels: found {len(present)} values in all masks ({shown}), expected class indices "
+                         f"without gaps from 0, not {present[-1] + 1} classes; give the classes the indices 0 to "
+                         f"{len(present) - 1}, or name all {present[-1] + 1} with --class-names")  # fmt: skip
 
 
 def _recall(answer: Any) -> Finding | None:
+    """A finding from JSON, whose tuples are lists."""
     try:
         finding = Finding(*answer)
-    except TypeError:
+        finding = finding._replace(labels=tuple(finding.labels))
+    except (TypeError, ValueError):
         return None
-    return finding if [type(value) for value in finding] == [str, str, int, int, int] else None
+    if [type(value) for value in finding] != [str, str, int, int, tuple]:
+        return None
+    return finding if all(type(label) is int for label in finding.labels) else None

@@ -18,6 +18,7 @@ from mobileclip_dense.dense import (  # noqa: E402
     linear_probe,
     loading,
     metrics,
+    resizing,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "linear_probe",
     "loading",
     "metrics",
+    "resizing",
 ]

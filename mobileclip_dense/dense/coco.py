@@ -77,17 +77,27 @@ def train_transforms(config: FinetuneConfig) -> v2.Transform:
     """Random size, crop, mirror image and, if asked for, colours; out comes `crop_size_px`."""
     short_px = min(config.crop_size_px)
     smallest, largest = (max(1, round(factor * short_px)) for factor in config.scale_range)
+    largest_crop = max(config.crop_size_px)
     # Where the picture does not fill the crop, it is padded as the model pads: with what normalization makes zero.
     mean = tuple(255 * value for value in ENCODERS[config.encoder].normalization.mean)
     jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
     return v2.Compose([
-        v2.RandomShortestSize(list(range(smallest, largest + 1)), antialias=True),
+        RandomShortSide(list(range(smallest, largest + 1)), max_size=4 * largest_crop * largest // short_px),
         v2.RandomCrop(config.crop_size_px, pad_if_needed=True, fill={tv_tensors.Image: mean, "others": 0}),
         v2.RandomHorizontalFlip(),
         *([jitter] if config.colour_jitter else []),
         fit_boxes,
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
     ])  # fmt: skip
+
+
+class RandomShortSide(v2.RandomShortestSize):
+    """torchvision's, but no side becomes shorter than one pixel; `max_size` bounds what 1x1000 pixels would become."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Height and width, of at least one pixel."""
+        height, width = super().make_params(flat_inputs)["size"]
+        return {"size": (max(1, height), max(1, width))}
 
 
 def val_transforms() -> v2.Transform:

@@ -40,7 +40,11 @@ class CocoMetric(BaseMetric):
         self.results.extend(encode_prediction(sample) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Figures in percent of `encode_prediction` of every image."""
+        """Figures in percent of `encode_prediction` of every image.
+
+        Raises:
+            ValueError: no image has an object (crowds do not count), so that there is nothing to find.
+        """
         truth = index_truth(self.coco, [result["image_id"] for result in results])
         figures: dict[str, float] = {}
         for kind in _KINDS:
@@ -53,6 +57,9 @@ class CocoMetric(BaseMetric):
                 for name, value in zip(_FIGURES, evaluation.stats, strict=True)
                 if value >= 0  # -1: there are no such objects
             }
+        if "bbox_mAP" not in figures:
+            raise ValueError(f"{self.coco.annotation_file('val')}: mAP: found no object in {len(results)} images, "
+                             "expected some to measure on")  # fmt: skip
         return figures
 
 

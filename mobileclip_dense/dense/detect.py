@@ -153,7 +153,12 @@ class SizeInEvaluation(GeneralizedRCNNTransform):
         """float [3,H,W]: the short side to `min_size`, unless the long one would be above `max_size`."""
         if self.training:
             return image, target
-        return resize(image, list(self.min_size), max_size=self.max_size, antialias=True), target
+        short, long = sorted(image.shape[-2:])
+        new_short, new_long = self.min_size[0], int(self.min_size[0] * long / short)
+        if new_long > self.max_size:  # as torchvision rounds, but of 1x1000 pixels it would leave no row
+            new_short, new_long = max(1, int(self.max_size * new_short / new_long)), self.max_size
+        size = [new_short, new_long] if image.shape[-2] == short else [new_long, new_short]
+        return resize(image, size, antialias=True), target
 
 
 def _roi_pool(size: int, proportion: float) -> MultiScaleRoIAlign:

@@ -1,6 +1,7 @@
 """The held-out images of a fine-tuning run, each with its truth and with what the run's model says of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +17,12 @@ from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
 from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.contract.preprocess import resize_image
 from mobileclip_dense.data.labelled import LabelledSet, find_set
-from mobileclip_dense.data.scan import check_pairs, usable_set
+from mobileclip_dense.data.scan import check_pairs
 from mobileclip_dense.dense.model import build_from_run
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.run import Run
+
+_SMALLEST_SIDE_PX = 32  # the coarsest map of the pyramid has one cell then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class HeldOut:
         dataset = dataloader_config(self.settings, folder, training=False)["dataset"]
         self.dataset: BaseDataset = DATASETS.build(dataset)
         self.pipelines = [Compose(_scaled(dataset["pipeline"], scale)) for scale in config.scales]
+        self.scales = config.scales
         self.predict = predict
         self.window_px = settings.crop_size_px if config.mode == "slide" else None
         self.flip = config.flip
@@ -67,11 +71,13 @@ class HeldOut:
         """Read an image and its truth, and predict at the truth's size.
 
         Raises:
-            ValueError: see `dense.inference`; the message names the image.
+            ValueError: see `dense.inference`; or a factor of --scales makes the image too small; or a file is not what
+                the scan found. The message names the image.
         """
         packed = [pipeline(self.dataset.get_data_info(index)) for pipeline in self.pipelines]
         sample, images = packed[0]["data_samples"], [each["inputs"] for each in packed]
         truth = sample.get("gt_sem_seg" if self.settings.task == "segment" else "gt_depth_map").data.squeeze(0).numpy()
+        self._verify_sizes(sample.img_path, images)
         try:
             predicted = self.predict(self.model, images, truth.shape, window_px=self.window_px, flip=self.flip)
         except ValueError as error:
@@ -85,22 +91,64 @@ class HeldOut:
             predicted=predicted.cpu().numpy(),
         )
 
+    def _verify_sizes(self, path: str, images: list[torch.Tensor]) -> None:
+        """At its usual size an image of any shape is measured, padded, as in `finetune`; below, there is a limit."""
+        for scale, image in zip(self.scales, images, strict=True):
+            height, width = image.shape[1:]
+            if scale < 1 and min(height, width) < _SMALLEST_SIDE_PX:
+                raise ValueError(f"{path}: --scales: found {scale:g}, at which the image has {height}x{width} pixels, "
+                                 f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales")  # fmt: skip
+
 
 def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
     """A validation pipeline that resizes the image by a further factor; the annotation keeps its size."""
     if scale == 1:
         return pipeline
-    if not any(step["type"] == "Resize" for step in pipeline):
-        return [pipeline[0], dict(type="Resize", scale_factor=scale, keep_ratio=True), *pipeline[1:]]
+    if not any(step["type"] == "ResizeAnyShape" for step in pipeline):
+        return [pipeline[0], dict(type="ResizeAnyShape", scale_factor=float(scale)), *pipeline[1:]]
     return [
-        step | {"scale": tuple(round(scale * side) for side in step["scale"])} if step["type"] == "Resize" else step
+        step | {"scale": tuple(round(scale * side) for side in step["scale"])}
+        if step["type"] == "ResizeAnyShape"
+        else step
         for step in pipeline
     ]
 
 
 def set_of_run(run: Run, settings: FinetuneConfig) -> LabelledSet:
-    """The set a run was trained on, its labels read as its record says: it was scanned then."""
-    return _read_like(replace(usable_set(settings), class_names=tuple(run.record["class_names"])), run)
+    """The held-out images that a run was measured on, their labels read as its record says.
+
+    Raises:
+        ValueError: they are not there any more, or others, or cannot be used now; names the files.
+    """
+    with since_training(run):
+        found = replace(find_set(settings.data, settings.task), train=(), class_names=tuple(run.record["class_names"]))
+        found = check_pairs(_read_like(found, run), settings)
+        verify_same_images(run, [pair.image.name for pair in found.val])
+    return found
+
+
+@contextmanager
+def since_training(run: Run) -> Iterator[None]:
+    """Errors about the data get what they mean: the run was measured on it once."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{run.folder}: its held-out images have changed since it was trained: {error}\n"
+                         "Restore them, or measure on what is there now with `evaluate --data`.") from None  # fmt: skip
+
+
+def verify_same_images(run: Run, names: Sequence[str]) -> None:
+    """Raises ValueError if these are not the held-out images that the run's record names (runs of older versions have
+    their number alone)."""
+    expected = run.record.get("val_images")
+    if expected is None and len(names) != run.record["num_val_images"]:
+        raise ValueError(f"found {len(names)} held-out images, expected {run.record['num_val_images']}")
+    if expected is None or sorted(expected) == sorted(names):
+        return
+    gone, new = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
+    differences = [f"{len(files)} {what} ({', '.join(files[:10])}{', ...' if len(files) > 10 else ''})"
+                   for files, what in ((gone, "missing"), (new, "new")) if files]  # fmt: skip
+    raise ValueError(f"found {len(names)} held-out images, expected {len(expected)}: {', '.join(differences)}")
 
 
 def _read_like(found: LabelledSet, run: Run) -> LabelledSet:

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 Size = tuple[int, int]  # height and width, pixels
 
-_SMALLEST_SIDE_PX = 32  # the coarsest map of the pyramid has one cell then
 _CLASSES_AT_ONCE = 16
 
 
@@ -29,7 +28,7 @@ def predict_classes(
         window_px: of a sliding window; None: each view at once. flip: also see each view mirrored.
 
     Raises:
-        ValueError: a view is too small for the encoder, or a score is not finite.
+        ValueError: a score is not finite.
     """
     if len(views) == 1 and not flip:
         return _resizing(model, size_px)(_scores(model, views[0], window_px)).argmax(0)
@@ -79,9 +78,6 @@ def _looks(views: Sequence[torch.Tensor], flip: bool) -> Iterator[tuple[torch.Te
 def _scores(model: EncoderDecoder, view: torch.Tensor, window_px: Size | None) -> torch.Tensor:
     """What the head says of a view uint8 [3,h,w], float [C,h,w]."""
     height, width = view.shape[1:]
-    if min(height, width) < _SMALLEST_SIDE_PX:
-        raise ValueError(f"--scales: found a size at which the image has {height}x{width} pixels, expected sides of at "
-                         f"least {_SMALLEST_SIDE_PX}; use larger scales")  # fmt: skip
     batch = model.data_preprocessor({"inputs": [view], "data_samples": [SegDataSample()]})
     scores = slide(model, batch["inputs"], window_px)
     if not scores.sum().isfinite():

@@ -25,6 +25,7 @@ from mobileclip_dense.dense.coco_metric import (
 )
 from mobileclip_dense.dense.detect import detect_images
 from mobileclip_dense.dense.detection_pictures import draw_detections
+from mobileclip_dense.dense.held_out import since_training, verify_same_images
 from mobileclip_dense.dense.measure import Measured, Row
 from mobileclip_dense.dense.model import build_from_run
 from mobileclip_dense.run import Run
@@ -43,7 +44,12 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
     if config.class_names is not None:
         raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
     settings = settings if config.data is None else replace(settings, data=config.data, skip_bad=config.skip_bad)
-    coco = check_coco(settings, ("val",))
+    if config.data is None:
+        with since_training(run):
+            coco = check_coco(settings, ("val",))
+            verify_same_images(run, [image["file_name"] for image, _ in read_images(coco, "val")])
+    else:
+        coco = check_coco(settings, ("val",))
     if list(coco.class_names) != run.record["class_names"]:
         raise ValueError(f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
                          f"{len(run.record['class_names'])} others; evaluate it on data with its own")  # fmt: skip

@@ -31,10 +31,16 @@ class IoUScore(BaseMetric):
             self.results.append((cells, score.confusion.flat[cells]))
 
     def compute_metrics(self, results: list[Cells]) -> dict[str, float]:
-        """The figures of the sum of all confusion matrices."""
+        """The figures of the sum of all confusion matrices.
+
+        Raises:
+            ValueError: no pixel is labelled, so there are none.
+        """
         score = SegmentationScore(num_classes=self._num_classes())
         for cells, counts in results:
             score.confusion.flat[cells] += counts
+        if not score.confusion.any():
+            raise ValueError(f"mIoU: found no labelled pixel in {len(results)} images, expected some to measure on")
         return score.figures()
 
     def _num_classes(self) -> int:

@@ -41,7 +41,8 @@ def _short_side(config: FinetuneConfig) -> tuple[int, int]:
 
 def _train_pipeline(config: FinetuneConfig, folder: LabelledSet) -> list[dict[str, Any]]:
     # Depth is not rescaled: a larger picture of the same scene would be a nearer scene.
-    rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range, keep_ratio=True)]
+    rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range,
+                    resize_type="ResizeAnyShape")]  # fmt: skip
     return [
         dict(type="LoadImage"),
         _annotation(config, folder),
@@ -54,7 +55,7 @@ def _train_pipeline(config: FinetuneConfig, folder: LabelledSet) -> list[dict[st
 
 
 def _val_pipeline(config: FinetuneConfig, folder: LabelledSet) -> list[dict[str, Any]]:
-    rescale = [dict(type="Resize", scale=_short_side(config), keep_ratio=True)]
+    rescale = [dict(type="ResizeAnyShape", scale=_short_side(config))]
     return [
         dict(type="LoadImage"),
         *(rescale if config.task == "segment" else []),

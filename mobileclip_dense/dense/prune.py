@@ -25,7 +25,7 @@ _LABELS: dict[Kind, str] = {
     "width": "encoder width, first stage",
 }
 _CARRIED = ("class_names", "palette", *LABELLED_DETAILS,
-            "num_train_images", "num_val_images")  # fmt: skip
+            "num_train_images", "num_val_images", "val_images")  # fmt: skip
 
 
 def prune(config: PruneConfig) -> None:

@@ -1,5 +1,6 @@
 """Dense fine-tuning: mmengine's Runner on a segmentor, a depth estimator or a detector."""
 
+import math
 import tempfile
 import time
 import warnings
@@ -19,7 +20,7 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
-from mobileclip_dense.data.coco import CocoSet, check_coco
+from mobileclip_dense.data.coco import CocoSet, check_coco, read_images
 from mobileclip_dense.data.labelled import LabelledSet
 from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.checkpoint import LastCheckpoint
@@ -123,6 +124,7 @@ def _finish(
         "palette": class_palette(len(folder.class_names)),
         "num_train_images": folder.num_train,
         "num_val_images": folder.num_val,
+        "val_images": held_out_names(folder),
         "num_processes": runner.world_size,
     }
     if isinstance(folder, LabelledSet):
@@ -148,7 +150,19 @@ def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: Labell
 
 
 def _measure(runner: Runner) -> dict[str, float]:
-    return {name: float(value) for name, value in runner.val_loop.run().items()}
+    figures = {name: float(value) for name, value in runner.val_loop.run().items()}
+    undefined = [name for name, value in figures.items() if not math.isfinite(value)]
+    if undefined:
+        raise ValueError(f"{', '.join(undefined)}: found no finite number on the held-out images, expected figures; "
+                         "the weights are of no use, lower --learning-rate")  # fmt: skip
+    return figures
+
+
+def held_out_names(folder: LabelledSet | CocoSet) -> list[str]:
+    """The held-out images by their names, by which `evaluate` and `prune` see that they are the same."""
+    if isinstance(folder, LabelledSet):
+        return [pair.image.name for pair in folder.val]
+    return [image["file_name"] for image, _ in read_images(folder, "val")]
 
 
 def pruned_start(config: FinetuneConfig) -> Run | None:

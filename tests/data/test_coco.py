@@ -82,7 +82,7 @@ BROKEN = {
     "found [10, 5, 20, nan]": {"bbox": [10, 5, 20, float("nan")]},
     "width and a height above 0": {"bbox": [10, 5, 0, 12]},
     "outside of 60x40": {"bbox": [10, 5, 20, 36.5]},
-    "is it x, y, width, height?": {"bbox": [10, 5, 30, 17]},  # corners
+    "is it x, y, width, height, in pixels?": {"bbox": [10, 5, 30, 17]},  # corners
     "segmentation: found None": {"segmentation": None},
     "segmentation: found []": {"segmentation": []},
     "three corners or more": {"segmentation": [[10, 5, 30, 17]]},
@@ -92,6 +92,16 @@ BROKEN = {
     "not a run-length": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\u00e9!"}},
     "counts: not": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}},
     "iscrowd: found 2": {"iscrowd": 2},
+    "area: found -1": {"area": -1},
+    "area: found 5000": {"area": 5000},  # an area that COCO's figures do not count
+    "bbox: found [0.2, 0.1, 0.3, 0.3], all within 0..1": {"bbox": [0.2, 0.1, 0.3, 0.3]},
+    "found a polygon [0.2, 0.1": {"bbox": [0, 0, 6, 6], "segmentation": polygon(0.2, 0.1, 0.3, 0.3)},
+    "bbox: found [0.2, 0.1, 0.3, 0.5], expected [10.0, 5.0": {
+        "bbox": [0.2, 0.1, 0.3, 0.5],
+        "segmentation": {"size": [HEIGHT, WIDTH], "counts": [10 * HEIGHT + 5, 2, HEIGHT - 2, 2, 49 * HEIGHT - 7]},
+    },
+    "bbox: found [10, 5, 3, 30], expected [50.0": {"bbox": [10, 5, 3, 30], "segmentation": polygon(50, 2, 3, 30)},
+    "covers no pixel": {"segmentation": polygon(10.01, 5, 0.01, 12)},
 }  # fmt: skip
 
 
@@ -192,6 +202,56 @@ def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
         find_coco(root)
     with pytest.raises(FileNotFoundError, match="expected train2017/, val2017/"):
         find_coco(tmp_path)
+
+
+def test_boxes_and_polygons_in_shares_of_the_image_are_refused(tmp_path: Path) -> None:
+    """Whichever of the two it is, also of every object: nothing would be left to learn, silently."""
+    shares = [BOX[0] / WIDTH, BOX[1] / HEIGHT, BOX[2] / WIDTH, BOX[3] / HEIGHT]
+    forms = {"boxes": {"bbox": shares}, "polygons": {"segmentation": polygon(*shares)},
+             "both": {"bbox": shares, "segmentation": polygon(*shares)},
+             "whole images": {"bbox": [0, 0, 1, 1], "segmentation": polygon(0, 0, 1, 1)}}  # fmt: skip
+    for name, changes in forms.items():
+        objects = [annotation(n, n, 3, BOX, **changes) for n in range(3)]
+        root = write_coco(tmp_path / name, {"train": objects, "val": objects})
+        with pytest.raises(ValueError, match=r"all within 0\.\.1, expected pixels; multiply x by the width") as refused:
+            check_coco(settings(root))
+        assert "6 images or annotations cannot be used" in str(refused.value)
+
+
+def test_a_pixel_of_an_object_at_the_corner_is_an_object(tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[0, 0] = 1
+    corner = annotation(2, 0, 3, [0, 0, 1, 1], segmentation={"size": [HEIGHT, WIDTH], "counts": runs_of(mask)})
+    objects = [annotation(1, 0, 3, BOX), corner]
+    assert check_coco(settings(write_coco(tmp_path / "coco", {"train": objects, "val": objects}))).num_train == 1
+
+
+def test_a_split_with_crowds_alone_is_refused(tmp_path: Path) -> None:
+    objects, crowds = [annotation(1, 0, 3, BOX)], [annotation(1, 0, 3, BOX, iscrowd=1)]
+    for train, val, name in ((objects, crowds, "val"), (crowds, objects, "train")):
+        root = write_coco(tmp_path / name, {"train": train, "val": val})
+        with pytest.raises(ValueError, match=rf"instances_{name}2017\.json: .*no object that can be used \(crowds"):
+            check_coco(settings(root))
+
+
+def test_objects_that_training_would_resize_to_nothing_are_refused(tmp_path: Path) -> None:
+    objects = [annotation(1, 0, 3, [3, 3, 2, 1.2], segmentation=polygon(3, 3, 2, 1.2))]
+    root = write_coco(tmp_path / "coco", {"train": objects, "val": objects})
+    with pytest.raises(ValueError, match=r"found no object of at least one pixel .* has 32, .* raise --crop-size-px"):
+        check_coco(settings(root, crop_size_px=(32, 32), scale_range=(0.5, 1.0)))
+    check_coco(settings(root, crop_size_px=(64, 64), scale_range=(0.5, 1.0)))
+
+
+def test_names_that_no_file_can_have_and_numbers_beyond_any_are_refused_by_place(tmp_path: Path) -> None:
+    objects = [annotation(1, 0, 3, BOX), annotation(2, 0, 3, [10**400, 5, 20, 12])]
+    root = write_coco(tmp_path / "coco", {"train": objects, "val": [annotation(1, 0, 3, BOX)]})
+    file = root / "annotations" / "instances_val2017.json"
+    contents = json.loads(file.read_text())
+    contents["images"][1]["file_name"] = "a\0b.jpg"
+    file.write_text(json.dumps(contents), encoding="utf-8-sig")  # a byte order mark is no fault
+    with pytest.raises(ValueError, match="2 images or annotations cannot be used") as refused:
+        check_coco(settings(root))
+    assert "annotation 2: bbox: found [1000" in str(refused.value) and "b.jpg: image: no such" in str(refused.value)
 
 
 def test_two_images_with_one_id_are_refused(tmp_path: Path) -> None:

@@ -81,6 +81,43 @@ def test_voc_is_found_with_its_lists_and_palettes(tmp_path: Path) -> None:
     assert set(np.unique(read_class_labels(found.val[0].label, False))) == {0, 20, 255}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_voc_lists_are_cut_at_line_feeds_alone_and_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    names = ("a", "b\u2028c", "d e")
+    (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for name in names:
+        photograph(tmp_path / "JPEGImages" / f"{name}.jpg")
+        mask(tmp_path / "SegmentationClass" / f"{name}.png", 0, 1)
+    for split in ("train", "val"):
+        text = "".join(f"{name}\r\n" for name in names) + "\n"
+        (tmp_path / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(text, encoding=encoding, newline="")
+    assert names_of(check_set(settings(tmp_path)).train) == [(f"{name}.jpg", f"{name}.png") for name in names]
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("a\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"Segmentation/val\.txt: VOC list: found UTF-16, expected UTF-8"):
+        find_set(tmp_path, "segment")
+
+
+def test_pictures_of_every_read_format_are_paired_and_others_named(tmp_path: Path) -> None:
+    root = own_folder(tmp_path / "own")
+    for suffix in (".webp", ".bmp", ".WEBP", ".jfif"):
+        name = f"new{suffix}"
+        if suffix == ".jfif":  # a JPEG under another name
+            photograph(root / "x.jpg").rename(root / "images" / "training" / name)
+        else:
+            photograph(root / "images" / "training" / name)
+    mask(root / "annotations" / "training" / "new.png", 0, 1)
+    photograph(root / "images" / "training" / "0.tif")  # the original of 0.jpg
+    found = check_set(settings(root))
+    assert [pair.image.name for pair in found.train] == ["0.jpg", "1.jpg", "2.jpg", "new.WEBP", "new.bmp", "new.webp"]
+    for name in ("new.WEBP", "new.bmp", "new.webp"):
+        (root / "images" / "training" / name).unlink()
+    assert check_set(settings(root)).train[-1].image.name == "new.jfif"
+    (root / "images" / "training" / "odd.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    mask(root / "annotations" / "training" / "odd.png", 0, 1)
+    with pytest.raises(ValueError, match=r"training/odd\.heic: image"):
+        check_set(settings(root))
+
+
 def test_what_was_looked_for_is_listed_where_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     with pytest.raises(FileNotFoundError, match=r"found pictures, expected .*ADE20K.*CamVid.*VOC"):
@@ -110,10 +147,12 @@ def test_a_depth_folder_is_found(tmp_path: Path) -> None:
         ("b.csv", "colour,Name,ID\nred,grass,1\nblue,road;street,0\n", ("road", "grass"), 0),
         ("c.csv", "index;class\n2;grass\n1;road\n", ("road", "grass"), 1),
         ("d.txt", "\n".join([ADE_HEADER, *ADE_ROWS]), ("wall", "building", "sky"), 1),
+        ("e.txt", "road\u2028side\r\ngrass\x0cwild\r\n\r\n", ("road\u2028side", "grass\x0cwild"), None),
+        ("f.csv", "id,name\r\n0,road\u0085side\r\n1,grass\r\n", ("road\x85side", "grass"), 0),
     ],
 )
 def test_class_names_are_read(tmp_path: Path, name: str, text: str, names: tuple[str, ...], first_index: int) -> None:
-    (tmp_path / name).write_text("\ufeff" + text, encoding="utf-8")
+    (tmp_path / name).write_text("\ufeff" + text, encoding="utf-8", newline="")
     assert read_class_names(tmp_path / name) == (names, first_index)
 
 
@@ -128,12 +167,21 @@ def test_class_names_are_read(tmp_path: Path, name: str, text: str, names: tuple
         ("b.csv", "id,name\nzero,road\n", r"found the row \['zero', 'road'\], expected an index and a name in id and"),
         ("b.csv", "road\ngrass\n", r"b\.csv: header: found road, expected a column idx or index or id"),
         ("c.txt", "x\n" * 256, r"found 256, expected at most 255"),
+        ("d.txt", "road\rgrass\r", r"d\.txt: line 1: found 'road\\rgrass', expected one name per line"),
+        ("e.csv", 'id,name\n0,"' + "x" * 140_000 + "\n", r"e\.csv: class names: not a table"),
     ],
 )
 def test_class_names_with_gaps_or_without_sense_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, newline="")
     with pytest.raises(ValueError, match=message):
         read_class_names(tmp_path / name)
+
+
+def test_class_names_in_another_encoding_are_refused_by_file(tmp_path: Path) -> None:
+    for encoding, message in (("utf-16", "UTF-16"), ("latin-1", "byte 0xe9 at 1")):
+        (tmp_path / "names.txt").write_text("b\u00e9ton\ngrass\n", encoding=encoding)
+        with pytest.raises(ValueError, match=rf"names\.txt: class names: found {message}"):
+            read_class_names(tmp_path / "names.txt")
 
 
 def test_indices_from_one_mean_that_zero_is_ignored(tmp_path: Path) -> None:

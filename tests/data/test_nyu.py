@@ -139,6 +139,20 @@ def test_lists_beside_the_scenes_and_lines_that_are_none(tmp_path: Path) -> None
         find_set(tmp_path, "depth")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_lists_are_cut_at_line_feeds_alone_and_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    photograph(tmp_path / "k\u2028\u3000" / "rgb_00001.jpg", side=32)
+    depth(tmp_path / "k\u2028\u3000" / "sync_depth_00001.png", 1500, 2500)
+    line = "k\u2028\u3000/rgb_00001.jpg\tk\u2028\u3000/sync_depth_00001.png  518.8579\r\n\r\n"
+    for name in ("nyu_train.txt", "nyu_test.txt"):
+        (tmp_path / name).write_text(line, encoding=encoding, newline="")
+    found = check_set(settings(tmp_path, task="depth"))
+    assert [pair.image.parent.name for pair in found.train + found.val] == ["k\u2028\u3000"] * 2
+    (tmp_path / "nyu_test.txt").write_text(line, encoding="utf-16")
+    with pytest.raises(ValueError, match=r"nyu_test\.txt: NYUv2 list: found UTF-16, expected UTF-8"):
+        find_set(tmp_path, "depth")
+
+
 def test_pictures_without_a_split_are_for_evaluation_only(tmp_path: Path) -> None:
     for number in (0, 50):
         photograph(tmp_path / "rgb" / f"rgb_{number:05d}.jpg", side=32)

@@ -147,6 +147,33 @@ def test_masks_without_a_label_are_used_and_told(tmp_path: Path, capsys: pytest.
     assert "warning: in 1 of 5 masks every pixel is ignored" in capsys.readouterr().err
 
 
+def test_masks_with_gaps_are_indices_if_the_classes_are_named(tmp_path: Path) -> None:
+    root = own_folder(tmp_path / "own")
+    for path in root.glob("annotations/*/*.png"):
+        mask(path, 0, 100, 200)
+    with pytest.raises(
+        ValueError, match=r"found 3 values in all masks \(0, 100, 200\), .* or name all 201 with --class-"
+    ):
+        check_set(settings(root))
+    (tmp_path / "names.txt").write_text("".join(f"thing {index}\n" for index in range(201)))
+    assert len(check_set(settings(root, class_names=tmp_path / "names.txt")).class_names) == 201
+    for path in root.glob("annotations/*/*.png"):
+        mask(path, 1, 3)  # a class that does not occur is none of these
+    assert len(check_set(settings(root)).class_names) == 4
+
+
+def test_held_out_masks_without_a_label_are_refused(tmp_path: Path) -> None:
+    """There is nothing to measure, which is known before training; to train without a label is no better."""
+    for split, what in (("validation", "2 held-out"), ("training", "3 training")):
+        root = own_folder(tmp_path / split)
+        for path in (root / "annotations" / split).iterdir():
+            mask(path, 255)
+        with pytest.raises(ValueError, match=f"found no class in any of {what} masks: every pixel is ignored"):
+            check_set(settings(root))
+    with pytest.raises(ValueError, match="found no class in any of 2 held-out masks"):
+        check_pairs(replace(find_set(tmp_path / "validation", "segment"), train=()), settings(root))
+
+
 @pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, SIDE, 4)], ids=["grey", "transparent"])
 def test_photographs_in_other_modes_than_rgb_are_used(tmp_path: Path, shape: tuple[int, ...]) -> None:
     root = own_folder(tmp_path / "own")

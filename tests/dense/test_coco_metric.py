@@ -105,3 +105,10 @@ def test_the_figure_of_an_image_is_the_f1_of_its_sure_masks(tmp_path: Path) -> N
     wrong_class = prediction(1, (1, 0.9, (30, 0, 40, 10)))
     scores = measure_images(coco, [encode_prediction(sample) for sample in (half, wrong_class, prediction(2))])
     assert scores == {0: pytest.approx(2 * 1 / (2 + 2)), 1: 0.0, 2: 1.0}  # one hit of two sure ones and two objects
+
+
+def test_images_without_an_object_have_no_figure_and_say_so(tmp_path: Path) -> None:
+    crowd = annotation(2, 1, 3, [10, 5, 20, 12], iscrowd=1)
+    coco = coco_of(tmp_path, [annotation(1, 0, 3, [10, 5, 20, 12]), crowd])
+    with pytest.raises(ValueError, match=r"instances_val2017\.json: mAP: found no object in 2 images"):
+        measure(coco, prediction(1, (1, 0.9, (10, 5, 30, 17))), prediction(2))

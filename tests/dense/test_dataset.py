@@ -16,7 +16,7 @@ from mobileclip_dense.data.labelled import CAMVID_CLASSES, LabelledSet
 from mobileclip_dense.data.pairs import Pair
 from mobileclip_dense.data.scan import check_set
 from mobileclip_dense.dense.pipelines import dataloader_config
-from tests.data.labelled import depth, depth_folder, mask, own_folder, photograph, settings
+from tests.data.labelled import depth, depth_folder, mask, own_folder, photograph, save, settings
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,20 @@ def test_labels_are_those_of_the_reader(
     data = load(settings(tmp_path), found, training=False)
     np.testing.assert_array_equal(truth(data[0])[0, :4], expected)
     np.testing.assert_array_equal(truth(data[0]), read_class_labels(pair.label, reduce, ignored))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (700, 1), (3, 2000)])
+def test_a_picture_of_any_shape_is_loaded_with_its_labels(tmp_path: Path, size: tuple[int, int]) -> None:
+    labels = np.resize(np.array([0, 1, 2, 255], np.uint8), size)
+    pair = Pair(save(tmp_path / "a.png", np.full((*size, 3), 90, np.uint8)), save(tmp_path / "b.png", labels))
+    found = LabelledSet(layout="", train=(pair,), val=(pair,), class_names=("a", "b", "c"))
+    held_out = load(settings(tmp_path), found, training=False)[0]
+    np.testing.assert_array_equal(truth(held_out), labels)
+    assert min(held_out["inputs"].shape[1:]) >= 1
+    training = load(settings(tmp_path), found, training=True)
+    for _ in range(5):  # mirrored or not
+        trained = training[0]
+        assert trained["inputs"].shape[1:] == truth(trained).shape
 
 
 def test_depth_is_in_metres_and_not_rescaled(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def test_images_keep_their_size_in_training_and_get_the_short_side_in_evaluation
     assert detector.train()([image])["0"].shape == (1, 16, 8, 16)  # 32x48, padded to 32x64
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (3000, 2)])
+def test_an_image_of_any_shape_is_trained_on_and_measured(detector: InstanceDetector, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        (found,) = detector([torch.rand(3, *size)], [{"image_id": 4}], "predict")
+    assert found["masks"].shape[1:] == size
+    example = {
+        "image": tv_tensors.Image(torch.zeros(3, *size, dtype=torch.uint8)),
+        "boxes": tv_tensors.BoundingBoxes([[0, 0, size[1], size[0]]], format="XYXY", canvas_size=size),
+        "masks": tv_tensors.Mask(torch.ones(1, *size, dtype=torch.uint8)),
+        "labels": torch.tensor([1]),
+    }
+    out = train_transforms(settings())(example)
+    assert out["image"].shape == (3, 64, 64)
+
+
 def test_predictions_are_in_the_pixels_of_the_image(detector: InstanceDetector) -> None:
     images = [torch.rand(3, 32, 48), torch.rand(3, 128, 96)]
     with torch.no_grad():
@@ -203,6 +218,26 @@ def test_held_out_images_alone_are_enough_to_measure_and_bad_ones_are_left_out_i
         evaluate(dataclasses.replace(config, class_names=data / "names.txt"))
     folder = evaluate(dataclasses.replace(config, skip_bad=True))
     assert len(json.loads((folder / "evaluation.json").read_text())["images"]) == 5
+
+
+def test_held_out_images_that_have_changed_since_training_are_named(line: Line, run: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(line.scenes / "coco", tmp_path / "coco")
+    own = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(config | {"data": str(data)}))
+    plain = EvaluateConfig(run=own, out=tmp_path / "evaluation", num_worst=0)
+    file = data / "annotations" / "instances_val2017.json"
+    contents = json.loads(file.read_text())
+    first, *images = contents["images"]
+    objects = [entry for entry in contents["annotations"] if entry["image_id"] != first["id"]]
+    file.write_text(json.dumps(contents | {"images": images, "annotations": objects}))
+    changed = "its held-out images have changed since it was trained"
+    with pytest.raises(ValueError, match=rf"{changed}: .* expected 6: 1 missing \({first['file_name']}\)"):
+        evaluate(plain)
+    file.write_text(json.dumps(contents))
+    (data / "val2017" / first["file_name"]).unlink()
+    with pytest.raises(ValueError, match=rf"{changed}: (.|\n)*{first['file_name']}: image: no such file"):
+        evaluate(plain)
 
 
 def test_the_pretrained_tower_is_what_a_detector_starts_from(line: Line, run: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from PIL import Image
 from torch.nn import functional
 
 from mobileclip_dense.__main__ import main
-from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
+from mobileclip_dense.config import DataCheckConfig, EvaluateConfig, FinetuneConfig, PruneConfig
 from mobileclip_dense.contract.files import sha256_of
 from mobileclip_dense.contract.metrics import SegmentationScore
+from mobileclip_dense.data.check import check_data
 from mobileclip_dense.dense.evaluate import evaluate
 from mobileclip_dense.dense.evaluation_pictures import draw_confusion
-from mobileclip_dense.dense.held_out import HeldOut
+from mobileclip_dense.dense.held_out import HeldOut, set_of_run
 from mobileclip_dense.dense.inference import add_probabilities, predict_classes, predict_depth, slide
 from mobileclip_dense.dense.model import load_dense_run
-from mobileclip_dense.dense.train import finetune
+from mobileclip_dense.dense.prune import prune
+from mobileclip_dense.dense.train import evaluate_model, finetune
 
 TALL, WIDE = 64, 96
 
@@ -248,6 +251,123 @@ def test_another_folders_labels_are_read_like_those_of_the_run(tmp_path: Path) -
         dataclasses.replace(config, data=None, skip_bad=True)
 
 
+@pytest.mark.parametrize("task", ["segment", "depth"])
+def test_pictures_of_any_shape_are_trained_on_and_measured_alike(tmp_path: Path, task: str) -> None:
+    root = write_folder(tmp_path / "data", task)
+    shapes = [(1, 1), (1, 300), (8, 300)]
+    for number, (height, width) in enumerate(shapes):
+        label = np.resize(np.array([0, 1, 2, 2] if task == "segment" else [900, 2000, 0], np.uint8 if task == "segment"
+                          else np.uint16), (height, width))  # fmt: skip
+        for split in ("training", "validation") if task == "segment" else ("test",):  # depth is not resized to a crop
+            Image.fromarray(np.full((height, width, 3), 9, np.uint8)).save(root / "images" / split / f"odd{number}.png")
+            Image.fromarray(label).save(root / "annotations" / split / f"odd{number}.png")
+    check_data(DataCheckConfig(name=task, path=root))
+    config = FinetuneConfig(
+        data=root, out=tmp_path / "run", task=task, crop_size_px=(32, 32), batch_size=3, max_iters=4, warmup_iters=1,
+        neck_channels=8, head_channels=8, num_workers=0,
+    )  # fmt: skip
+    finetune(config)
+    plain = EvaluateConfig(run=config.out, out=tmp_path / "plain", num_worst=6 if task == "segment" else 1)
+    assert figures_of(evaluate(plain)) == json.loads((config.out / "run.json").read_text())["metrics"]
+    with pytest.raises(ValueError, match=r"--scales: found 0\.01, at which the image has 2x2 pixels"):
+        evaluate(dataclasses.replace(plain, scales=(0.01,), out=tmp_path / "none"))
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "image gone": (lambda val: (val / "1.jpg").unlink(), r"found 2 held-out images, expected 3: 1 missing \(1\.jpg\)"),
+    "image added": (lambda val: shutil.copy(val / "1.jpg", val / "4.jpg"), r"4\.png: mask: no such file"),
+    "pair added": (
+        lambda val: [shutil.copy(file, file.with_stem("4")) for file in (val / "1.jpg", masks_of(val) / "1.png")],
+        r"found 4 held-out images, expected 3: 1 new \(4\.jpg\)",
+    ),
+    "image renamed": (lambda val: (val / "1.jpg").rename(val / "1.jpeg"), r"1 missing \(1\.jpg\), 1 new \(1\.jpeg\)"),
+    "mask gone": (lambda val: (masks_of(val) / "1.png").unlink(), r"1\.png: mask: no such file"),
+    "mask of another size": (
+        lambda val: Image.fromarray(np.zeros((9, 9), np.uint8)).save(masks_of(val) / "1.png"),
+        r"1\.png: size: found 9x9, expected 64x96 like 1\.jpg",
+    ),
+    "another class": (
+        lambda val: Image.fromarray(np.full((TALL, WIDE), 7, np.uint8)).save(masks_of(val) / "1.png"),
+        r"1\.png: labels: found 7, expected at most 2 for 3 classes",
+    ),
+    "image of another size": (
+        lambda val: Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(val / "1.jpg"),
+        r"1\.png: size: found 64x96, expected 9x9 like 1\.jpg",
+    ),
+    "image cut short": (lambda val: (val / "1.jpg").write_bytes(b"\xff\xd8\xff"), r"1\.jpg: image"),
+    "nothing labelled": (
+        lambda val: [Image.fromarray(np.full((TALL, WIDE), 255, np.uint8)).save(masks_of(val) / f"{n}.png")
+                     for n in range(3)],
+        "found no class in any of 3 held-out masks",
+    ),
+    "held out gone": (lambda val: shutil.rmtree(val), "without an image|missing"),
+    "all gone": (lambda val: shutil.rmtree(val.parent.parent), "no such file or folder"),
+}  # fmt: skip
+
+
+def masks_of(images: Path) -> Path:
+    return images.parent.parent / "annotations" / images.name
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_held_out_images_that_have_changed_since_training_are_named(runs: Path, tmp_path: Path, name: str) -> None:
+    change, message = CHANGES[name]
+    run = shutil.copytree(runs / "segment", tmp_path / "run")
+    data = shutil.copytree(runs / "segment-data", tmp_path / "data")
+    settings = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(settings | {"data": str(data)}))
+    change(data / "images" / "validation")
+    expected = rf"run: its held-out images have changed since it was trained: (.|\n)*({message})(.|\n)*evaluate --data"
+    for call in (
+        lambda: evaluate(EvaluateConfig(run=run, out=tmp_path / "out")),
+        lambda: prune(PruneConfig(run=run, out=tmp_path / "out", target_params=0.8)),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            call()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_older_runs_number_of_held_out_images_is_compared(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "segment", tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    assert record.pop("val_images") == ["0.jpg", "1.jpg", "2.jpg"]
+    (run / "run.json").write_text(json.dumps(record))
+    evaluate(EvaluateConfig(run=run, out=tmp_path / "same", num_worst=0))
+    (run / "run.json").write_text(json.dumps(record | {"num_val_images": 4}))
+    with pytest.raises(ValueError, match="changed since it was trained: found 3 held-out images, expected 4"):
+        evaluate(EvaluateConfig(run=run, out=tmp_path / "out"))
+
+
+def test_files_left_out_in_training_are_left_out_of_the_measure(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", "segment")
+    (root / "annotations" / "validation" / "1.png").unlink()
+    config = FinetuneConfig(
+        data=root, out=tmp_path / "run", crop_size_px=(64, 64), batch_size=2, max_iters=2, warmup_iters=1,
+        neck_channels=8, head_channels=8, num_workers=0, skip_bad=True,
+    )  # fmt: skip
+    finetune(config)
+    plain = EvaluateConfig(run=config.out, out=tmp_path / "plain", num_worst=0)
+    assert figures_of(evaluate(plain)) == json.loads((config.out / "run.json").read_text())["metrics"]
+    (root / "annotations" / "validation" / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"changed since it was trained: .* expected 2: 1 missing \(2\.jpg\)"):
+        evaluate(dataclasses.replace(plain, out=tmp_path / "out"))
+
+
+def test_figures_that_are_not_numbers_are_an_error(runs: Path, tmp_path: Path) -> None:
+    """Of masks without a label, and of a model without a finite weight."""
+    model, run, settings = load_dense_run(runs / "segment")
+    folder = set_of_run(run, settings)
+    Image.fromarray(np.full((TALL, WIDE), 255, np.uint8)).save(tmp_path / "mask.png")
+    unlabelled = tuple(pair._replace(label=tmp_path / "mask.png") for pair in folder.val)
+    with pytest.raises(ValueError, match="mIoU: found no labelled pixel in 3 images"):
+        evaluate_model(model, settings, dataclasses.replace(folder, val=unlabelled))
+    model, run, settings = load_dense_run(runs / "depth")
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"rmse.*: found no finite number on the held-out images"):
+        evaluate_model(model, settings, set_of_run(run, settings))
+
+
 def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None:
     segment = EvaluateConfig(run=runs / "segment", out=tmp_path / "out")
     (tmp_path / "begun").mkdir()
@@ -261,7 +381,7 @@ def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None
         ({"run": tmp_path / "begun"}, "the run is not complete"),
         ({"data": more}, r"classes: found 5 \(class 0, class 1, class 2, …\), the run .* knows 3"),
         ({"data": empty}, "empty.*: found .*expected"),
-        ({"scales": (0.25,)}, r"0\.jpg: --scales: found a size at which the image has 16x24 pixels, expected .* 32"),
+        ({"scales": (0.25,)}, r"0\.jpg: --scales: found 0\.25, at which the image has 16x24 pixels, expected .* 32"),
         ({"out": runs / "segment", "force": True}, "--out: found .*segment, which holds the run"),
         ({"eigen_crop": True}, "--eigen-crop: found a run for task segment, expected depth"),
         ({"run": runs / "depth", "eigen_crop": True}, r"0\.jpg: eigen crop: found a map of 64x96, expected 480x640"),
