@@ -18,9 +18,11 @@ Zero-shot classification takes the two towers of one run (`parent["weights_sha25
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -160,6 +162,7 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
     names = {field.name for field in dataclasses.fields(Artifact)}
     if wrong := sorted((names - {"logit_scale"}) ^ (set(values) - {"logit_scale"})):  # artifacts without it are older
         raise ValueError(f"{source}: fields missing or unknown: {', '.join(wrong)}; export the artifact again")
+    _check_types(values, source)
     try:
         tensors = [
             TensorSpec(**{**spec, "shape": tuple(spec["shape"]), "flexible": tuple(spec["flexible"])})
@@ -175,6 +178,73 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
     if artifact.runtime not in _MODEL_FILES:
         raise ValueError(f"{source}: runtime: found {artifact.runtime!r}, expected one of {', '.join(_MODEL_FILES)}")
     return artifact
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+def _is_tensor(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("name", "dtype", "meaning"))
+        and all(_is_list(value.get(key), lambda size: type(size) is int and size >= 0) for key in ("shape", "flexible"))
+    )
+
+
+def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(of(item) for item in value)
+
+
+def _is_inside(name: str) -> bool:
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def _is_file(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and re.fullmatch("[0-9a-f]{64}", str(value.get("sha256"))) is not None
+        and type(value.get("bytes")) is int
+        and value["bytes"] >= 0
+    )
+
+
+_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **{name: (lambda value: isinstance(value, str), "text")
+       for name in ("name", "runtime", "precision", "task", "preprocessing", "licence")},
+    "input": (_is_tensor, "a tensor's name, shape, dtype, meaning and flexible axes"),
+    "outputs": (lambda value: _is_list(value, _is_tensor), "a list of such tensors"),
+    "class_names": (lambda value: _is_list(value, lambda name: isinstance(name, str)), "a list of names"),
+    "palette": (
+        lambda value: _is_list(value, lambda colour: _is_list(colour, lambda level: level in range(256))
+                               and len(colour) == 3),
+        "a list of RGB colours",
+    ),
+    "max_depth_m": (lambda value: value is None or (_is_number(value) and value > 0), "metres or null"),
+    "logit_scale": (lambda value: value is None or _is_number(value), "a number or null"),
+    "num_parameters": (lambda value: type(value) is int and value > 0, "a number above 0"),
+    "parity": (
+        lambda value: isinstance(value, dict) and all(_is_number(figure) for figure in value.values()),
+        "finite numbers by name",
+    ),
+    "parent": (_is_text_table, "texts by name"),
+    "versions": (_is_text_table, "texts by name"),
+    "files": (
+        lambda value: isinstance(value, dict) and all(_is_inside(n) and _is_file(f) for n, f in value.items()),
+        "sha256 and bytes by a path inside the folder",
+    ),
+}  # fmt: skip
+
+
+def _check_types(values: dict[str, Any], source: Path) -> None:
+    for field, (holds, expected) in _SHAPES.items():
+        if field in values and not holds(values[field]):
+            raise ValueError(f"{source}: {field}: found {repr(values[field])[:60]}, expected {expected}; export the "
+                             "artifact again")  # fmt: skip
 
 
 def artifact_sha256(folder: Path) -> str:
