@@ -41,7 +41,8 @@ def checkpoint_file(run: Path) -> Path:
 
 @contextmanager
 def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None]:
-    """The block in which the run `config.out` is written: a new one, or an interrupted one of the same config.
+    """The block in which the run `config.out` is written: a new one, or an interrupted one of the same config
+    but for the settings in `MAY_CHANGE`.
 
     No other process may write the run meanwhile. A run without a checkpoint has done nothing that other settings would
     spoil: it begins anew. With --force a run that is there is set aside, deleted when the block ends well, and put back
@@ -62,11 +63,11 @@ def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None
     if not replaced and folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: found a file, expected a name for a folder; choose another --out")
     record = json.loads(json.dumps(config_to_json(config)))  # tuples become lists, as in the file
-    _refuse_other(folder, record)
+    _refuse_other(config, record)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked_folder(folder):
-            _refuse_other(folder, record)  # what another process finished until the lock was ours
+            _refuse_other(config, record)  # what another process finished until the lock was ours
             if checkpoint_file(folder).exists():
                 print(f"{folder}: resuming")
             write_json(folder / "config.json", record)
@@ -81,13 +82,15 @@ def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None
         shutil.rmtree(replaced)
 
 
-def _refuse_other(folder: Path, record: dict[str, Any]) -> None:
-    """Raises FileExistsError where a folder is not an interrupted run of the settings `record`."""
+def _refuse_other(config: Config, record: dict[str, Any]) -> None:
+    """Raises FileExistsError where `config.out` is not an interrupted run of the settings `record`."""
+    folder = config.out
     if (folder / "run.json").exists():
         raise FileExistsError(f"{folder}: this run is complete; choose another --out, or pass --force to replace it")
     if checkpoint_file(folder).exists():
         begun = read_json(folder / "config.json")
-        changed = [name for name in record if name != "out" and begun.get(name) != record[name]]
+        compared = record.keys() - config.MAY_CHANGE - {"out"}
+        changed = [name for name in record if name in compared and begun.get(name) != record[name]]
         if changed:
             was = ", ".join(f"{name}: {begun.get(name)} -> {record[name]}" for name in changed)
             raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or pass --force")

@@ -15,6 +15,7 @@ from mobileclip_dense.analysis.caption_page import Picture, render_page
 from mobileclip_dense.analysis.caption_statistics import CaptionSet, describe_sets
 from mobileclip_dense.config import CaptionsConfig
 from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
+from mobileclip_dense.data.caption_text import has_words
 from mobileclip_dense.data.reinforced import read_synthetic_captions
 from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.samples import BadSample, read_captions, read_image
@@ -191,7 +192,7 @@ def _synthetic(members: dict[str, bytes]) -> list[str]:
     if "syn.json" not in members:
         return []
     try:
-        return [caption for caption in read_synthetic_captions(members) if caption.strip()]
+        return [caption for caption in read_synthetic_captions(members) if has_words(caption)]
     except ValueError as error:
         raise BadSample("caption", str(error)) from None
 

@@ -14,6 +14,7 @@ from torch import nn
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.images import IMAGE_SUFFIXES, load_image
 from mobileclip_dense.contract.preprocess import Normalization, crop_image
+from mobileclip_dense.data.hidden import is_hidden
 from mobileclip_dense.models.clip import build_clip, normalize_pixels
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.run import Run, fill_model, load_run
@@ -115,7 +116,11 @@ def load_images(folder: Path, max_images: int) -> list[npt.NDArray[np.uint8]]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: images: no such folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(str(path.relative_to(folder)))
+    )
     if not paths:
         raise FileNotFoundError(f"{folder}: images: found none, expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return [load_image(path) for path in paths[:max_images]]

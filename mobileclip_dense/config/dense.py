@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -99,6 +99,9 @@ class FinetuneConfig:
     """Seeds head weights, order and augmentation."""
     force: bool = False
     """Start over if the run folder exists."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"num_workers", "checkpoint_every"})
+    """What training does not depend on: a run may be resumed with other values of these."""
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "accumulate", "max_iters", "checkpoint_every", "max_train_images")

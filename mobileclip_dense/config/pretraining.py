@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -90,6 +90,12 @@ class PretrainConfig:
     """Seeds weights, shuffling and crops."""
     force: bool = False
     """Start over if the run folder exists."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {"val_data", "zeroshot_data", "class_names", "templates", "evaluate_every", "checkpoint_every", "max_bad_share"}
+    )
+    """What training does not depend on: a run may be resumed with other values of these. Not so num_workers: each
+    loader worker has shards of its own."""
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "accumulate", "steps", "checkpoint_every", "evaluate_every", "shuffle_block")

@@ -7,15 +7,18 @@ def decode_text(data: bytes) -> str:
     """UTF-8, without the byte order mark that Windows puts in front.
 
     Raises:
-        ValueError: not UTF-8; says what it looks like.
+        ValueError: not UTF-8, or with NUL bytes, which text has none of; says what it looks like.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError("found UTF-16, expected UTF-8 text; save it again as UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"found byte {data[error.start]:#04x} at {error.start}, expected UTF-8 text; save it again as "
                          "UTF-8") from None  # fmt: skip
+    if "\0" in text:
+        raise ValueError("found NUL bytes, as UTF-16 has them, expected UTF-8 text; save it again as UTF-8")
+    return text
 
 
 def read_lines(path: Path, what: str) -> list[str]:
@@ -27,7 +30,7 @@ def read_lines(path: Path, what: str) -> list[str]:
         what: names the list in errors.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: not UTF-8.
+        FileNotFoundError: no such file. ValueError: not UTF-8, or the lines end with CR alone.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {what}: no such file")
@@ -35,7 +38,10 @@ def read_lines(path: Path, what: str) -> list[str]:
         text = decode_text(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {what}: {error}") from None
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    if "\r" in (body := text.rstrip("\r\n")) and "\n" not in body:
+        raise ValueError(f"{path}: {what}: found line ends of CR alone, expected LF or CR LF; save it again with those")
+    # Files put together with `cat` may have a byte order mark before any line.
+    lines = [line.removesuffix("\r").removeprefix("\ufeff") for line in text.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
     return lines

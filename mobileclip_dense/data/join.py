@@ -21,6 +21,7 @@ from tqdm import tqdm
 from mobileclip_dense.config import JoinConfig
 from mobileclip_dense.contract.files import staged_file, write_json
 from mobileclip_dense.contract.outputs import JOINED, claim_folder, remove_claimed
+from mobileclip_dense.data.caption_text import read_json
 from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS
 from mobileclip_dense.data.shards import UNREADABLE, StrictHeader, list_shards, open_seekable, read_samples, split_name
 from mobileclip_dense.data.tar import add_sample, padded_size
@@ -114,7 +115,7 @@ def _index_shard(index: sqlite3.Connection, shard: str) -> None:
             while (info := tar.next()) is not None:
                 uid, suffix = split_name(_name(info.name))
                 stop = info.offset_data + padded_size(info.size)
-                if info.isfile() and suffix in _REINFORCEMENT:
+                if info.isfile() and suffix in _REINFORCEMENT and _is_storable(uid):
                     places.setdefault(uid, [info.offset, stop])[1] = stop
     except UNREADABLE as error:
         fault = f"{type(error).__name__}: {error}"
@@ -151,11 +152,16 @@ def _join_shard(index: sqlite3.Connection, shard: str, out: Path) -> None:
 def _uid(members: dict[str, bytes]) -> str | None:
     """DataComp's uid, from img2dataset's record."""
     try:
-        record = json.loads(members.get("json", b"null"))
+        record = read_json(members.get("json", b"null"), "json")
     except ValueError:
         return None
     uid = record.get("uid") if isinstance(record, dict) else None
-    return uid if isinstance(uid, str) else None
+    return uid if isinstance(uid, str) and _is_storable(uid) else None
+
+
+def _is_storable(uid: str) -> bool:
+    """Not so are names that are not UTF-8, which SQLite refuses."""
+    return uid.isprintable()
 
 
 def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:

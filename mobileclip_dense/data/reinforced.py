@@ -13,8 +13,6 @@ teachers' widths (1536 = 2 x 768 in DataCompDR). Newer files hold the rows of ea
 import gzip
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 
 from mobileclip_dense.data.augmentation import Augmentation, from_param_aug, read_param_aug, to_param_aug
+from mobileclip_dense.data.caption_text import read_json, verify_characters
 
 EMBEDDING_MEMBERS = ("pth.gz", "npz")
 SIDECAR = "reinforcement.json"  # beside the shards that `mobileclip-dense reinforce` writes: who the teachers are
@@ -115,12 +114,14 @@ def read_synthetic_captions(members: dict[str, bytes]) -> list[str]:
     """The S synthetic captions of syn.json.
 
     Raises:
-        ValueError: the member is missing or damaged.
+        ValueError: the member is missing or damaged, not UTF-8, or holds what is no text.
     """
     captions = _read_object(members, "syn.json", "syn_text")
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not captions or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"syn.json: syn_text: found {repr(captions)[:80]}, expected a list of strings")
+    for caption in captions:
+        verify_characters(caption, "syn.json: syn_text")
     return captions
 
 
@@ -138,10 +139,7 @@ def check_rows(embeddings: tuple[torch.Tensor, torch.Tensor], num_augmentations:
 def _read_object(members: dict[str, bytes], name: str, key: str) -> Any:
     if name not in members:
         raise ValueError(f"{name}: missing; found {', '.join(sorted(members))}")
-    try:
-        value = json.loads(members[name])
-    except ValueError as error:
-        raise ValueError(f"{name}: not valid JSON ({error})") from None
+    value = read_json(members[name], name)
     if not isinstance(value, dict) or key not in value:
         raise ValueError(f"{name}: found {repr(value)[:80]}, expected an object with {key}")
     return value[key]
@@ -162,5 +160,5 @@ def _read_arrays(data: bytes) -> dict[str, torch.Tensor]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files if key.endswith("_emb")}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:  # zip archives and their arrays fail on foreign bytes in as many ways
         raise ValueError(f"npz: not a NumPy archive of float arrays ({error})") from None

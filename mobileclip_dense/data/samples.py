@@ -1,10 +1,11 @@
 """From the members of a webdataset sample to its picture and its captions."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mobileclip_dense.contract.images import TooManyPixels, decode_image
+from mobileclip_dense.contract.text import decode_text
+from mobileclip_dense.data.caption_text import has_words, read_json, verify_characters
 from mobileclip_dense.data.reinforced import read_synthetic_captions
 from mobileclip_dense.data.resize import Pixels
 from mobileclip_dense.data.shards import read_samples
@@ -21,18 +22,21 @@ class BadSample(ValueError):
 
 
 def read_sample(members: dict[str, bytes]) -> tuple[Pixels, list[str]]:
-    """RGB image uint8 [H,W,3] and captions: those of syn.json where there is one, else those of `read_captions`.
+    """RGB image uint8 [H,W,3] and captions: those of syn.json that have words, else those of `read_captions`.
 
     Raises:
-        BadSample: a member is missing, or cannot be decoded.
+        BadSample: a member is missing, or cannot be decoded; or no caption of syn.json has words.
     """
     image = read_image(members)
     if "syn.json" not in members:
         return image, read_captions(members)
     try:
-        return image, read_synthetic_captions(members)
+        captions = [caption for caption in read_synthetic_captions(members) if has_words(caption)]
     except ValueError as error:
         raise BadSample("caption", str(error)) from None
+    if not captions:
+        raise BadSample("caption", "syn.json: found no words in any caption")
+    return image, captions
 
 
 def read_pairs(shards: Iterable[str]) -> Iterator[tuple[Pixels, list[str]]]:
@@ -55,22 +59,26 @@ def read_captions(members: dict[str, bytes]) -> list[str]:
     """The original captions: txt, or where there is none the `caption` (text or list of texts) of img2dataset's json.
 
     Raises:
-        BadSample: there is neither, or no text in it.
+        BadSample: there is neither, it is not UTF-8, or a caption in it has no words.
     """
     captions: Any
-    if "txt" in members:
-        captions = [members["txt"].decode("utf-8", errors="replace")]
-    elif "json" in members:
-        try:
-            record = json.loads(members["json"])
-        except ValueError as error:
-            raise BadSample("caption", f"json: not valid JSON ({error})") from None
-        captions = record.get("caption") if isinstance(record, dict) else None
-        captions = captions if isinstance(captions, list) else [captions]
-    else:
-        raise BadSample("members", f"caption: found {_names(members)}, expected txt or json")
-    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
-        raise BadSample("caption", f"caption: found {repr(captions)[:80]}, expected text")
+    try:
+        if "txt" in members:
+            captions = [decode_text(members["txt"])]
+        elif "json" in members:
+            record = read_json(members["json"], "json")
+            captions = record.get("caption") if isinstance(record, dict) else None
+            captions = captions if isinstance(captions, list) else [captions]
+        else:
+            raise BadSample("members", f"caption: found {_names(members)}, expected txt or json")
+        if not captions or not all(isinstance(caption, str) and has_words(caption) for caption in captions):
+            raise BadSample("caption", f"caption: found {repr(captions)[:80]}, expected text")
+        for caption in captions:
+            verify_characters(caption, "caption")
+    except BadSample:
+        raise
+    except ValueError as error:
+        raise BadSample("caption", f"caption: {error}") from None
     return captions
 
 

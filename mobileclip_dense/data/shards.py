@@ -18,6 +18,8 @@ import fsspec
 from webdataset.gopen import gopen, gopen_schemes
 from webdataset.shardlists import expand_urls
 
+from mobileclip_dense.data.hidden import is_hidden
+
 _READ_AHEAD = 1 << 20
 UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
@@ -151,14 +153,14 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _iterate_members(shard: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name of every file in a tar, and how to read it, which must be done before going on to the next."""
+    """Name of every file in a tar that is not hidden, and how to read it, to be done before going on to the next."""
     file = open_shard(shard)
     try:
         seekable = getattr(file, "seekable", lambda: False)()  # webdataset's pipes have no such method
         with tarfile.open(fileobj=file, mode="r:" if seekable else "r|", tarinfo=StrictHeader) as tar:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # read once; tarfile would remember it all
-                if info.isfile():
+                if info.isfile() and not is_hidden(info.name):
                     yield info.name, partial(_read_member, tar, info)
     finally:
         with suppress(OSError):  # a pipe that is closed early complains

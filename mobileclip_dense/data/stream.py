@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mobileclip_dense.data.augmentation import crop_and_resize, from_param_aug, replay, sample_crop
+from mobileclip_dense.data.caption_text import has_words
 from mobileclip_dense.data.reinforced import (
     check_rows,
     read_augmentations,
@@ -248,7 +249,7 @@ class CaptionStream(IterableDataset[Batch]):
             pixels = replay(image, augmentation, self.image_size_px)
         except BadSample:
             raise
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:  # numbers too large, lists too deep
             raise BadSample("reinforcement", str(error)) from None
         return Visit(sample.key, pixels, _text(captions[c]), _text(synthetic[s]), rows)
 
@@ -274,7 +275,7 @@ class CaptionStream(IterableDataset[Batch]):
 
 
 def _text(caption: str) -> str:
-    if not caption.strip():
+    if not has_words(caption):
         raise BadSample("caption", "caption: found no text")
     return caption
 

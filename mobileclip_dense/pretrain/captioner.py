@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from mobileclip_dense.contract.files import sha256_of
+from mobileclip_dense.contract.text import read_lines
+from mobileclip_dense.data.caption_text import has_words, verify_characters
 from mobileclip_dense.models.clip import normalize_pixels
 from mobileclip_dense.pretrain.teachers import hash_weights, load_clip
 
@@ -39,7 +41,7 @@ class FileCaptions:
     """Captions from a file, by sample key.
 
     A .jsonl has a line {"key": KEY, "syn_text": [caption, ...]} per sample; any other file has lines KEY<tab>caption,
-    as many per key as it has captions.
+    as many per key as it has captions. UTF-8, with or without a byte order mark.
     """
 
     image_size_px: int | None = None
@@ -48,17 +50,16 @@ class FileCaptions:
         """Read the whole file.
 
         Raises:
-            ValueError: a line is not as expected; the message names it.
+            ValueError: the file is not UTF-8, or a line is not as expected; the message names it.
         """
         self._path, self._captions = path, dict[str, list[str]]()
         read = _read_json_line if path.suffix == ".jsonl" else _read_text_line
-        try:
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                if line.strip():
-                    key, captions = read(line, f"{path}:{number}")
-                    self._captions.setdefault(key, []).extend(captions)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: captions: not UTF-8 text ({error})") from None
+        for number, line in enumerate(read_lines(path, "captions"), start=1):
+            if line.strip():
+                key, captions = read(line, f"{path}:{number}")
+                for caption in captions:
+                    verify_characters(caption, f"{path}:{number}: captions")
+                self._captions.setdefault(key, []).extend(captions)
 
     def describe(self) -> dict[str, Any]:
         """For the sidecar."""
@@ -74,7 +75,7 @@ class FileCaptions:
 def _read_json_line(line: str, where: str) -> tuple[str, list[str]]:
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: captions: not a line of JSON ({error})") from None
     key = value.get("key") if isinstance(value, dict) else None
     captions = value.get("syn_text") if isinstance(value, dict) else None
@@ -85,7 +86,7 @@ def _read_json_line(line: str, where: str) -> tuple[str, list[str]]:
 
 def _read_text_line(line: str, where: str) -> tuple[str, list[str]]:
     key, tab, caption = line.partition("\t")
-    if not tab or not caption.strip():
+    if not tab or not has_words(caption):
         raise ValueError(f"{where}: captions: found {line[:60]!r}, expected KEY<tab>caption")
     return key, [caption.strip()]
 

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import gather_objects, resume_training, save_training
-from mobileclip_dense.pretrain.evaluation import HeldOut, find_held_out, measure
+from mobileclip_dense.pretrain.evaluation import HeldOut, Measured, find_held_out, measure, verify_held_out
 from mobileclip_dense.pretrain.log import Log
 from mobileclip_dense.pretrain.losses import Losses, reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
@@ -64,7 +65,7 @@ class Training:
         """What is measured and saved: the moving average where there is one."""
         return self.clip if self.average is None else self.average.module
 
-    def measure(self, held_out: HeldOut) -> dict[str, float]:
+    def measure(self, held_out: HeldOut) -> Measured:
         """Held-out figures of the result."""
         return measure(self.result, self.tokenizer, self.normalization, held_out, device=self.fabric.device)
 
@@ -74,7 +75,8 @@ def pretrain(config: PretrainConfig) -> None:
 
     Raises:
         FileNotFoundError: no shards, or nothing says who the teachers are. FileExistsError: see `open_run`.
-        ValueError: an unknown model, too few shards, too many samples that cannot be used, a loss that is not finite.
+        ValueError: an unknown model, too few shards, too many samples that cannot be used, a loss that is not finite;
+            nothing held out can be used; or, when the run is complete and saved, a figure could not be measured.
     """
     started = time.time()
     if config.model in ENCODERS and config.image_size_px % STRIDES[-1]:
@@ -83,8 +85,13 @@ def pretrain(config: PretrainConfig) -> None:
     shards = [list_shards(source, "train") for source in config.data]
     held_out, teaching = find_held_out(config), find_teaching(config)
     # The first process before the others start: they would wait for one that has already given up.
+    if _is_first_process():
+        verify_held_out(held_out, config.max_bad_share)
     with open_run(config, _inputs(config, shards)) if _is_first_process() else nullcontext():
-        _write_run(config, shards, held_out, teaching, started)
+        measured = _write_run(config, shards, held_out, teaching, started)
+    if measured.missing:
+        raise ValueError(f"{config.out}: the run is complete and saved, but not measured: {_reasons(measured)}; mend "
+                         f"that, delete {config.out / 'run.json'} and repeat the command to measure again")  # fmt: skip
 
 
 def _inputs(config: PretrainConfig, shards: list[list[str]]) -> dict[str, Path | None]:
@@ -104,21 +111,24 @@ def _inputs(config: PretrainConfig, shards: list[list[str]]) -> dict[str, Path |
 
 def _write_run(
     config: PretrainConfig, shards: list[list[str]], held_out: HeldOut, teaching: Teaching | None, started: float
-) -> None:
+) -> Measured:
+    """What the first process measured at the end, nothing in others."""
     training = _set_up(_launch(config), config, teaching)
     finished = _train(training, iter(_load(training, shards)), held_out)
     fabric = training.fabric
+    measured = Measured()
     positions = [position for of_process in gather_objects(training.positions) for position in of_process]
     if fabric.is_global_zero and not finished:
         print(f"{config.out}: SIGTERM: step {training.step} of {config.steps} is saved; repeat the command to go on")
     elif fabric.is_global_zero:
-        metrics = training.measure(held_out)
+        measured = training.measure(held_out)
         # With this, stock open_clip loads the folder as "local-dir:RUN", with the right preprocessing.
         write_json(config.out / OPEN_CLIP_CONFIG, open_clip_config(config.model, config.image_size_px))
-        finish_run(config, training.result.state_dict(), metrics, started=started, device=str(fabric.device),
-                   details={"skipped_samples": count_bad(positions)})  # fmt: skip
-        print(summarise_bad(positions) + _summary(config, metrics))
+        finish_run(config, training.result.state_dict(), measured.figures, started=started, device=str(fabric.device),
+                   details={"skipped_samples": count_bad(positions), "not_measured": measured.missing})  # fmt: skip
+        print(summarise_bad(positions) + _summary(config, measured.figures))
     fabric.barrier()
+    return measured
 
 
 def _is_first_process() -> bool:
@@ -210,7 +220,10 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
                 break
             if not last and config.evaluate_every and training.step % config.evaluate_every == 0:
                 if fabric.is_global_zero:
-                    log.write(training.step, **training.measure(held_out))
+                    measured = training.measure(held_out)
+                    log.write(training.step, **measured.figures)
+                    if measured.missing:
+                        print(f"step {training.step}: not measured: {_reasons(measured)}", file=sys.stderr)
                 fabric.barrier()
                 training.towers.train()
     log.close()
@@ -267,7 +280,12 @@ def _not_finite(training: Training, batch: Batch, loss: float, gradient_norm: fl
     kept = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
     keys = ", ".join(batch.keys[:_KEYS_NAMED]) + (", …" if len(batch.keys) > _KEYS_NAMED else "")
     return (f"{training.config.out}: loss: found {loss}, gradient norm {gradient_norm}, at step {training.step + 1}, "
-            f"samples {keys}; {kept}; lower --learning-rate, or look at the samples")  # fmt: skip
+            f"samples {keys}; {kept}; look at the samples, or start over with --force and "
+            f"a lower --learning-rate")  # fmt: skip
+
+
+def _reasons(measured: Measured) -> str:
+    return "; ".join(f"{what} ({reason})" for what, reason in measured.missing.items())
 
 
 def _summary(config: PretrainConfig, metrics: dict[str, float]) -> str:

@@ -94,5 +94,5 @@ class Prepare(Dataset[PreparedSample]):
 
 def generator_of(seed: int, shard: str, key: str, purpose: str) -> np.random.Generator:
     """The random numbers that a sample draws from for a purpose."""
-    digest = sha256(f"{seed}\0{shard}\0{key}\0{purpose}".encode()).digest()
+    digest = sha256(f"{seed}\0{shard}\0{key}\0{purpose}".encode(errors="surrogateescape")).digest()
     return np.random.default_rng(list(digest))

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import staged_file
+from mobileclip_dense.data.caption_text import has_words
 from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
 from mobileclip_dense.data.tar import add_sample, member_size
 from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
@@ -237,7 +238,7 @@ def _caption(batch: list[PreparedSample], shard: str, workshop: Workshop) -> lis
         [sample.key for sample in batch], [sample.present for sample in batch],
         torch.stack(plain) if plain else None, draws,
     )  # fmt: skip
-    return [[caption for caption in captions if caption.strip()][: config.num_captions] for captions in written]
+    return [[caption for caption in captions if has_words(caption)][: config.num_captions] for captions in written]
 
 
 def _joined(tensors: list[torch.Tensor], device: torch.device) -> torch.Tensor:

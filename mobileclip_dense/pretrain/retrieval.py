@@ -1,5 +1,6 @@
 """Zero-shot retrieval on held-out pairs: does a caption find its image, and an image its caption?"""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -31,8 +32,8 @@ def measure_retrieval(
 ) -> dict[str, float]:  # fmt: skip
     """Recall@1 and @5 both ways over all pairs of `shards`, in percent, with each image's first caption.
 
-    Samples that cannot be used are left out, and `num_pairs` is without them: they must not end a run that has trained
-    for days.
+    Samples that cannot be used are left out and counted in `num_skipped_pairs`, and `num_pairs` is without them: they
+    must not end a run that has trained for days.
 
     Raises:
         ValueError: there is no pair.
@@ -40,18 +41,19 @@ def measure_retrieval(
     model.eval()
     transform = build_transform(model, normalization, image_size_px)
     image_features, text_features = [], []
-    pairs = _usable_pairs(shards)
+    skipped = Counter[str]()
+    pairs = _usable_pairs(shards, skipped)
     while batch := list(islice(pairs, batch_size)):
         images = torch.stack([transform(Image.fromarray(image)) for image, _ in batch]).to(device)
         texts = tokenizer([captions[0] for _, captions in batch]).to(device)
         image_features.append(model.encode_image(images, normalize=True))
         text_features.append(model.encode_text(texts, normalize=True))
     if not image_features:
-        raise ValueError(f"{shards[0]}: held-out pairs: found no usable sample in {len(shards)} shards; repair them, "
-                         f"or give others with --val-data")  # fmt: skip
+        raise ValueError(_no_pair(shards, skipped))
     similarity = torch.cat(image_features).float() @ torch.cat(text_features).float().T
     return {
         "num_pairs": len(similarity),
+        "num_skipped_pairs": skipped.total(),
         "image_to_text_recall_at_1": recall_at(similarity, 1),
         "image_to_text_recall_at_5": recall_at(similarity, 5),
         "text_to_image_recall_at_1": recall_at(similarity.T, 1),
@@ -59,11 +61,32 @@ def measure_retrieval(
     }
 
 
-def _usable_pairs(shards: list[str]) -> Iterator[tuple[Pixels, list[str]]]:
+def verify_pairs(shards: list[str]) -> None:
+    """Read held-out shards as far as their first usable pair.
+
+    Raises:
+        ValueError: there is none.
+    """
+    skipped = Counter[str]()
+    if next(_usable_pairs(shards, skipped), None) is None:
+        raise ValueError(_no_pair(shards, skipped))
+
+
+def _no_pair(shards: list[str], skipped: Counter[str]) -> str:
+    found = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common())
+    return (f"{shards[0]}: held-out pairs: found no usable sample in {len(shards)} shards (bad: {found}); repair them, "
+            f"or give others with --val-data")  # fmt: skip
+
+
+def _usable_pairs(shards: list[str], skipped: Counter[str]) -> Iterator[tuple[Pixels, list[str]]]:
+    """The others are counted in `skipped` by kind."""
     for shard in shards:
         for sample in read_samples(shard):
             try:
+                if sample.fault is not None:
+                    raise BadSample("shard", sample.fault)
                 pair = read_sample(sample.members)
-            except BadSample:  # where a shard cannot be read further, too: it comes without members
+            except BadSample as error:
+                skipped[error.kind] += 1
                 continue
             yield pair

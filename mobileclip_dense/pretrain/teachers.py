@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.data.hidden import is_hidden
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip, clip_name, normalize_pixels
 from mobileclip_dense.models.weights import load_clip_weights
 from mobileclip_dense.run import fill_model, load_run
@@ -110,7 +111,8 @@ def load_clip(name: str) -> tuple[Any, Tokenizer, Normalization]:
         fill_model(model, run)
         return model, tokenizer, normalization
     if (folder / OPEN_CLIP_CONFIG).is_file():
-        if not any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()):
+        weights = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pth")]
+        if all(is_hidden(path.name) for path in weights):
             raise FileNotFoundError(f"{folder}: teacher: found no weights beside {OPEN_CLIP_CONFIG}")
         return _from_open_clip(f"local-dir:{folder}", None, name)
     model_name, colon, source = name.partition(":")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +93,17 @@ def _read_sidecars(sources: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[flo
             f"{missing[0]}: {SIDECAR}: no such file, so the teachers' widths are unknown; give --teacher-dims and "
             f"--teacher-temperatures (DataCompDR: 768 768 and 100 100)"
         )
-    teachers = {source: read_json(path)["teachers"] for source, path in found.items()}
-    kinds = {source: (tuple(t["dim"] for t in of), tuple(t["temperature"] for t in of)) for source, of in
-             teachers.items()}  # fmt: skip
+    kinds = {source: _read_sidecar(path) for source, path in found.items()}
     if len(set(kinds.values())) > 1:
         raise ValueError(f"--data: the sources have different teachers ({kinds}); reinforce them with the same ones")
     return next(iter(kinds.values()))
+
+
+def _read_sidecar(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Widths and temperatures of the teachers."""
+    teachers: Any = read_json(path).get("teachers")
+    try:
+        return tuple(int(t["dim"]) for t in teachers), tuple(float(t["temperature"]) for t in teachers)
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{path}: teachers: found {repr(teachers)[:80]}, expected a list of objects with dim and "
+                         f"temperature; give --teacher-dims and --teacher-temperatures instead") from None  # fmt: skip

@@ -98,6 +98,50 @@ def test_a_sample_without_a_caption_is_bad(members: dict[str, bytes], kind: str)
     assert caught.value.kind == kind
 
 
+WORDS = "un caf\u00e9 \u00e0 Paris"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        *({"txt": WORDS.encode(encoding)} for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1")),
+        {"txt": "\u6771\u4eac\u30bf\u30ef\u30fc".encode("shift-jis")},
+        {"txt": b"one\0two"}, {"txt": b"\x01\x02\x7f"}, {"txt": "\u200b\ufeff\u2028 \x85".encode()},
+        {"json": json.dumps({"caption": WORDS}, ensure_ascii=False).encode("utf-16")},
+        {"json": json.dumps({"caption": WORDS}, ensure_ascii=False).encode("latin-1")},
+        {"json": record(caption="one\0two")}, {"json": record(caption="\x1f\x0c")}, {"json": record(caption="\ud83d")},
+        {"json": b"[" * 100_000},
+    ],
+)  # fmt: skip
+def test_what_is_no_text_in_utf_8_is_a_bad_sample_and_not_a_caption(members: dict[str, bytes]) -> None:
+    with pytest.raises(BadSample) as caught:
+        read_captions(members)
+    assert caught.value.kind == "caption"
+
+
+@pytest.mark.parametrize("caption", [WORDS, "two\u2028lines", "\u6771\u4eac", "\U0001f600", "tab\there", "7"])
+def test_text_is_read_as_it_was_written(caption: str) -> None:
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert read_captions({"txt": mark + caption.encode()}) == [caption]
+        assert read_captions({"json": mark + record(caption=caption)}) == [caption]
+        assert read_sample({"jpg": jpeg(0), "syn.json": mark + record(syn_text=[caption])})[1] == [caption]
+
+
+def test_synthetic_captions_that_are_no_text_are_left_out_or_make_the_sample_bad() -> None:
+    def read(data: bytes) -> list[str]:
+        return read_sample(plain_members(0) | {"syn.json": data})[1]
+
+    assert read(record(syn_text=["one", " ", "\u200b", "two"])) == ["one", "two"]
+    for data in (
+        record(syn_text=["", "\x1f"]), record(syn_text=["one", "t\0w\0o\0"]), record(syn_text=["one", "\udc00"]),
+        json.dumps({"syn_text": [WORDS]}, ensure_ascii=False).encode("latin-1"),
+        record(syn_text=["x"]).decode().encode("utf-16"),
+    ):  # fmt: skip
+        with pytest.raises(BadSample) as caught:
+            read(data)
+        assert caught.value.kind == "caption"
+
+
 def test_a_bad_sample_of_a_strict_reading_is_named_with_its_shard(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "0.tar", {"good": plain_members(0), "bad": {"jpg": jpeg(1)[:90], "txt": b"x"}})
     pairs = read_pairs([str(shard)])

@@ -69,6 +69,17 @@ def test_members_with_long_names_and_folders_are_read(tmp_path: Path) -> None:
         assert (sample.key, sample.members) == (key, {"txt": b"hi"})
 
 
+def test_what_a_mac_leaves_in_archives_is_no_member_and_splits_no_sample(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("__MACOSX/._a.jpg", "./._a.jpg", "./a.jpg", "./._a.txt", "./a.txt", ".DS_Store",
+                     ".ipynb_checkpoints/b.jpg", "./b.jpg", "./b.txt"):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.size = 2
+            tar.addfile(info, io.BytesIO(b"hi"))
+    found = {sample.key: set(sample.members) for sample in read_samples(str(tmp_path / "0.tar"))}
+    assert found == {"./a": {"jpg", "txt"}, "./b": {"jpg", "txt"}}
+
+
 @pytest.mark.parametrize(("through", "step"), [("", 512), ("", 700), ("pipe:cat ", 5000)])
 def test_a_truncated_shard_gives_what_is_whole_and_then_a_fault(tmp_path: Path, through: str, step: int) -> None:
     whole = Path(list_shards(write_shards(tmp_path, 1), "train")[0]).read_bytes()

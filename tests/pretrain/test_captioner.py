@@ -46,6 +46,37 @@ def test_a_caption_file_in_another_form_is_refused_by_line(
     assert all(word in str(refused.value) for word in words)
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_caption_holds_what_others_take_for_the_end_of_a_line(character: str, mark: str, tmp_path: Path) -> None:
+    caption = f"a nice{character}thing"
+    lines = {
+        "c.jsonl": json.dumps({"key": "000", "syn_text": [caption]}, ensure_ascii=False),
+        "c.txt": f"000\t{caption}",
+        "c.tsv": f"000\t{caption}\r",
+    }
+    for name, line in lines.items():
+        (tmp_path / name).write_text(f"{mark}{line}\n", encoding="utf-8", newline="")
+        assert FileCaptions(tmp_path / name).write(["000"], [[]], None, []) == [[caption]]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("c.txt", "1\tun caf\u00e9".encode("utf-16"), "found UTF-16"),
+        ("c.txt", "1\tun caf\u00e9".encode("latin-1"), "found byte 0xe9"),
+        ("c.txt", "1\ta cone".encode("utf-16-le"), "found NUL"),
+        ("c.txt", "1\t\u200b\n".encode(), "expected KEY<tab>caption"),
+        ("c.jsonl", b'{"key": "1", "syn_text": ["a\\u0000b"]}', "c.jsonl:1: captions: found NUL"),
+        ("c.jsonl", b'{"key": "1", "syn_text": ["a\\ud800b"]}', "c.jsonl:1: captions: found half a surrogate pair"),
+    ],
+)  # fmt: skip
+def test_a_caption_file_that_is_no_utf_8_text_is_refused(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        FileCaptions(tmp_path / name)
+
+
 def test_the_nucleus_on_a_case_worked_out_by_hand() -> None:
     logits = torch.tensor([0.05, 0.3, 0.5, 0.15]).log().expand(6, 4)
     # 0.5 and 0.3 are the fewest that reach 0.7: of their 0.8, the first 0.5 are token 2, the rest token 1.

@@ -6,7 +6,7 @@ import torch
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.pretrain.evaluation import list_held_out
-from mobileclip_dense.pretrain.retrieval import measure_retrieval, recall_at
+from mobileclip_dense.pretrain.retrieval import measure_retrieval, recall_at, verify_pairs
 from tests.data.shards import jpeg, plain_members, write_shard
 
 PLAIN = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -57,8 +57,11 @@ def test_held_out_samples_that_cannot_be_used_are_left_out(tmp_path: Path) -> No
     junk.write_bytes(b"not a tar")
     figures = measure_retrieval(Numbered(), number_of, PLAIN, [str(junk), str(whole)], image_size_px=8,  # type: ignore[arg-type]
                                 device=torch.device("cpu"), batch_size=3)  # fmt: skip
-    assert figures["num_pairs"] == 4
+    assert (figures["num_pairs"], figures["num_skipped_pairs"]) == (4, 3)
     assert figures["image_to_text_recall_at_1"] == figures["text_to_image_recall_at_1"] == 100
+    verify_pairs([str(junk), str(whole)])
+    with pytest.raises(ValueError, match=r"no usable sample in 1 shards \(bad: 1 shard\)"):
+        verify_pairs([str(junk)])
     with pytest.raises(ValueError, match="no usable sample in 1 shards"):
         measure_retrieval(Numbered(), number_of, PLAIN, [str(junk)], image_size_px=8, device=torch.device("cpu"))  # type: ignore[arg-type]
 

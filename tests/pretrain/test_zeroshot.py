@@ -7,6 +7,7 @@ from PIL import Image
 
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.pretrain.zeroshot import measure_zeroshot, read_class_names, read_templates
+from mobileclip_dense.pretrain.zeroshot_images import verify_images
 
 CPU = torch.device("cpu")
 COLOURS = {"red": (200, 30, 20), "green": (30, 190, 40), "blue": (10, 30, 220)}
@@ -153,5 +154,85 @@ def test_missing_and_damaged_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="found none, expected FOLDER/CLASS"):
         measure_zeroshot(model, colour_tokenizer, normalization, folder, **arguments)  # type: ignore[arg-type]
     (folder / "red" / "0.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"red/0\.jpg: image: cannot be decoded"):
+    with pytest.raises(ValueError, match=r"1 of 1 cannot be used:\n.*red/0\.jpg: image: cannot be decoded"):
         measure_zeroshot(model, colour_tokenizer, normalization, folder, **arguments)  # type: ignore[arg-type]
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_colours(tmp_path / "images", {"blue": ["blue"] * 3, "green": ["green"] * 3, "red": ["red", "blue"]})
+    (folder / "green" / "0.jpg").write_bytes(b"no picture")
+    arguments = dict(class_names=["blue", "green", "red"], templates=read_templates(), image_size_px=32, device=CPU)
+    model, normalization = ColourModel(), Normalization(mean=(0, 0, 0), std=(1, 1, 1))
+    for batch_size in (1, 3, 100):
+        figures = measure_zeroshot(model, colour_tokenizer, normalization, folder, batch_size=batch_size, **arguments)  # type: ignore[arg-type]
+        assert (figures["num_images"], figures["num_skipped_images"]) == (7, 1)
+        assert figures["zeroshot_top1"] == pytest.approx(600 / 7)
+    verify_images(folder, max_bad_share=0.01)  # of so few, one may be bad
+    assert "1 of 8 cannot be used" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"green/0\.jpg: image: .*\nExpected at most 0\.0% \(--max-bad-share\)"):
+        verify_images(folder, max_bad_share=0)
+    (folder / "red" / "1.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="2 of 8 cannot be used"):
+        verify_images(folder, max_bad_share=0.01)
+    with pytest.raises(ValueError, match="found 3 classes, expected 2, one for each name; did the folder change"):
+        measure_zeroshot(model, colour_tokenizer, normalization, folder, **arguments | {"class_names": ["a", "b"]})  # type: ignore[arg-type]
+
+
+def test_hidden_folders_and_files_are_neither_classes_nor_images(tmp_path: Path) -> None:
+    folder = write_colours(tmp_path / "images", {"red": ["red"], "blue": ["blue"]})
+    for name in (".ipynb_checkpoints", "__MACOSX", "red/.ipynb_checkpoints", "._red"):
+        write_colours(folder, {name: ["green"]})
+    for name in (".DS_Store", "red/._0.jpg", "red/.DS_Store"):
+        (folder / name).write_bytes(b"Mac OS X")
+    assert read_class_names(folder) == ["blue", "red"]
+    verify_images(folder, max_bad_share=0)
+    figures = measure_zeroshot(
+        ColourModel(), colour_tokenizer, Normalization(mean=(0, 0, 0), std=(1, 1, 1)), folder,  # type: ignore[arg-type]
+        class_names=read_class_names(folder), templates=read_templates(), image_size_px=32, device=CPU,
+    )  # fmt: skip
+    assert (figures["num_images"], figures["zeroshot_top1"]) == (2, 100)
+
+
+@pytest.mark.parametrize("line", ["{id} {name}", "{id},{name}", "{id}\t{name}", '{id}, "{name}"', '"{id}","{name}"'])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_wordnet_ids_name_folders_and_stay_out_of_the_prompts(tmp_path: Path, line: str, mark: str) -> None:
+    folder = write_colours(tmp_path / "images", {"n01440764": ["red"], "n01443537": ["blue"]})
+    names = {"n01440764": "tench, Tinca tinca", "n01443537": "goldfish", "n01484850": "great white shark"}
+    lines = [line.format(id=key, name=name) for key, name in reversed(names.items())]
+    (tmp_path / "names.txt").write_text(mark + "\n".join(lines), encoding="utf-8")
+    assert read_class_names(folder, tmp_path / "names.txt") == ["tench, Tinca tinca", "goldfish"]
+
+
+def test_wordnet_ids_without_a_name_or_a_folder_are_refused(tmp_path: Path) -> None:
+    folder = write_colours(tmp_path / "images", {"n01440764": ["red"], "n01443537": ["blue"]})
+    with pytest.raises(ValueError, match="folder n01440764, a WordNet id.*give names with --class-names"):
+        read_class_names(folder)
+    named = write_colours(tmp_path / "named", {"n02085620-Chihuahua": ["red"], "n02085782_Japanese_spaniel": ["blue"]})
+    assert read_class_names(named) == ["Chihuahua", "Japanese spaniel"]
+    plain, file = write_colours(tmp_path / "plain", {"cat": ["red"], "dog": ["blue"]}), tmp_path / "names.txt"
+    file.write_text("n01440764 tench\nn01443537 goldfish\n")
+    with pytest.raises(ValueError, match="found 'n01440764 tench', whose id is none of the folders in"):
+        read_class_names(plain, file)
+    file.write_text("cat of the house\ndog of the yard\n")  # a list of names, whose first words are folders by chance
+    assert read_class_names(plain, file) == ["cat of the house", "dog of the yard"]
+    for text, found in (
+        ("cat,tabby\ncat,tom\ndog,pug\n", "'tabby' and 'tom' for cat"),
+        ("cat,\ndog,pug", "'' for cat"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=f"found {found}, expected one name"):
+            read_class_names(plain, file)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lists_are_cut_at_line_feeds_alone(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{mark}a {{}},\u2028seen\r\nthe\x85{{}}\n", encoding="utf-8", newline="")
+    assert [template("cat") for template in read_templates(tmp_path / "list.txt")] == ["a cat,\u2028seen", "the\x85cat"]
+    (tmp_path / "list.txt").write_text(f"{mark}sea\u2028lion\x0c cub\ncat\n", encoding="utf-8")
+    folder = write_colours(tmp_path / "images", {"one": [], "two": []})
+    assert read_class_names(folder, tmp_path / "list.txt") == ["sea\u2028lion\x0c cub", "cat"]
+    (tmp_path / "list.txt").write_text("cat\ndog\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"list\.txt: class names: found UTF-16"):
+        read_class_names(folder, tmp_path / "list.txt")
