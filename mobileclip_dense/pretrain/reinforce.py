@@ -78,14 +78,16 @@ def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Counts:
 def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
     """Create the output folder with its sidecar, or find it begun with the same settings.
 
-    Only rank 0 writes; the others wait for what it wrote and compare.
+    Of other settings that made no shard nothing is kept but the folder. Only rank 0 writes; the others wait for what it
+    wrote and compare.
 
     Raises:
-        FileExistsError: it was begun with other settings, or is something else. TimeoutError: rank 0 wrote nothing.
+        FileExistsError: shards in it were made with other settings, or it is something else. TimeoutError: rank 0 wrote
+            nothing.
     """
     path = folder / SIDECAR
     deadline = time.monotonic() + _PATIENCE_S
-    while rank and not path.exists():
+    while rank and not (path.exists() and (_holds_shards(folder) or not _changes(path, record))):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{path}: rank {rank} waited {_PATIENCE_S} s for rank 0 to write it; see its output")
         time.sleep(0.1)
@@ -94,12 +96,22 @@ def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder}: exists and was not made by `reinforce`; choose another --out")
         write_json(path, record)
-        return
+    elif changes := _changes(path, record):
+        if _holds_shards(folder):
+            raise FileExistsError(f"{folder}: begun with other settings ({changes}); repeat them, choose another "
+                                  f"--out, or pass --force to replace it")  # fmt: skip
+        write_json(path, record)
+
+
+def _holds_shards(folder: Path) -> bool:
+    return any((folder / "train").glob("[!.]*.tar"))
+
+
+def _changes(path: Path, record: dict[str, Any]) -> str:
+    """What differs between the settings in a sidecar and those asked for; "" if nothing."""
     begun, asked = _settings(read_json(path)), _settings(json.loads(json.dumps(record)))
-    if begun != asked:
-        names = sorted(name for name in begun.keys() | asked.keys() if begun.get(name) != asked.get(name))
-        was = "; ".join(f"{name}: {_short(begun.get(name))} -> {_short(asked.get(name))}" for name in names)
-        raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or choose another --out")
+    names = sorted(name for name in begun.keys() | asked.keys() if begun.get(name) != asked.get(name))
+    return "; ".join(f"{name}: {_short(begun.get(name))} -> {_short(asked.get(name))}" for name in names)
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from mobileclip_dense.pretrain.teaching import find_teaching
 from mobileclip_dense.recipes.pretraining import nano_reinforced, nano_scenes
 from mobileclip_dense.run import load_checkpoint, read_metrics
 from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, run_module
+from tests.data.shards import write_shard
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -132,6 +133,69 @@ def test_data_without_held_out_pairs_trains_and_says_so(
     pretrain(small(line, tmp_path / "run", data=(str(line.scenes / "shards" / "train"),), steps=1))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["metrics"] == {}
     assert "nothing held out to measure it on (--val-data)" in capsys.readouterr().out
+
+
+def test_what_is_held_out_is_opened_before_a_run_begins(line: Line, tmp_path: Path) -> None:
+    write_shard(tmp_path / "pairs" / "val" / "0.tar", {"a": {"jpg": b"no picture", "txt": b"x"}})
+    (tmp_path / "images" / "red").mkdir(parents=True)
+    (tmp_path / "images" / "red" / "0.jpg").write_bytes(b"no picture")
+    for settings, said in (
+        (
+            dict(val_data=str(tmp_path / "pairs")),
+            r"held-out pairs: found no usable sample .* \(bad: 1 image\)",
+        ),
+        (dict(zeroshot_data=tmp_path / "images"), r"1 of 1 cannot be used:\n.*red/0\.jpg"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            pretrain(small(line, tmp_path / "run", **settings))
+        assert not (tmp_path / "run").exists()
+
+
+def test_one_bad_file_among_the_zeroshot_images_is_left_out(line: Line, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for name in ("cone", "cube"):
+        (images / name).mkdir(parents=True)
+        Image.new("RGB", (40, 32), "red").save(images / name / "0.jpg")
+    (images / "cone" / "1.jpg").write_bytes(b"no picture")
+    pretrain(small(line, tmp_path / "run", steps=1, zeroshot_data=images))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["metrics"]["num_images"], record["metrics"]["num_skipped_images"]) == (2, 1)
+    assert record["not_measured"] == {}
+
+
+def test_what_breaks_while_a_run_trains_costs_its_figure_alone(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is saved and says what is missing; put right, it can be measured without training again."""
+    images, run = tmp_path / "images" / "cone", tmp_path / "run"
+    images.mkdir(parents=True)
+    Image.new("RGB", (40, 32), "red").save(images / "0.jpg")
+    honest = loop._step
+
+    def breaking(training: loop.Training, batch: Batch) -> tuple[Losses, torch.Tensor]:
+        (images / "0.jpg").write_bytes(b"no picture")
+        return honest(training, batch)
+
+    monkeypatch.setattr(loop, "_step", breaking)
+    settings = dict(steps=2, evaluate_every=1)
+    with pytest.raises(
+        ValueError, match=r"complete and saved, but not measured: zero-shot \([^$]*0\.jpg: image: cannot"
+    ):
+        pretrain(small(line, run, zeroshot_data=images.parent, **settings))
+    record = json.loads((run / "run.json").read_text())
+    assert record["metrics"]["num_pairs"] == 6
+    assert "0.jpg" in record["not_measured"]["zero-shot"]
+    assert "step 1: not measured: zero-shot" in capsys.readouterr().err
+    weights = (run / "weights.safetensors").read_bytes()
+    (run / "run.json").unlink()
+    (tmp_path / "images" / "cone").rename(tmp_path / "cone")
+    other = tmp_path / "other" / "cone"
+    other.mkdir(parents=True)
+    Image.new("RGB", (40, 32), "red").save(other / "0.jpg")
+    monkeypatch.setattr(loop, "_step", None)  # no step is taken
+    pretrain(small(line, run, zeroshot_data=other.parent, **settings))
+    assert json.loads((run / "run.json").read_text())["metrics"]["num_images"] == 1
+    assert (run / "weights.safetensors").read_bytes() == weights
 
 
 def test_a_complete_run_is_not_overwritten(line: Line) -> None:

@@ -249,6 +249,19 @@ def test_other_settings_are_refused_and_the_same_do_nothing_again(
         reinforce(dataclasses.replace(small, out=tmp_path))
 
 
+def test_a_first_try_that_made_nothing_leaves_the_folder_free(small: ReinforceConfig, tmp_path: Path) -> None:
+    write_shard(tmp_path / "data" / "train" / "0.tar", {"a": plain_sample(1)})
+    (tmp_path / "wrong.txt").write_text("b\ta thing\n")
+    (tmp_path / "right.txt").write_text("a\ta thing\n")
+    mine = dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="1 no synthetic caption"):
+        reinforce(dataclasses.replace(mine, captions=str(tmp_path / "wrong.txt")))
+    assert reinforce(dataclasses.replace(mine, captions=str(tmp_path / "right.txt"))).images == 1
+    assert json.loads((mine.out / SIDECAR).read_text())["captions"]["source"] == "right.txt"
+    with pytest.raises(FileExistsError, match=r"other settings \(captions: .*pass --force"):
+        reinforce(mine)
+
+
 def test_processes_of_torchrun_share_the_shards(
     alone: Path, small: ReinforceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,7 +207,7 @@ def test_wordnet_ids_name_folders_and_stay_out_of_the_prompts(tmp_path: Path, li
 
 def test_wordnet_ids_without_a_name_or_a_folder_are_refused(tmp_path: Path) -> None:
     folder = write_colours(tmp_path / "images", {"n01440764": ["red"], "n01443537": ["blue"]})
-    with pytest.raises(ValueError, match="folder n01440764, a WordNet id.*give names with --class-names"):
+    with pytest.raises(ValueError, match=r"folder n01440764, a WordNet id.*give names with --class-names"):
         read_class_names(folder)
     named = write_colours(tmp_path / "named", {"n02085620-Chihuahua": ["red"], "n02085782_Japanese_spaniel": ["blue"]})
     assert read_class_names(named) == ["Chihuahua", "Japanese spaniel"]
