@@ -22,7 +22,7 @@ class BadSample(ValueError):
 
 
 def read_sample(members: dict[str, bytes]) -> tuple[Pixels, list[str]]:
-    """RGB image uint8 [H,W,3] and captions: those of syn.json that have words, else those of `read_captions`.
+    """RGB image uint8 [H,W,3] and captions: those in syn.json that have words or, without a syn.json, `read_captions`.
 
     Raises:
         BadSample: a member is missing, or cannot be decoded; or no caption of syn.json has words.

@@ -103,6 +103,8 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Widths and temperatures of the teachers."""
     teachers: Any = read_json(path).get("teachers")
     try:
+        if not teachers:
+            raise ValueError
         return tuple(int(t["dim"]) for t in teachers), tuple(float(t["temperature"]) for t in teachers)
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"{path}: teachers: found {repr(teachers)[:80]}, expected a list of objects with dim and "

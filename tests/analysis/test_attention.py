@@ -18,9 +18,16 @@ from mobileclip_dense.analysis.attention import (
     watch_attention,
 )
 from mobileclip_dense.analysis.attention_distance import measure_reach
-from mobileclip_dense.analysis.image_tower import ImageTower
+from mobileclip_dense.analysis.image_tower import ImageTower, load_images
 from mobileclip_dense.contract.preprocess import Normalization
 from tests.analysis.conftest import Command
+
+
+def test_hidden_images_are_not_looked_at(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/b.png", "below/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "white" if name[0].isalpha() else "black").save(tmp_path / name)
+    assert [image.min() for image in load_images(tmp_path, 9)] == [255, 255]
 
 
 def test_identity_attention_reaches_nowhere_and_uniform_attention_the_mean_distance() -> None:

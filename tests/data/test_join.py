@@ -45,6 +45,15 @@ def config(folder: Path, **changes: Any) -> JoinConfig:
     return JoinConfig(**settings)
 
 
+def test_uids_are_read_with_a_byte_order_mark_and_those_that_are_no_text_are_none(tmp_path: Path) -> None:
+    reinforcement = {suffix: reinforced_members(1)[suffix] for suffix in MEMBERS}
+    write_shard(tmp_path / "dr" / "0.tar", {"uid1": reinforcement, "uid\udcff": reinforcement})
+    records = {"a": b"\xef\xbb\xbf" + record(uid="uid1"), "b": record(uid="uid\udcff"), "c": b"[" * 100_000}
+    write_shard(tmp_path / "images" / "0.tar", {key: plain_members(1) | {"json": r} for key, r in records.items()})
+    result = join(config(tmp_path))
+    assert (result["matched"], result["without_uid"], result["reinforced_samples"]) == (1, 2, 1)
+
+
 def test_every_image_gets_the_reinforcement_of_its_uid(
     sources: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,6 @@
+import codecs
 import io
+import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 
 from mobileclip_dense.data.reinforced import read_reinforcement
-from mobileclip_dense.data.shards import list_shards, read_samples
+from mobileclip_dense.data.samples import BadSample
+from mobileclip_dense.data.shards import Sample, list_shards, read_samples
 from mobileclip_dense.data.stream import Batch, CaptionStream, Position, StreamError, summarise_bad
 from tests.data.shards import (
     WIDTH,
@@ -223,6 +226,42 @@ def test_bad_samples_are_skipped_and_counted_by_kind_and_shard(tmp_path: Path) -
     assert "12 reinforcement" in summary
     assert f"24 {tmp_path / 'train' / '0.tar'}" in summary
     assert summarise_bad([batches[0].position | {"bad": {}, "bad_by_shard": {}}]) == ""
+
+
+def _damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """Cut short, overwritten in places, or with a piece inserted or taken out."""
+    start, stop = sorted(int(i) for i in rng.integers(len(data) + 1, size=2))
+    noise = rng.bytes(int(rng.integers(1, 20)))
+    return (data[:start], data[:start] + noise + data[start + len(noise) :], data[:start] + noise + data[start:],
+            data[:start] + data[stop:])[rng.integers(4)]  # fmt: skip
+
+
+def test_damaged_samples_are_bad_or_read_as_a_strict_decoder_reads_them(tmp_path: Path) -> None:
+    rng, loader = np.random.default_rng(0), stream(write_shards(tmp_path, 1), use_reinforcement=True)
+    whole = reinforced_members(1)
+    whole["txt"] = "\u4e00 caf\u00e9 \u2014 t\u00fcr".encode()
+    bad = Counter[str]()
+    for number in range(300):
+        suffix = list(whole)[number % len(whole)]
+        members = whole | {suffix: _damaged(whole[suffix], rng)}
+        try:
+            visit = loader._prepare(Sample("shard", "key", members), rng, WIDTH)
+        except BadSample as error:
+            bad[error.kind] += 1
+            continue
+        assert visit.caption == codecs.decode(members["txt"], "utf-8", "strict")
+        assert visit.caption.strip()
+        assert "\0" not in visit.caption
+        assert visit.synthetic in json.loads(members["syn.json"].decode())["syn_text"]
+        assert visit.rows is not None
+        assert all(torch.isfinite(row).all() for row in visit.rows)
+    assert set(bad) == {"caption", "image", "reinforcement"}
+    assert bad.total() > 150
+    for entry in ("[" * 50_000, "[[0, 0, 9e999, 3], []]", f"[[0, 0, 9, 9], [[4, {'9' * 400}]]]"):
+        entries = record(param_aug=f"[{', '.join([entry] * 4)}]")
+        with pytest.raises(BadSample) as caught:
+            loader._prepare(Sample("shard", "key", whole | {"paug.json": entries}), rng, WIDTH)
+        assert caught.value.kind == "reinforcement"
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -179,7 +179,7 @@ def test_what_breaks_while_a_run_trains_costs_its_figure_alone(
     monkeypatch.setattr(loop, "_step", breaking)
     settings = dict(steps=2, evaluate_every=1)
     with pytest.raises(
-        ValueError, match=r"complete and saved, but not measured: zero-shot \([^$]*0\.jpg: image: cannot"
+        ValueError, match=r"complete and saved, but not measured: zero-shot \([^$]*0\.jpg: image: not an"
     ):
         pretrain(small(line, run, zeroshot_data=images.parent, **settings))
     record = json.loads((run / "run.json").read_text())
@@ -344,6 +344,16 @@ def test_shards_without_a_word_about_their_teachers_want_the_flags(line: Line, t
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="--teacher-temperatures: found 0, expected one for each of 2"):
         pretrain(distilling(line, tmp_path / "run", teacher_dims=(100, 28)))
+
+
+@pytest.mark.parametrize("teachers", [None, [], "clip", [{"dim": 24}], [{"dim": "wide", "temperature": 100}]])
+def test_a_word_about_the_teachers_that_says_nothing_is_refused_by_file(
+    line: Line, tmp_path: Path, teachers: object
+) -> None:
+    (tmp_path / "reinforcement.json").write_text(json.dumps({"teachers": teachers}))
+    (tmp_path / "train").symlink_to(line.reinforced / "train")
+    with pytest.raises(ValueError, match=r"reinforcement\.json: teachers: found .*expected a list of objects with dim"):
+        pretrain(distilling(line, tmp_path / "run", data=(str(tmp_path),)))
 
 
 def test_embeddings_of_another_width_than_the_flags_say_stop_the_run(line: Line, tmp_path: Path) -> None:

@@ -249,6 +249,12 @@ def test_other_settings_are_refused_and_the_same_do_nothing_again(
         reinforce(dataclasses.replace(small, out=tmp_path))
 
 
+def test_a_sample_whose_name_is_not_utf_8_is_reinforced(small: ReinforceConfig, tmp_path: Path) -> None:
+    write_shard(tmp_path / "data" / "train" / "0.tar", {"caf\udce9": plain_sample(1)})
+    assert reinforce(dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out")).images == 1
+    assert list(samples_of(tmp_path / "out" / "train" / "0.tar")) == ["caf\udce9"]
+
+
 def test_a_first_try_that_made_nothing_leaves_the_folder_free(small: ReinforceConfig, tmp_path: Path) -> None:
     write_shard(tmp_path / "data" / "train" / "0.tar", {"a": plain_sample(1)})
     (tmp_path / "wrong.txt").write_text("b\ta thing\n")

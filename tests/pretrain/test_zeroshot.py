@@ -154,7 +154,7 @@ def test_missing_and_damaged_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="found none, expected FOLDER/CLASS"):
         measure_zeroshot(model, colour_tokenizer, normalization, folder, **arguments)  # type: ignore[arg-type]
     (folder / "red" / "0.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1 of 1 cannot be used:\n.*red/0\.jpg: image: cannot be decoded"):
+    with pytest.raises(ValueError, match=r"1 of 1 cannot be used:\n.*red/0\.jpg: image: not an image"):
         measure_zeroshot(model, colour_tokenizer, normalization, folder, **arguments)  # type: ignore[arg-type]
 
 
