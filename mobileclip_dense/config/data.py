@@ -84,6 +84,8 @@ class ReinforceConfig:
     """Ray: how often a shard whose worker died is begun again."""
     seed: int = 0
     """Seeds augmentations and captions, together with names of shard and sample."""
+    force: bool = False
+    """Begin the folder anew if it exists."""
 
     def __post_init__(self) -> None:
         require(self, "teachers", len(self.teachers) >= 1, "at least one teacher")

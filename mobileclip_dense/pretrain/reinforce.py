@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import read_json, staged_file, write_json
+from mobileclip_dense.contract.outputs import REINFORCED, claim_folder, remove_claimed
 from mobileclip_dense.data.reinforced import SIDECAR
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.pretrain.reinforced_shard import Counts, Job, Workshop, reinforce_shard, remove_partials
@@ -28,18 +29,22 @@ def reinforce(config: ReinforceConfig) -> Counts:
     Under torchrun each process takes its share of the shards; with `--engine ray` each shard is a task.
 
     Raises:
-        FileNotFoundError: no shards. FileExistsError: the folder was made with other settings.
+        FileNotFoundError: no shards. FileExistsError: the folder was made with other settings, or --force must not
+            replace it (see `claim_folder`).
         ValueError: a teacher or a caption file cannot be used, no sample of a shard can, or, when all others are done,
-            there are damaged shards.
+            there are damaged shards; --force under torchrun, whose processes would find what another is deleting.
         ChildProcessError: on Ray, a shard's worker died again and again.
     """
     started = time.time()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if config.force and world_size > 1:
+        raise ValueError("--force: found several processes of torchrun, expected one; remove the folder by hand, or "
+                         "choose another --out")  # fmt: skip
     shards = [Path(shard).absolute() for shard in list_shards(config.data, "train")]
     val_shards = list_shards(config.data, "val") if (config.data / "val").is_dir() else []
     jobs = [Job(shard=shard, out=config.out.absolute() / "train" / shard.name) for shard in shards]
     own = jobs[rank::world_size]
-    todo = [job for job in own if not job.out.exists()]
+    todo = [job for job in own if config.force or not job.out.exists()]
     bar = _Bar(todo, shown=rank == 0)
     counts = _on_ray(config, todo, bar) if config.engine == "ray" else _in_process(config, todo, rank, bar)
     bar.close()
@@ -56,6 +61,7 @@ def reinforce(config: ReinforceConfig) -> Counts:
 def _in_process(config: ReinforceConfig, jobs: list[Job], rank: int, bar: "_Bar") -> Counts:
     total, workshop = Counts(), Workshop(config)
     try:
+        _clear(config)
         open_folder(config.out, workshop.describe(), rank)
         bar.begin()
         for job in jobs:
@@ -69,10 +75,23 @@ def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Counts:
     from mobileclip_dense.pretrain.ray_engine import reinforce_on_ray
 
     def begin(record: dict[str, Any]) -> None:
+        _clear(config)
         open_folder(config.out, record, rank=0)
         bar.begin()
 
     return reinforce_on_ray(config, jobs, begin, bar.advance)
+
+
+def _clear(config: ReinforceConfig) -> None:
+    """With --force, delete what an earlier command made; to be called when teachers and captions were opened."""
+    sources = {"--data": config.data}
+    files = {"--captions": config.captions, **{f"--teachers {name}": name for name in config.teachers}}
+    for flag, name in files.items():  # a path, MODEL:FILE, or no path at all
+        found = [Path(part) for part in (name, name.partition(":")[2]) if part and Path(part).exists()]
+        if found:
+            sources[flag] = found[0]
+    if config.force and claim_folder(config.out, REINFORCED, force=True, inputs=sources):
+        remove_claimed(config.out)
 
 
 def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:

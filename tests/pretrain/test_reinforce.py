@@ -268,6 +268,41 @@ def test_a_first_try_that_made_nothing_leaves_the_folder_free(small: ReinforceCo
         reinforce(mine)
 
 
+def test_force_replaces_what_this_command_made_and_nothing_else(small: ReinforceConfig, tmp_path: Path) -> None:
+    write_shard(tmp_path / "data" / "train" / "0.tar", {"a": plain_sample(1)})
+    mine = dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out")
+    reinforce(mine)
+    (mine.out / "train" / "1.tar").write_bytes(b"of an earlier command")
+    assert reinforce(dataclasses.replace(mine, seed=1, force=True)).images == 1
+    assert json.loads((mine.out / SIDECAR).read_text())["seed"] == 1
+    assert [path.name for path in (mine.out / "train").iterdir()] == ["0.tar"]
+    (mine.out / "thesis.tex").write_text("precious")
+    (tmp_path / "scenes" / "train").mkdir(parents=True)
+    (tmp_path / "scenes" / "train" / "0.tar").write_bytes(b"shards of another kind")
+    for out in (mine.out, tmp_path / "scenes", tmp_path / "data" / "train", tmp_path):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(FileExistsError, match="is not replaced, although --force was given"):
+            reinforce(dataclasses.replace(mine, out=out, force=True))
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_deleted_before_teachers_and_captions_were_opened(
+    small: ReinforceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "data" / "train" / "0.tar", {"a": plain_sample(1)})
+    mine = dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out")
+    reinforce(mine)
+    (tmp_path / "captions.txt").write_text("no tab in it")
+    again = dataclasses.replace(mine, force=True)
+    for changes in (dict(teachers=("no-such:teacher",)), dict(captions=str(tmp_path / "captions.txt"))):
+        with pytest.raises(ValueError, match=r"no-such|captions"):
+            reinforce(dataclasses.replace(again, **changes))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="--force: found several processes of torchrun"):
+        reinforce(again)
+    assert (mine.out / "train" / "0.tar").exists()
+
+
 def test_processes_of_torchrun_share_the_shards(
     alone: Path, small: ReinforceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
