@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mobileclip_dense.config import FinetuneConfig, PretrainConfig
+from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
 from mobileclip_dense.run import checkpoint_file, open_run, save_checkpoint
 
 
-def begin(config: FinetuneConfig) -> None:
+def begin(config: Config) -> None:
     with open_run(config, {}):
         pass
 
@@ -40,17 +40,17 @@ def test_what_may_change_in_a_resumed_run_are_settings(kind: type[PretrainConfig
 
 def test_what_training_does_not_depend_on_may_change_in_a_resumed_run(tmp_path: Path) -> None:
     config = PretrainConfig(data=("shards",), out=tmp_path / "run", zeroshot_data=tmp_path / "images", num_workers=1)
-    open_run(config)
+    begin(config)
     save_checkpoint(checkpoint_file(config.out), {"step": 1})
     other = dataclasses.replace(
         config, zeroshot_data=None, val_data="pairs", class_names=tmp_path / "names", templates=tmp_path / "sentences",
         evaluate_every=7, checkpoint_every=3, max_bad_share=0.5,
     )  # fmt: skip
-    open_run(other)
+    begin(other)
     assert json.loads((config.out / "config.json").read_text())["zeroshot_data"] is None  # what is recorded is what ran
     for name, value in (("num_workers", 2), ("learning_rate", 0.5), ("image_size_px", 64)):  # they read other samples
         with pytest.raises(FileExistsError, match=rf"other settings \({name}: "):
-            open_run(dataclasses.replace(other, **{name: value}))
+            begin(dataclasses.replace(other, **{name: value}))
 
 
 def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:

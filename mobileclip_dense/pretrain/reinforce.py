@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.contract.files import read_json, staged_file, write_json
+from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.contract.outputs import REINFORCED, claim_folder, remove_claimed
 from mobileclip_dense.data.reinforced import SIDECAR
 from mobileclip_dense.data.shards import list_shards
@@ -29,8 +32,8 @@ def reinforce(config: ReinforceConfig) -> Counts:
     Under torchrun each process takes its share of the shards; with `--engine ray` each shard is a task.
 
     Raises:
-        FileNotFoundError: no shards. FileExistsError: the folder was made with other settings, or --force must not
-            replace it (see `claim_folder`).
+        FileNotFoundError: no shards. FileExistsError: the folder was made with other settings, another process fills
+            it, or --force must not replace it (see `claim_folder`).
         ValueError: a teacher or a caption file cannot be used, no sample of a shard can, or, when all others are done,
             there are damaged shards; --force under torchrun, whose processes would find what another is deleting.
         ChildProcessError: on Ray, a shard's worker died again and again.
@@ -61,11 +64,10 @@ def reinforce(config: ReinforceConfig) -> Counts:
 def _in_process(config: ReinforceConfig, jobs: list[Job], rank: int, bar: "_Bar") -> Counts:
     total, workshop = Counts(), Workshop(config)
     try:
-        _clear(config)
-        open_folder(config.out, workshop.describe(), rank)
-        bar.begin()
-        for job in jobs:
-            total.add(reinforce_shard(job, workshop, bar.advance))
+        with _opened(config, workshop.describe(), rank):
+            bar.begin()
+            for job in jobs:
+                total.add(reinforce_shard(job, workshop, bar.advance))
     finally:
         workshop.close()
     return total
@@ -74,24 +76,41 @@ def _in_process(config: ReinforceConfig, jobs: list[Job], rank: int, bar: "_Bar"
 def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Counts:
     from mobileclip_dense.pretrain.ray_engine import reinforce_on_ray
 
-    def begin(record: dict[str, Any]) -> None:
-        _clear(config)
-        open_folder(config.out, record, rank=0)
-        bar.begin()
+    with ExitStack() as until_the_end:
 
-    return reinforce_on_ray(config, jobs, begin, bar.advance)
+        def begin(record: dict[str, Any]) -> None:
+            until_the_end.enter_context(_opened(config, record, rank=0))
+            bar.begin()
+
+        return reinforce_on_ray(config, jobs, begin, bar.advance)
 
 
-def _clear(config: ReinforceConfig) -> None:
-    """With --force, delete what an earlier command made; to be called when teachers and captions were opened."""
+@contextmanager
+def _opened(config: ReinforceConfig, record: dict[str, Any], rank: int) -> Iterator[None]:
+    """The block in which no other command fills `config.out`; teachers and captions were opened before it."""
+    if rank:
+        open_folder(config.out, record, rank)
+        yield
+        return
+    if config.force:
+        _remove(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with locked_folder(config.out):
+        open_folder(config.out, record, rank)
+        yield
+
+
+def _remove(config: ReinforceConfig) -> None:
+    """Delete what an earlier command made, where `claim_folder` allows it."""
     sources = {"--data": config.data}
     files = {"--captions": config.captions, **{f"--teachers {name}": name for name in config.teachers}}
     for flag, name in files.items():  # a path, MODEL:FILE, or no path at all
         found = [Path(part) for part in (name, name.partition(":")[2]) if part and Path(part).exists()]
         if found:
             sources[flag] = found[0]
-    if config.force and claim_folder(config.out, REINFORCED, force=True, inputs=sources):
-        remove_claimed(config.out)
+    if claim_folder(config.out, REINFORCED, force=True, inputs=sources):
+        with locked_folder(config.out):
+            remove_claimed(config.out)
 
 
 def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
@@ -112,7 +131,7 @@ def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
         time.sleep(0.1)
     if not path.exists():
         remove_partials(path)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and {inside.name for inside in folder.iterdir()} - {LOCK_NAME}:
             raise FileExistsError(f"{folder}: exists and was not made by `reinforce`; choose another --out")
         write_json(path, record)
     elif changes := _changes(path, record):

@@ -286,6 +286,26 @@ def test_force_replaces_what_this_command_made_and_nothing_else(small: Reinforce
         assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_that_another_process_fills_is_left_to_it(small: ReinforceConfig, tmp_path: Path) -> None:
+    write_shard(tmp_path / "data" / "train" / "0.tar", {"a": plain_sample(1)})
+    mine = dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out")
+    mine.out.mkdir()
+    (mine.out / SIDECAR).write_text("{}")
+    code = ("import sys, pathlib, mobileclip_dense.contract.lock as lock\n"
+            "with lock.locked_folder(pathlib.Path(sys.argv[1])):\n"
+            "    print('locked', flush=True); sys.stdin.read()")  # fmt: skip
+    command = [sys.executable, "-c", code, str(mine.out)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        for force in (False, True):
+            with pytest.raises(FileExistsError, match=f"out: is being written by process {other.pid}"):
+                reinforce(dataclasses.replace(mine, force=force))
+        assert {path.name for path in mine.out.iterdir()} == {".lock", SIDECAR}
+        other.communicate()
+    assert reinforce(mine).images == 1
+
+
 def test_nothing_is_deleted_before_teachers_and_captions_were_opened(
     small: ReinforceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
