@@ -42,7 +42,8 @@ class BatchConfig:
     artifact: Annotated[Path, tyro.conf.Positional]
     """ONNX artifact."""
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files (8-bit RGB), folders with their subfolders, patterns, videos, or camera:0 (ends with q or ctrl-C)."""
+    """Image files (JPEG, PNG, WebP, BMP), folders with their subfolders, patterns, videos, or camera:0 (ends with q or
+    ctrl-C)."""
     out: Path = Path("pictures")
     """Folder for the results and TASK-summary.json."""
     max_frames: int | None = None

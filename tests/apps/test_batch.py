@@ -23,6 +23,7 @@ from apps.video import open_frames, staged_video
 from benchmarks.accuracy import predict_at
 from benchmarks.demo_throughput import ThroughputConfig, measure_throughput
 from benchmarks.runtimes import OnnxModel, load_onnx_artifact
+from mobileclip_dense.contract import images
 from mobileclip_dense.contract.artifact import artifact_sha256
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.palette import overlay_classes
@@ -118,12 +119,12 @@ def test_the_summary_says_what_ran_and_how_long_it_took(line: Line, tmp_path: Pa
 def test_on_the_command_line_bad_inputs_are_named_and_the_others_are_drawn(line: Line, tmp_path: Path) -> None:
     whole = line.photo.read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    Image.new("L", (40, 30)).save(tmp_path / "grey.png")
-    bad = [tmp_path / name for name in ("gone.jpg", "cut.jpg", "grey.png", "*.tif")]
+    Image.new("L", (40, 30)).save(tmp_path / "gif.png", "GIF")
+    bad = [tmp_path / name for name in ("gone.jpg", "cut.jpg", "gif.png", "*.tif")]
     done = run_module("apps.segment", line.artifact("segment", "fp32.onnx"), *bad, line.photo, "--out",
                       tmp_path / "out", check=False)  # fmt: skip
     assert done.returncode == 1
-    for words in ("gone.jpg: no such file", "cut.jpg: image: cannot be decoded", "grey.png: image mode: found 'L'",
+    for words in ("gone.jpg: no such file", "cut.jpg: image: cannot be decoded", "gif.png: image: found GIF",
                   "*.tif: no image or video matches", "error: 4 of 5 inputs could not be used"):  # fmt: skip
         assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -135,11 +136,11 @@ def test_on_the_command_line_bad_inputs_are_named_and_the_others_are_drawn(line:
 def test_a_picture_too_large_to_be_honest_is_a_bad_input(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="1 of 1 inputs could not be used"):
         segment(config(line, tmp_path / "out", line.photo))
     summary = json.loads((tmp_path / "out" / "segment-summary.json").read_text())
-    assert "00000007.jpg: image: found more pixels than" in summary["failures"][0]["error"]
+    assert "00000007.jpg: image: found 64x64, expected at most 1,000 pixels" in summary["failures"][0]["error"]
 
 
 def test_nothing_is_replaced_without_force_and_then_nothing_is_done(line: Line, tmp_path: Path) -> None:
