@@ -65,29 +65,33 @@ function judgeClasses(
   const figure = (agreeing / expected.data.length) * 100;
   const rows: CheckRow[] = [{ output, measure: "agreement", figure, limit, passed: figure >= limit }];
   if (logits) {
-    const own = found.reduce((sum, map, index) => sum + countOwnClasses(map, logits[index]!), 0);
-    const percent = (own / classes.length) * 100;
+    const shares = found.map((map, index) => ownClassesPercent(map, logits[index]!));
+    const percent = shares.reduce((sum, share) => sum + share, 0) / shares.length;
     const least = contract.min_logits_agreement_percent;
     rows.push({ output, measure: "own scores", figure: percent, limit: least, passed: percent >= least });
   }
   return rows;
 }
 
-/** Pixels of a class map [1,H,W] whose class has the best of the interpolated scores, or nearly. */
-export function countOwnClasses(map: NdArray, scores: Scores): number {
+/**
+ * Percent of the pixels of a class map [1,H,W] whose class has the best of the interpolated scores, or nearly.
+ *
+ * stride: looks at every so many pixels along both axes.
+ */
+export function ownClassesPercent(map: Pick<NdArray, "shape" | "data">, scores: Scores, stride = 1): number {
   const [height, width] = map.shape.slice(-2) as [number, number];
   let squares = 0;
   for (const score of scores.data) squares += score * score;
   const tie = contract.near_tie * Math.sqrt(squares / scores.data.length);
-  let count = 0;
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, at++) {
+  let [agreeing, checked] = [0, 0];
+  for (let y = 0; y < height; y += stride) {
+    for (let x = 0; x < width; x += stride, checked++) {
       const values = interpolate(scores, (x + 0.5) / width, (y + 0.5) / height);
-      const own = values[Number(map.data[at])];
-      if (own !== undefined && Math.max(...values) - own <= tie) count++;
+      const own = values[Number(map.data[y * width + x])];
+      if (own !== undefined && Math.max(...values) - own <= tie) agreeing++;
     }
   }
-  return count;
+  return (agreeing / checked) * 100;
 }
 
 function scoresOf(logits: NdArray | undefined): Scores {
