@@ -180,8 +180,8 @@ def test_the_committed_results_fit_the_schema() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda r: r.pop("system"), r"fields: found \['system'\]"),
-        (lambda r: r.update(extra=1), r"fields: found \['extra'\]"),
+        (lambda r: r.pop("system"), "fields: found .no system., expected all of the schema"),
+        (lambda r: r.update(extra=1), "fields: found 'extra'"),
         (lambda r: r.update(schema_version=2), "schema_version: found 2, expected 1"),
         (lambda r: r.update(schema_version=True), "schema_version: found True"),
         (lambda r: r.update(artifact_sha256="abc"), "artifact_sha256: found 'abc'"),
