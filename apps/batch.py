@@ -20,13 +20,17 @@ from tqdm import tqdm
 from apps.inputs import Input, find_inputs
 from apps.pipeline import Times, overlap
 from apps.summary import Summary, format_summary
-from apps.video import open_frames, show, staged_video
+from apps.terminal import printable
+from apps.video import Frames, open_frames, show, staged_video
 from benchmarks.runtimes import OnnxModel, find_provider, load_onnx_artifact
 from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.contract.images import load_image
 
-_MOST_THREADS = 4  # of reading, and of writing
+_NUM_WORKERS = 4  # threads of reading, and of writing, at most
+_MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))  # of ONNX Runtime; more only use up memory
+_MOST_FRAMES = 10**9
+MOST_SIDE_PX = 65_535  # of a picture; legend and scale are as wide as it, and a PNG viewer has limits too
 Pixels = npt.NDArray[np.uint8]
 Outputs = dict[str, npt.NDArray[np.generic]]
 
@@ -38,7 +42,8 @@ class BatchConfig:
     artifact: Annotated[Path, tyro.conf.Positional]
     """ONNX artifact."""
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files (8-bit RGB), folders with their subfolders, patterns, videos, or camera:0 (ends with q or ctrl-C)."""
+    """Image files (JPEG, PNG, WebP, BMP), folders with their subfolders, patterns, videos, or camera:0 (ends with q or
+    ctrl-C)."""
     out: Path = Path("pictures")
     """Folder for the results and TASK-summary.json."""
     max_frames: int | None = None
@@ -51,9 +56,10 @@ class BatchConfig:
     """Replace results that exist."""
 
     def __post_init__(self) -> None:
-        for name in ("max_frames", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: found {value}, expected at least 1")
+        for flag, value, most in (("--max-frames", self.max_frames, _MOST_FRAMES),
+                                  ("--threads", self.threads, _MOST_THREADS)):  # fmt: skip
+            if value is not None and not 1 <= value <= most:
+                raise ValueError(f"{flag}: found {value}, expected 1 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +124,7 @@ def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxMo
     if not inputs:
         raise ValueError("; ".join(problems.values()))
     for problem in problems.values():
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {printable(problem)}", file=sys.stderr)
     path = config.out / f"{demo.name}-summary.json"
     _refuse_existing(config, demo, inputs, path)
     if config.out.exists() and not config.out.is_dir():
@@ -134,7 +140,7 @@ def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxMo
     record = summary.as_json()
     write_json(path, record)
     print(format_summary(record, demo.result_name, demo.describe))
-    print(f"{path}: written")
+    print(f"{printable(str(path))}: written")
     if summary.failures:
         num = len(inputs) + len(problems)
         others = "; the others were" if len(summary.failures) < num else ""
@@ -156,12 +162,20 @@ def _refuse_existing(config: BatchConfig, demo: Demo, inputs: list[Input], summa
     for one in inputs:
         suffixes = demo.suffixes if one.kind == "image" else (f"-{demo.name}.mp4",)
         targets += [config.out / f"{one.name}{suffix}" for suffix in suffixes]
-    existing = [path for path in targets if path.exists()]
+    existing = [path for path in targets if _exists(path)]
     if len(existing) > 1 and not config.force:
         raise FileExistsError(f"{existing[0]} and {len(existing) - 1} other results already exist; choose another "
                               f"--out, or pass --force to replace them")  # fmt: skip
     for path in existing:
         refuse_existing(path, config.force)
+
+
+def _exists(path: Path) -> bool:
+    """False too for a name that is too long: writing it fails its own input."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def save_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], path: Path) -> None:
@@ -172,6 +186,10 @@ def save_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], path: Path
 def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: OnnxModel, summary: Summary) -> None:
     def read(one: Input) -> tuple[Input, Pixels, Pixels]:
         image = load_image(Path(one.source))
+        height, width = image.shape[:2]
+        if max(height, width) > MOST_SIDE_PX:
+            raise ValueError(f"{one.source}: image: found {width}x{height} pixels, expected at most {MOST_SIDE_PX} on "
+                             f"a side; cut it first")  # fmt: skip
         return one, image, demo.prepare(image)
 
     def write(taken: tuple[Input, Pixels, Pixels], outputs: Outputs) -> dict[str, float]:
@@ -184,14 +202,15 @@ def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: Onn
         return drawn.result
 
     draw = demo.new_drawing(False)
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    threads = min(_NUM_WORKERS, os.cpu_count() or 1)
     outcomes = overlap(
         images, read, lambda taken: model(taken[2][None]), write, num_threads=threads, num_waiting=2 * threads
     )
     for outcome in tqdm(outcomes, total=len(images), unit="image", desc=demo.name, disable=not images):
-        if outcome.written is None:
-            tqdm.write(f"error: {outcome.error}", file=sys.stderr)
-            summary.fail(outcome.item.source, str(outcome.error))
+        if outcome.error is not None or outcome.written is None:
+            problem = _in_words(outcome.item.source, outcome.error)
+            tqdm.write(f"error: {printable(problem)}", file=sys.stderr)
+            summary.fail(outcome.item.source, problem)
         else:
             files = [f"{outcome.item.name}{suffix}" for suffix in demo.suffixes]
             summary.finish(outcome.item.source, files, outcome.written, [outcome.times_ms])
@@ -229,7 +248,8 @@ def _run_stream(
                 with suppress(KeyboardInterrupt) if live else nullcontext(), closing(outcomes):
                     for outcome in tqdm(outcomes, total=opened.num_frames, unit="frame", desc=source.source):
                         if outcome.written is None:
-                            raise ValueError(f"{source.source}: frame {outcome.item}: {outcome.error}")
+                            problem = _in_words(f"frame {outcome.item}", outcome.error)
+                            raise ValueError(f"{source.source}: {problem}")
                         result, picture = outcome.written
                         totals.update(result)
                         times.append(outcome.times_ms)
@@ -239,14 +259,34 @@ def _run_stream(
                         ended = True
                 if not times:
                     raise ValueError(f"{source.source}: stopped before its first frame was done")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        summary.fail(source.source, str(error))
+    except Exception as error:  # of this input; the others go on
+        problem = _in_words(source.source, error)
+        print(f"error: {printable(problem)}", file=sys.stderr)
+        summary.fail(source.source, problem)
     else:
         means = {name: total / len(times) for name, total in totals.items()}
         summary.finish(source.source, [target.name], means, times)
-        if live and ended and len(times) != config.max_frames:
-            lost = (f"{source.source}: camera: gave {len(times)} frames and then no more; was it unplugged? What it "
-                     f"gave is in {target}")  # fmt: skip
-            print(f"error: {lost}", file=sys.stderr)
+        if ended and len(times) != config.max_frames and (reason := _why_early(opened, len(times), live)):
+            lost = (f"{source.source}: {source.kind}: gave {len(times)} frames and then no more; {reason} What it gave "
+                    f"is in {target}")  # fmt: skip
+            print(f"error: {printable(lost)}", file=sys.stderr)
             summary.fail(source.source, lost)
+
+
+def _why_early(opened: Frames, num_frames: int, live: bool) -> str:
+    """Why a video or camera that gave no more frames ended too early; empty if it did not."""
+    if live:
+        return "was it unplugged?"
+    if opened.missing_bytes:
+        return f"the file is cut short: {opened.missing_bytes} bytes are missing."
+    if opened.is_exact and opened.num_frames is not None and num_frames < opened.num_frames:
+        return f"expected {opened.num_frames}, which the file announces: it is damaged."
+    return ""
+
+
+def _in_words(what: str, error: Exception | None) -> str:
+    """The message for an input that failed; it names the input, and the kind of an error that is not the user's."""
+    if isinstance(error, MemoryError):
+        return f"{what}: needs more memory than this machine gives"
+    text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+    return text if what in text else f"{what}: {text}"

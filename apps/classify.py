@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from apps.batch import BatchConfig, Demo, Drawn, Outputs, Pixels, load_for, run_batch
 from apps.drawing import add_bars, describe_shares
-from apps.prompts import embed_prompts, find_text_tower, read_prompts
+from apps.prompts import embed_prompts, find_text_tower, read_prompts, require_text
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.files import cache_folder
@@ -42,6 +42,7 @@ class ClassifyConfig(BatchConfig):
             raise ValueError(f"--top: found {self.top}, expected at least 1")
         if wrong := [template for template in self.templates or ("",) if "{}" not in template]:
             raise ValueError(f"--templates: found {wrong[0]!r}, expected {{}} in it, in whose place a prompt goes")
+        require_text("--templates", self.templates)
 
 
 def classify(config: ClassifyConfig) -> dict[str, Any]:
@@ -56,7 +57,8 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
     if artifact.logit_scale is None:
         raise ValueError(f"{config.artifact}/artifact.json: logit_scale: not there; export its run again")
     tower = find_text_tower(config.artifact, artifact, config.text)
-    texts = embed_prompts(tower, prompts, config.templates, config.cache or cache_folder(), config.threads)
+    cache = config.cache if config.cache is not None else cache_folder()
+    texts = embed_prompts(tower, prompts, config.templates, cache, config.threads)
     return run_batch(config, classify_demo(artifact, prompts, texts, config.top), artifact, model)
 
 

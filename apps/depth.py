@@ -21,6 +21,9 @@ from mobileclip_dense.contract.preprocess import resize_image
 
 Metres = npt.NDArray[np.float32]
 _MOST_MM = np.iinfo(np.uint16).max
+_MOST_M = 1e6  # of --range-m: float32 still tells neighbouring colours apart
+_MOST_PX = 1e6  # of --intrinsics: the points stay finite
+_FIELD_OF_VIEW_DEG = (0.1, 179.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +43,21 @@ class DepthConfig(BatchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.range_m is not None and not 0 <= self.range_m[0] < self.range_m[1]:
-            raise ValueError(
-                f"--range-m: found {self.range_m[0]} {self.range_m[1]}, expected a near and a far distance"
-            )
+        if self.range_m is not None and not 0 <= self.range_m[0] < self.range_m[1] <= _MOST_M:
+            raise ValueError(f"--range-m: found {self.range_m[0]} {self.range_m[1]}, expected a near and a far "
+                             f"distance from 0 to {_MOST_M:.0f} metres")  # fmt: skip
         given = [name for name in ("intrinsics", "field_of_view") if getattr(self, name) is not None]
         if len(given) != int(self.ply):
             flags = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "neither"
             raise ValueError(f"--ply: found {'' if self.ply else 'no --ply but '}{flags}, expected --ply with one of "
                              f"--intrinsics FX FY CX CY and --field-of-view DEGREES")  # fmt: skip
-        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
-            raise ValueError(f"--intrinsics: found fx {self.intrinsics[0]}, fy {self.intrinsics[1]}, expected above 0")
-        if self.field_of_view is not None and not 0 < self.field_of_view < 180:
-            raise ValueError(f"--field-of-view: found {self.field_of_view}, expected between 0 and 180 degrees")
+        for name, value in zip(("fx", "fy", "cx", "cy"), self.intrinsics or (), strict=False):
+            least = 1 / _MOST_PX if name in ("fx", "fy") else -_MOST_PX
+            if not least <= value <= _MOST_PX:
+                raise ValueError(f"--intrinsics: found {name} {value}, expected {least:g} to {_MOST_PX:g} pixels")
+        least, most = _FIELD_OF_VIEW_DEG
+        if self.field_of_view is not None and not least <= self.field_of_view <= most:
+            raise ValueError(f"--field-of-view: found {self.field_of_view}, expected {least} to {most} degrees")
 
     def camera_of(self, image: Pixels) -> Camera:
         """The camera that took a photograph, as the flags say."""

@@ -1,5 +1,6 @@
 """What the demos draw around their maps: a legend of classes, a scale of metres, bars of probabilities."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -111,9 +112,9 @@ def _font_path() -> str | None:
 
 
 def _fit(text: str, rest: str, font: ImageFont.FreeTypeFont, width_px: float) -> str:
-    """The text and the rest, the end of the text cut off until both are no wider."""
+    """The text on one line and the rest, the end of the text cut off until both are no wider."""
+    text = " ".join(text.split())  # Pillow cannot measure several lines
     if font.getlength(text + rest) <= width_px:
         return text + rest
-    while text and font.getlength(f"{text}…{rest}") > width_px:
-        text = text[:-1]
-    return f"{text}…{rest}"
+    kept = bisect_right(range(1, len(text) + 1), width_px, key=lambda num: font.getlength(f"{text[:num]}…{rest}"))
+    return f"{text[:kept]}…{rest}"

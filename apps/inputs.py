@@ -40,7 +40,7 @@ def find_inputs(arguments: Sequence[str], out: Path) -> tuple[list[Input], dict[
     for argument in arguments:
         try:
             found = list(_expand(argument, out.resolve()))
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # OSError: a name that is too long, a folder that may not be read
             problems[argument] = str(error)
             continue
         for source, kind, wanted in found:
@@ -55,8 +55,9 @@ def _expand(argument: str, out: Path) -> Iterator[tuple[str, Kind, str]]:
     """Source, kind and wanted name of what one argument stands for."""
     path = Path(argument)
     if camera := re.fullmatch(r"camera:(.*)", argument):
-        if not camera[1].isdecimal():
-            raise ValueError(f"{argument}: camera: found {camera[1]!r}, expected its number, such as camera:0")
+        if not re.fullmatch("[0-9]{1,2}", camera[1]):
+            raise ValueError(f"{argument}: camera: found {camera[1]!r}, expected its number, such as camera:0, at most "
+                             f"camera:99")  # fmt: skip
         yield argument, "camera", f"camera-{camera[1]}"
     elif path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _wanted(file, path, out, IMAGE_SUFFIXES)]

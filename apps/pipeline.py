@@ -18,7 +18,7 @@ Times = tuple[float, float, float]  # milliseconds of reading, model, writing
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[Item, Written]):
-    """What became of an item: what writing gave, or why it could not be read or written.
+    """What became of an item: what writing gave, or why it could not be read, run or written.
 
     `times_ms` is each stage's own time, whatever it overlapped with.
     """
@@ -41,7 +41,8 @@ def overlap(
     """Read items ahead in threads, run the model here, write behind in threads; outcomes in the items' order.
 
     Args:
-        read: None ends the stream. ValueError and OSError fail the item, as they do in `write`; others are raised.
+        read: None ends the stream.
+        read, model, write: an Exception of any of them fails the item alone; KeyboardInterrupt ends all.
         num_threads: of reading, and as many of writing; with 1, both stages keep the order too.
         num_waiting: items that may be read or in reading, and as many that may be unwritten; memory is bounded by it.
     """
@@ -56,14 +57,18 @@ def overlap(
             if not reading:
                 break
             item, future = reading.popleft()
-            if isinstance(future.exception(), ValueError | OSError):
+            if isinstance(future.exception(), Exception):
                 writing.append((item, future, 0.0, 0.0))
             else:
                 taken, read_ms = future.result()
                 if taken is None:
                     break
-                answer, model_ms = _timed(model, taken)
-                writing.append((item, writers.submit(_timed, write, taken, answer), read_ms, model_ms))
+                try:
+                    answer, model_ms = _timed(model, taken)
+                except Exception as error:
+                    writing.append((item, _failed(error), read_ms, 0.0))
+                else:
+                    writing.append((item, writers.submit(_timed, write, taken, answer), read_ms, model_ms))
             while writing and (len(writing) >= num_waiting or writing[0][1].done()):
                 yield _settle(*writing.popleft())
         while writing:
@@ -79,9 +84,15 @@ def _timed(action: Callable[..., Value], *arguments: object) -> tuple[Value, flo
     return value, (time.perf_counter_ns() - begin) / 1e6
 
 
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
 def _settle(item: Item, future: Future[Any], read_ms: float, model_ms: float) -> Outcome[Item, Any]:
     try:
         written, write_ms = future.result()
-    except (ValueError, OSError) as error:
+    except Exception as error:
         return Outcome(item=item, written=None, error=error, times_ms=(read_ms, model_ms, 0))
     return Outcome(item=item, written=written, error=None, times_ms=(read_ms, model_ms, write_ms))

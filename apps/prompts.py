@@ -16,6 +16,7 @@ from tqdm import tqdm
 from benchmarks.runtimes import load_onnx_artifact
 from mobileclip_dense.contract.artifact import TOKENIZER_FILE, Artifact, artifact_sha256, load_artifact
 from mobileclip_dense.contract.files import sha256_of, staged_file
+from mobileclip_dense.contract.text import read_lines
 
 
 class ClipTokenizer:
@@ -46,17 +47,13 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> list[str]:
     """The prompts of the command line and then those of a UTF-8 text file, one to a line, empty lines left out.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no UTF-8 text, a prompt is empty or comes twice, or
-            there are fewer than two, so that there is nothing to choose from.
+        FileNotFoundError: there is no such file. ValueError: it is no UTF-8 text, a prompt is empty, comes twice or
+            is no text, or there are fewer than two, so that there is nothing to choose from.
     """
     found = [prompt.strip() for prompt in prompts]
     if file is not None:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: --prompts-file: no such file")
-        try:
-            found += [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: --prompts-file: not UTF-8 text ({error})") from None
+        found += [line.strip() for line in read_lines(file, "--prompts-file") if line.strip()]
+    require_text("--prompts", found)
     if "" in found:
         raise ValueError("--prompts: found an empty one")
     if twice := sorted({prompt for prompt in found if found.count(prompt) > 1}):
@@ -66,6 +63,16 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> list[str]:
     return found
 
 
+def require_text(flag: str, texts: Sequence[str]) -> None:
+    """Raises ValueError if one of the texts holds bytes of the command line that are no UTF-8."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"{flag}: found {text!r}, expected UTF-8 text; type it in a terminal set to UTF-8, or use "
+                             f"--prompts-file") from None  # fmt: skip
+
+
 def find_text_tower(image_tower: Path, artifact: Artifact, given: Path | None) -> Path:
     """The text tower of the run that an image tower comes from: the one given, or one that lies beside it.
 
@@ -73,11 +80,17 @@ def find_text_tower(image_tower: Path, artifact: Artifact, given: Path | None) -
         FileNotFoundError, ValueError: there is none, or the one given is no text tower or of another run.
     """
     if given is None:
+        damaged = ""
         for folder in sorted(image_tower.absolute().parent.glob("*-embed-text-*.onnx")):
-            text = load_artifact(folder)
+            try:
+                text = load_artifact(folder)
+            except (ValueError, OSError) as error:  # it may be of another run
+                damaged += f"; {error}"
+                continue
             if text.parent["weights_sha256"] == artifact.parent["weights_sha256"]:
                 return folder
-        raise FileNotFoundError(f"{image_tower}: found no text tower of the same run beside it; give one with --text")
+        raise FileNotFoundError(f"{image_tower}: found no text tower of the same run beside it; give one with --text"
+                                f"{damaged}")  # fmt: skip
     text = load_artifact(given)
     if text.task != "embed-text":
         raise ValueError(f"{given}: --text: task: found {text.task}, expected embed-text")
@@ -94,7 +107,8 @@ def embed_prompts(
 
     Args:
         folder: artifact of a text tower. templates: each holds `{}`, in whose place the prompt goes.
-        cache: folder for results; the key is the hash of the artifact, of its tokenizer, and of the texts.
+        cache: folder for results; the key is the hash of the artifact, of its tokenizer, and of the texts. Where it
+            cannot be written, that is said, and the next start computes them again.
 
     Raises:
         FileNotFoundError, ValueError: the artifact is damaged, or has no tokenizer.json: it is of an older version.
@@ -116,8 +130,12 @@ def embed_prompts(
     vectors = np.concatenate([model(row[None])[artifact.outputs[0].name] for row in rows]).astype(np.float32)
     means = vectors.reshape(len(prompts), len(templates), -1).mean(axis=1)
     embeddings = means / np.linalg.norm(means, axis=1, keepdims=True)
-    with staged_file(path) as staging:
-        np.save(staging, embeddings)
+    try:
+        with staged_file(path) as staging:
+            np.save(staging, embeddings)
+    except OSError as error:
+        print(f"warning: the vectors of the prompts are not kept, the next start computes them again ({error}); "
+              "--cache takes another folder", file=sys.stderr)  # fmt: skip
     return embeddings
 
 
@@ -125,6 +143,8 @@ def _read_cached(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float32] 
     """What is kept, or None where there is nothing or it is damaged."""
     try:
         kept: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # NumPy raises whatever the damage leads to: of zip files, of Python's parser, of memory
+        return None
+    if not isinstance(kept, np.ndarray):  # an archive
         return None
     return kept if kept.shape == shape and kept.dtype == np.float32 and np.isfinite(kept).all() else None

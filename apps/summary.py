@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from apps.pipeline import Times
+from apps.terminal import printable
 from benchmarks.latency import device_name, summarize
 from benchmarks.runtimes import OnnxModel
 from mobileclip_dense.contract.artifact import artifact_sha256
@@ -91,7 +92,7 @@ class Summary:
 def format_summary(record: dict[str, Any], result_name: str, describe: Callable[[dict[str, float]], str]) -> str:
     """Two tables: the inputs with their results in the words of `describe`, and the time of the stages."""
     rows = [
-        (_shorten(one["input"]), describe(one[result_name]), f"{one['latency_ms']['model']:.1f}")
+        (_shorten(one["input"]), printable(describe(one[result_name])), f"{one['latency_ms']['model']:.1f}")
         for one in record["inputs"]
     ]
     rows += [(_shorten(one["input"]), "not used, see above", "-") for one in record["failures"]]
@@ -122,5 +123,5 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _shorten(path: str, length: int = 40) -> str:
-    path = path.encode("utf-8", "backslashreplace").decode()  # a name of another encoding cannot be printed
+    path = printable(path)
     return path if len(path) <= length else f"...{path[3 - length :]}"

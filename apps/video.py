@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apps.container import count_mp4_frames, counts_frames, measure_missing_bytes
 from apps.inputs import Input
 from mobileclip_dense.contract.files import staged_file
 
@@ -21,12 +22,19 @@ _USUAL_RATE = 25.0  # frames per second, where a file or a camera does not say
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """An open video or camera: its frames, upright, frames per second, and how many there will be where that is known.
-    """  # fmt: skip
+    """An open video or camera.
+
+    Attributes:
+        frames: upright. rate: frames per second.
+        num_frames: how many there will be, where that is known; `is_exact`: it is no estimate.
+        missing_bytes: by which the file is shorter than it says.
+    """
 
     frames: Iterator[Frame]
     rate: float
     num_frames: int | None
+    is_exact: bool
+    missing_bytes: int
 
 
 @contextmanager
@@ -56,6 +64,8 @@ def open_frames(source: Input, max_frames: int | None) -> Iterator[Frames]:
             frames=itertools.islice(itertools.chain([first], frames), max_frames),
             rate=rate if 0 < rate < 1000 else _USUAL_RATE,
             num_frames=min((number for number in (known, max_frames) if number is not None), default=None),
+            is_exact=known is not None and counts_frames(Path(source.source)),
+            missing_bytes=0 if is_camera else measure_missing_bytes(Path(source.source)),
         )
     finally:
         capture.release()
@@ -74,19 +84,28 @@ def staged_video(path: Path, rate: float) -> Iterator[Callable[[Frame], None]]:
         rate: frames per second; rounded, since MPEG-4 counts time in at most 65535 parts of a second.
 
     Raises:
-        ValueError: OpenCV is not there, or cannot write MPEG-4.
+        ValueError: OpenCV is not there, or cannot write MPEG-4 of this size; or a frame is of another size than the
+            first. OSError: the file does not hold all frames: the disk is full, or a quota reached.
     """
     cv2 = import_opencv()
     rate = round(rate, 3 if rate < 65 else 1)
     with staged_file(path) as staging:
         writers: list[Any] = []
+        sizes: list[tuple[int, ...]] = []
 
         def append(frame: Frame) -> None:
             height, width = (side + side % 2 for side in frame.shape[:2])  # players want even sides
             if not writers:
                 writers.append(cv2.VideoWriter(str(staging), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height)))
                 if not writers[0].isOpened():
-                    raise ValueError(f"{path}: this OpenCV cannot write MPEG-4; reinstall opencv-python")
+                    raise ValueError(
+                        f"{path}: this OpenCV cannot write MPEG-4 of {width}x{height} pixels; is there "
+                        "room in the folder? Otherwise reinstall opencv-python, or scale the video down"
+                    )
+            sizes.append(frame.shape)
+            if frame.shape != sizes[0]:  # OpenCV would leave it out
+                raise ValueError(f"{path}: frame {len(sizes) - 1}: found height, width, channels {frame.shape}, "
+                                 f"expected {sizes[0]} as of the first")  # fmt: skip
             bottom, right = height - frame.shape[0], width - frame.shape[1]
             even = np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge")
             writers[0].write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
@@ -96,6 +115,18 @@ def staged_video(path: Path, rate: float) -> Iterator[Callable[[Frame], None]]:
         finally:
             for writer in writers:
                 writer.release()
+        if writers:
+            _require_whole(staging, path, len(sizes))
+
+
+def _require_whole(written: Path, path: Path, num_frames: int) -> None:
+    """Raises OSError if the file does not hold all its frames: OpenCV does not report a write that fails."""
+    with written.open("rb+") as file:
+        os.fsync(file.fileno())  # some file systems report a full disk only here
+    found, missing = count_mp4_frames(written), measure_missing_bytes(written)
+    if found != num_frames or missing:
+        raise OSError(f"{path}: found {found} frames in the file after writing {num_frames}; the disk is full, or a "
+                      f"quota or a limit of file sizes was reached: make room, or choose another --out")  # fmt: skip
 
 
 def show(frame: Frame, title: str) -> bool:

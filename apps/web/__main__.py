@@ -1,13 +1,17 @@
 """`python -m apps.web`: the page that runs artifacts in a browser, built and served from this machine."""
 
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.terminal import printable
 from apps.web.build import HERE, build_page, read_artifacts
 from apps.web.server import open_server
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.contract.outputs import WEB_PAGE, staged_folder
+
+_MOST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,10 @@ class WebConfig:
     force: bool = False
     """Replace the folder of --build-only if it exists."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= _MOST_PORT:
+            raise ValueError(f"--port: found {self.port}, expected 0 to {_MOST_PORT}")
+
 
 def web(config: WebConfig) -> None:
     """Build, and serve unless told otherwise.
@@ -36,18 +44,21 @@ def web(config: WebConfig) -> None:
         FileNotFoundError, ValueError, OSError: artifacts, samples or Node.js are missing, the build failed, or the
             port is taken.
     """
-    artifacts = read_artifacts(config.artifacts)
+    bundle = read_artifacts(config.artifacts)
+    for name, problem in bundle.left_out.items():
+        print(f"warning: {printable(name)}: left out: {printable(problem)}", file=sys.stderr)
+    num = len(bundle.artifacts)
     if config.build_only is not None:
         inputs = {"--artifacts": config.artifacts, "--samples": config.samples}
         with staged_folder(config.build_only, WEB_PAGE, force=config.force, inputs=inputs) as staging:
-            build_page(staging, artifacts, config.samples)
-        print(f"{config.build_only}: {len(artifacts)} artifacts; put the folder on any file host")
+            build_page(staging, bundle, config.samples)
+        print(f"{config.build_only}: {num} artifacts; put the folder on any file host")
         return
     with tempfile.TemporaryDirectory() as scratch:
         server = open_server(Path(scratch), config.host, config.port)  # before the build: the port may be taken
         with server:
-            build_page(Path(scratch), artifacts, config.samples)
-            print(f"http://{config.host}:{server.server_port}/  ({len(artifacts)} artifacts; Ctrl-C stops)", flush=True)
+            build_page(Path(scratch), bundle, config.samples)
+            print(f"http://{config.host}:{server.server_port}/  ({num} artifacts; Ctrl-C stops)", flush=True)
             server.serve_forever()
 
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact
@@ -19,25 +20,72 @@ _NODE_NEEDED = (
 )
 
 
-def read_artifacts(folder: Path) -> list[tuple[Path, Artifact]]:
-    """The verified ONNX artifacts of a folder of artifacts, by name, fp32 first within a task.
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """The artifacts of a page.
+
+    Attributes:
+        artifacts: with their folders; verified, fp32 first within a task.
+        left_out: by name of the folder, why an artifact cannot be on the page.
+    """
+
+    artifacts: list[tuple[Path, Artifact]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def read_artifacts(folder: Path) -> Bundle:
+    """The ONNX artifacts of a folder of artifacts. Core ML artifacts and hidden folders are passed over.
+
+    Of those with the same recorded name, the one whose folder has that name is taken, otherwise the first.
 
     Raises:
-        FileNotFoundError: the folder or every ONNX artifact is missing. ValueError: an artifact was altered.
+        FileNotFoundError: the folder is missing, or holds no ONNX artifact that can be used.
     """
-    found = [
-        (path.parent, load_artifact(path.parent))
-        for path in sorted(folder.glob("*/artifact.json"))
-        if read_json(path).get("runtime") == "onnx"
-    ]
-    if not found:
+    bundle = Bundle()
+    found = []
+    for path in sorted(path for path in folder.glob("*/") if _is_artifact(path)):
+        try:
+            artifact = _load_for_page(path)
+        except Exception as error:  # of this artifact; the page has the others
+            text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+            bundle.left_out[path.name] = text.replace(f"{path}/", "").replace(f"{path}: ", "")
+        else:
+            if artifact is not None:
+                found.append((path, artifact))
+    names: dict[str, str] = {}
+    for path, artifact in sorted(found, key=lambda entry: entry[0].name != entry[1].name):
+        if artifact.name in names:
+            bundle.left_out[path.name] = (f"artifact.json: name: found {artifact.name}, which the folder "
+                                          f"{names[artifact.name]} holds already; remove one of them")  # fmt: skip
+        else:
+            names[artifact.name] = path.name
+            bundle.artifacts.append((path, artifact))
+    if not bundle.artifacts:
+        problems = "".join(f"; {name}: {problem}" for name, problem in bundle.left_out.items())
         raise FileNotFoundError(f"{folder}: artifacts: found no ONNX artifact; run `make demo` first, or give the "
-                                f"folder that export.to_onnx wrote to (make web ARTIFACTS=DIR)")  # fmt: skip
-    found.sort(key=lambda entry: (_TASKS.index(entry[1].task), entry[1].precision != "fp32", entry[1].name))
-    return found
+                                f"folder that export.to_onnx wrote to (make web ARTIFACTS=DIR){problems}")  # fmt: skip
+    bundle.artifacts.sort(key=lambda entry: (_TASKS.index(entry[1].task), entry[1].precision != "fp32", entry[1].name))
+    return bundle
 
 
-def build_page(out: Path, artifacts: list[tuple[Path, Artifact]], samples: Path) -> None:
+def _is_artifact(path: Path) -> bool:
+    is_named = path.suffix == ".onnx" or any((path / name).exists() for name in ("artifact.json", "model.onnx"))
+    return path.is_dir() and is_named and not path.name.startswith(".")
+
+
+def _load_for_page(folder: Path) -> Artifact | None:
+    """A verified artifact, None for one of Core ML."""
+    if read_json(folder / "artifact.json").get("runtime") == "coreml":
+        return None
+    artifact = load_artifact(folder)
+    if artifact.task not in _TASKS:
+        raise ValueError(f"artifact.json: task: found {artifact.task!r}, expected one of {', '.join(_TASKS)}")
+    if not re.fullmatch(r"\w[^/\\]*", artifact.name):  # it becomes a folder of the page
+        raise ValueError(f"artifact.json: name: found {artifact.name!r}, expected the name of a folder")
+    return artifact
+
+
+def build_page(out: Path, bundle: Bundle, samples: Path) -> None:
     """Write the page to the empty folder `out`.
 
     Raises:
@@ -49,12 +97,16 @@ def build_page(out: Path, artifacts: list[tuple[Path, Artifact]], samples: Path)
     _run(
         ["npm", "run", "--silent", "build", "--", "--outDir", str(out.resolve()), "--emptyOutDir", "--logLevel", "warn"]
     )
-    for folder, artifact in artifacts:
+    for folder, artifact in bundle.artifacts:
         # With the time of this build: to a browser that holds another artifact of that name, an older one is unchanged.
         shutil.copytree(folder, out / "models" / artifact.name, ignore=shutil.ignore_patterns(".*"),
                         copy_function=shutil.copyfile)  # fmt: skip
-    write_json(out / "models" / "index.json", {"schema_version": INDEX_SCHEMA_VERSION,
-                                               "artifacts": [_entry(*found) for found in artifacts]})  # fmt: skip
+    index = {
+        "schema_version": INDEX_SCHEMA_VERSION,
+        "artifacts": [_entry(*found) for found in bundle.artifacts],
+        "left_out": bundle.left_out,
+    }
+    write_json(out / "models" / "index.json", index)
     pictures = sorted(path for path in samples.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not pictures:
         raise FileNotFoundError(f"{samples}: samples: found no picture; expected {', '.join(IMAGE_SUFFIXES)}")

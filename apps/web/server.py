@@ -48,6 +48,8 @@ def open_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
     """
     try:
         return ThreadingHTTPServer((host, port), partial(PageHandler, directory=str(folder)))
+    except UnicodeError:
+        raise OSError(f"--host: found {host!r}, expected an address or a name of this machine") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"--port: {port} is in use on {host}; stop what uses it, or take another: make web PORT=8001"

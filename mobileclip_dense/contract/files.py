@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,8 +117,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileclip-dense"
+    """Where what can be made again is kept: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache.
+
+    It may be impossible to write there, which must stop nobody. A user without a home folder gets one for
+    temporary files.
+    """
+    if root := os.environ.get("XDG_CACHE_HOME"):
+        return Path(root) / "mobileclip-dense"
+    try:
+        return Path.home() / ".cache" / "mobileclip-dense"
+    except RuntimeError:  # a container's user that no list of users knows
+        return Path(tempfile.gettempdir()) / "mobileclip-dense"
 
 
 def sha256_of(path: Path) -> str:

@@ -28,6 +28,12 @@ def crop_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> n
     uint8 [H,W,3] -> uint8 [height_px,width_px,3]; for a square, bit for bit what torchvision's Resize and CenterCrop
     give: the longer side is rounded down, the margin to the nearest, halves to the even one.
     """
+    # A line of 65000x1 pixels would become 16.6 million columns, of which the frame holds 256. Beyond 16 frames, the
+    # ends are cut off first.
+    height, width = image.shape[:2]
+    most_height, most_width = 16 * -(-height_px * width // width_px), 16 * -(-width_px * height // height_px)
+    top, left = max(0, height - most_height) // 2, max(0, width - most_width) // 2
+    image = image[top : top + most_height, left : left + most_width]
     height, width = image.shape[:2]
     if height_px * width >= width_px * height:
         resized = resize_image(image, height_px, max(width_px, int(height_px * width / height)))

@@ -1,9 +1,11 @@
 """The segmentation and depth demos on photographs, videos and a camera: what they write and what they refuse."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from apps.video import open_frames, staged_video
 from benchmarks.accuracy import predict_at
 from benchmarks.demo_throughput import ThroughputConfig, measure_throughput
 from benchmarks.runtimes import OnnxModel, load_onnx_artifact
+from mobileclip_dense.contract import images
 from mobileclip_dense.contract.artifact import artifact_sha256
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.palette import overlay_classes
@@ -34,7 +37,7 @@ def config(line: Line, out: Path, *inputs: object, **settings: Any) -> SegmentCo
 
 def depth_config(line: Line, out: Path, *inputs: object, **settings: Any) -> DepthConfig:
     return DepthConfig(artifact=line.artifact("depth", "fp32.onnx"), inputs=tuple(map(str, inputs)), out=out,
-                       threads=1, **settings)  # fmt: skip
+                       **{"threads": 1, **settings})  # fmt: skip
 
 
 @pytest.fixture()
@@ -116,12 +119,12 @@ def test_the_summary_says_what_ran_and_how_long_it_took(line: Line, tmp_path: Pa
 def test_on_the_command_line_bad_inputs_are_named_and_the_others_are_drawn(line: Line, tmp_path: Path) -> None:
     whole = line.photo.read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    Image.new("L", (40, 30)).save(tmp_path / "grey.png")
-    bad = [tmp_path / name for name in ("gone.jpg", "cut.jpg", "grey.png", "*.tif")]
+    Image.new("L", (40, 30)).save(tmp_path / "gif.png", "GIF")
+    bad = [tmp_path / name for name in ("gone.jpg", "cut.jpg", "gif.png", "*.tif")]
     done = run_module("apps.segment", line.artifact("segment", "fp32.onnx"), *bad, line.photo, "--out",
                       tmp_path / "out", check=False)  # fmt: skip
     assert done.returncode == 1
-    for words in ("gone.jpg: no such file", "cut.jpg: image: cannot be decoded", "grey.png: image mode: found 'L'",
+    for words in ("gone.jpg: no such file", "cut.jpg: image: cannot be decoded", "gif.png: image: found GIF",
                   "*.tif: no image or video matches", "error: 4 of 5 inputs could not be used"):  # fmt: skip
         assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -133,11 +136,11 @@ def test_on_the_command_line_bad_inputs_are_named_and_the_others_are_drawn(line:
 def test_a_picture_too_large_to_be_honest_is_a_bad_input(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="1 of 1 inputs could not be used"):
         segment(config(line, tmp_path / "out", line.photo))
     summary = json.loads((tmp_path / "out" / "segment-summary.json").read_text())
-    assert "00000007.jpg: image: found more pixels than" in summary["failures"][0]["error"]
+    assert "00000007.jpg: image: found 64x64, expected at most 1,000 pixels" in summary["failures"][0]["error"]
 
 
 def test_nothing_is_replaced_without_force_and_then_nothing_is_done(line: Line, tmp_path: Path) -> None:
@@ -192,8 +195,21 @@ def test_an_unknown_provider_is_refused_with_those_that_are_there(line: Line, tm
         ({"field_of_view": 60.0}, "found no --ply but --field-of-view"),
         ({"ply": True, "field_of_view": 180.0}, "--field-of-view: found 180"),
         ({"ply": True, "intrinsics": (0.0, 1.0, 0.0, 0.0)}, "--intrinsics: found fx 0"),
+        ({"ply": True, "field_of_view": nan}, "--field-of-view: found nan"),
+        ({"ply": True, "field_of_view": 1e-300}, "--field-of-view: found 1e-300"),
+        ({"ply": True, "intrinsics": (1.0, inf, 0.0, 0.0)}, "--intrinsics: found fy inf"),
+        ({"ply": True, "intrinsics": (1.0, -2.0, 0.0, 0.0)}, "--intrinsics: found fy -2"),
+        ({"ply": True, "intrinsics": (1.0, 1.0, nan, 0.0)}, "--intrinsics: found cx nan"),
+        ({"ply": True, "intrinsics": (1.0, 1.0, 0.0, -1e300)}, r"--intrinsics: found cy -1e\+300"),
         ({"range_m": (3.0, 1.0)}, "--range-m: found 3.0 1.0"),
+        ({"range_m": (0.0, inf)}, "--range-m: found 0.0 inf"),
+        ({"range_m": (nan, 1.0)}, "--range-m: found nan 1.0"),
+        ({"range_m": (-1.0, 1.0)}, "--range-m: found -1.0 1.0"),
+        ({"range_m": (0.0, 1e300)}, r"--range-m: found 0.0 1e\+300"),
         ({"max_frames": 0}, "--max-frames: found 0"),
+        ({"max_frames": 10**30}, "--max-frames: found 1000"),
+        ({"threads": 0}, "--threads: found 0"),
+        ({"threads": 5000}, "--threads: found 5000, expected 1 to"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(line: Line, settings: dict[str, Any], words: str) -> None:
@@ -364,6 +380,75 @@ def test_a_full_disk_leaves_no_half_written_picture(
     with pytest.raises(ValueError, match="1 of 1 inputs could not be used"):
         segment(config(line, tmp_path / "out", line.photo))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["segment-summary.json"]
+
+
+def test_an_input_fails_alone_whatever_is_raised(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "film.avi", frames(2))
+    for name in ("a", "b", "c", "d"):
+        shutil.copy(line.photo, tmp_path / f"{name}.jpg")
+
+    def load(path: Path) -> npt.NDArray[np.uint8]:
+        if path.name == "a.jpg":
+            raise RuntimeError("Invalid argument: decoder")
+        if path.name == "b.jpg":
+            raise MemoryError
+        return load_image(path)
+
+    def save(picture: npt.NDArray[np.uint8], path: Path) -> None:
+        if path.name.startswith(".c-"):
+            raise TypeError("cannot handle this")
+        save_png(picture, path)
+
+    def open_damaged(*_: object) -> None:
+        raise cv2.error("the decoder gave up")
+
+    save_png = apps.batch.save_png
+    monkeypatch.setattr(apps.batch, "load_image", load)
+    monkeypatch.setattr(apps.batch, "save_png", save)
+    monkeypatch.setattr(apps.batch, "open_frames", open_damaged)
+    with pytest.raises(ValueError, match="4 of 5 inputs could not be used"):
+        segment(config(line, tmp_path / "out", *(tmp_path / name for name in ("a.jpg", "b.jpg", "film.avi", "c.jpg",
+                                                                             "d.jpg"))))  # fmt: skip
+    assert [text.replace(f"{tmp_path}/", "") for text in capsys.readouterr().err.splitlines() if "error" in text] == [
+        "error: a.jpg: RuntimeError: Invalid argument: decoder",
+        "error: b.jpg: needs more memory than this machine gives",
+        "error: c.jpg: TypeError: cannot handle this",
+        "error: film.avi: error: the decoder gave up",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "d-classes.png", "d-segment.png", "segment-summary.json",
+    ]  # fmt: skip
+
+
+def test_odd_file_names_are_used_or_fail_alone(line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("two\nlines.jpg", os.fsdecode(b"caf\xe9.jpg"), "-dash.jpg", "[1].jpg", "long" * 61 + ".jpg")
+    (tmp_path / "in").mkdir()
+    for name in names:
+        shutil.copy(line.photo, tmp_path / "in" / name)
+    with pytest.raises(ValueError, match="1 of 5 inputs could not be used"):
+        segment(config(line, tmp_path / os.fsdecode(b"\xff"), tmp_path / "in"))
+    said = capsys.readouterr()
+    assert "two\\nlines.jpg" in said.out
+    assert "caf\\udce9.jpg" in said.out
+    assert "File name too long" in said.err
+    for name in names[:-1]:
+        assert (tmp_path / os.fsdecode(b"\xff") / f"{name[:-4]}-segment.png").is_file()
+
+
+@pytest.mark.parametrize("size", [(65_000, 1), (1, 65_000)])
+def test_a_line_of_one_pixel_is_segmented_and_measured(line: Line, tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (200, 30, 30)).save(tmp_path / "line.png")
+    Image.new("RGB", (65_536, 1)).save(tmp_path / "no.png")
+    with pytest.raises(ValueError, match="1 of 2 inputs could not be used"):
+        segment(config(line, tmp_path / "out", tmp_path / "line.png", tmp_path / "no.png"))
+    (failure,) = json.loads((tmp_path / "out" / "segment-summary.json").read_text())["failures"]
+    assert "no.png: image: found 65536x1 pixels, expected at most 65535 on a side" in failure["error"]
+    depth(depth_config(line, tmp_path / "out", tmp_path / "line.png"))
+    for name in ("line-classes.png", "line-depth-mm.png"):
+        with Image.open(tmp_path / "out" / name) as written:
+            assert written.size == size
 
 
 def test_throughput_compares_the_demo_with_the_model(line: Line, tmp_path: Path) -> None:

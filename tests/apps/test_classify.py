@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,10 @@ from apps.classify import ClassifyConfig, classify, zero_shot
 from apps.prompts import ClipTokenizer, embed_prompts, read_prompts
 from export.to_onnx import ToOnnxConfig, to_onnx
 from export.tokenizer import save_tokenizer
+from mobileclip_dense.contract import preprocess
 from mobileclip_dense.contract.artifact import load_artifact, save_artifact
 from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.preprocess import crop_image
+from mobileclip_dense.contract.preprocess import crop_image, resize_image
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run import load_run
 from tests.conftest import Line
@@ -200,10 +202,84 @@ def test_prompts_that_leave_no_choice_are_refused(prompts: tuple[str, ...], word
 
 def test_a_file_of_prompts_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match=r"latin\.txt: --prompts-file: not UTF-8"):
+    with pytest.raises(ValueError, match=r"latin\.txt: --prompts-file: found byte 0xe9 at 3, expected UTF-8"):
         read_prompts((), tmp_path / "latin.txt")
     with pytest.raises(FileNotFoundError, match=r"gone\.txt: --prompts-file: no such file"):
         read_prompts((), tmp_path / "gone.txt")
+
+
+def test_a_file_of_prompts_is_cut_at_line_feeds_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes("\ufeffa\u2028b\r\n\r\nc\x0cd\x85e\n".encode())
+    assert read_prompts(("first",), tmp_path / "prompts.txt") == ["first", "a\u2028b", "c\x0cd\x85e"]
+
+
+def test_prompts_and_templates_of_another_encoding_are_refused_by_flag(towers: Towers, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--prompts: found 'caf\\udce9', expected UTF-8 text"):
+        read_prompts(("caf\udce9", "tea"), None)
+    with pytest.raises(ValueError, match=r"--templates: found '\{\} caf\\udce9', expected UTF-8 text"):
+        settings(towers, tmp_path, "x.jpg", templates=("{} caf\udce9",))
+
+
+def test_a_cache_that_cannot_be_written_or_found_does_not_stop_anything(
+    line: Line, towers: Towers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    (tmp_path / "file").write_text("no folder")
+    kept = embed_prompts(towers[1], ("a", "b"), ("{}",), tmp_path / "cache", 1)
+    for cache in (tmp_path / "file" / "below", Path("/proc/cache"), tmp_path / ("long" * 80)):
+        np.testing.assert_array_equal(embed_prompts(towers[1], ("a", "b"), ("{}",), cache, 1), kept)
+        assert "the next start computes them again" in capsys.readouterr().err
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/proc")
+    classify(settings(towers, tmp_path / "out", line.photo, cache=None))
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    classify(settings(towers, tmp_path / "homeless", line.photo, cache=None))
+    assert len(list((tmp_path / "temporary").glob("mobileclip-dense/*.npy"))) == 1
+
+
+def test_a_prompt_of_two_lines_is_one_prompt_and_a_damaged_tower_beside_is_passed_over(
+    line: Line, towers: Towers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(towers[0], tmp_path / "image.onnx")
+    shutil.copytree(towers[1], tmp_path / "b-embed-text-b.onnx")
+    shutil.copytree(towers[1], tmp_path / "a-embed-text-a.onnx")
+    (tmp_path / "a-embed-text-a.onnx" / "model.onnx").write_bytes(b"")
+    record = classify(settings((tmp_path / "image.onnx", towers[1]), tmp_path / "out", line.photo,
+                               prompts=("two\nlines", "other")))  # fmt: skip
+    assert record["failures"] == []
+    assert list(record["inputs"][0]["probabilities"]) == ["two\nlines", "other"]
+    assert "two\\nlines" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "b-embed-text-b.onnx")
+    with pytest.raises(FileNotFoundError, match=r"no text tower of the same run beside it.*a-embed-text-a.*altered"):
+        classify(settings((tmp_path / "image.onnx", towers[1]), tmp_path / "out", line.photo, force=True))
+
+
+@pytest.mark.parametrize("shape", [(1, 65_000), (65_000, 1), (3, 5_000)])
+def test_of_a_line_the_middle_is_cropped_before_it_is_resized(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of it, a frame of 256 pixels would take 16.6 million columns; of 16 frames it is what it was."""
+    sizes = []
+
+    def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:  # type: ignore[type-arg]
+        sizes.append(image.shape[:2])
+        return resize_image(image, height, width)
+
+    monkeypatch.setattr(preprocess, "resize_image", resize)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = crop_image(image, 256, 256)
+    assert found.shape == (256, 256, 3)
+    short, long = min(shape), max(shape)
+    assert sorted(sizes[0]) == [short, 16 * short]
+    begin = (long - 16 * short) // 2
+    middle = image[:, begin : begin + 16 * short] if shape[1] == long else image[begin : begin + 16 * short]
+    np.testing.assert_array_equal(found, crop_image(middle, 256, 256))
+    sizes.clear()
+    crop_image(middle, 256, 256)
+    assert sizes == [middle.shape[:2]]  # 16 frames are left as they are
 
 
 def changed(folder: Path, target: Path, change: Callable[[Any], Any], *, without: str = "") -> Path:

@@ -69,6 +69,9 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> Non
         ("{}/*.jpg", "*.jpg: no image or video matches this pattern"),
         ("{}/gone.jpg", "gone.jpg: no such file; expected an image, a video, a folder, a pattern or camera:0"),
         ("camera:front", "camera:front: camera: found 'front', expected its number"),
+        ("camera:-1", "camera: found '-1', expected its number"),
+        ("camera:99999999999999999999", "expected its number, such as camera:0, at most camera:99"),
+        ("{}/" + "long" * 80 + ".jpg", "File name too long"),
     ],
 )
 def test_an_argument_that_stands_for_nothing_is_named_and_the_others_stay(

@@ -67,22 +67,31 @@ def test_no_more_items_are_alive_than_the_queues_may_hold(num_waiting: int) -> N
     assert most <= 2 * num_waiting + 1
 
 
-def test_a_bad_item_fails_by_itself_and_a_bug_does_not_hide() -> None:
-    def read(item: int) -> int:
+@pytest.mark.parametrize("stage", ["read", "model", "write"])
+@pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("decoder"), MemoryError(), KeyError("key")])
+def test_an_item_fails_alone_whatever_is_raised_in_whichever_stage(stage: str, error: Exception) -> None:
+    def fail(name: str, item: int) -> int:
+        if name == stage and item == 2:
+            raise error
+        return item
+
+    outcomes = list(
+        overlap(range(5), lambda item: fail("read", item), lambda item: fail("model", item),
+                lambda item, _: fail("write", item), num_threads=2, num_waiting=2)
+    )  # fmt: skip
+    assert [outcome.written for outcome in outcomes] == [0, 1, None, 3, 4]
+    assert [outcome.error for outcome in outcomes] == [None, None, error, None, None]
+
+
+def test_control_c_ends_all_items() -> None:
+    def model(item: int) -> int:
         if item == 1:
-            raise OSError("cannot read")
+            raise KeyboardInterrupt
         return item
 
-    def write(item: int, _: int) -> int:
-        if item == 2:
-            raise ValueError("cannot write")
-        return item
-
-    outcomes = list(overlap(range(4), read, lambda item: item, write, num_threads=2, num_waiting=2))
-    assert [str(outcome.error) for outcome in outcomes] == ["None", "cannot read", "cannot write", "None"]
-    assert [outcome.written for outcome in outcomes] == [0, None, None, 3]
-    with pytest.raises(TypeError):
-        list(overlap([None], lambda item: item + 1, lambda item: item, write, num_threads=1, num_waiting=1))  # type: ignore[operator]
+    outcomes = overlap(range(9), lambda item: item, model, lambda item, _: item, num_threads=1, num_waiting=1)
+    with pytest.raises(KeyboardInterrupt):
+        list(outcomes)
 
 
 def test_none_ends_a_stream_and_closing_ends_the_reading() -> None:

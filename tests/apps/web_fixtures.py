@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apps.batch import MOST_SIDE_PX
 from benchmarks.accuracy import resize_map
 from export.parity import relative_error
+from mobileclip_dense.contract import images
 from mobileclip_dense.contract.artifact import SCHEMA_VERSION
 from mobileclip_dense.contract.palette import TURBO, colour_depth, overlay_classes
 from mobileclip_dense.contract.preprocess import crop_image, resize_image
 from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION
-from mobileclip_dense.contract.tolerance import COMPRESSED, TOLERANCE
+from mobileclip_dense.contract.tolerance import (
+    COMPRESSED,
+    COMPRESSED_AGREEMENT_PERCENT,
+    MIN_AGREEMENT_PERCENT,
+    MIN_LOGITS_AGREEMENT_PERCENT,
+    NEAR_TIE,
+    TOLERANCE,
+)
 
 WEB = Path(__file__).parent.parent.parent / "apps" / "web"
 # Smaller, larger, one axis only, to a single pixel; and on both sides of Pillow's choice of the axis to begin with.
 _SIZES = (((37, 53), (16, 16)), ((20, 30), (31, 47)), ((61, 7), (10, 20)), ((32, 32), (32, 12)), ((9, 11), (1, 1)),
-          ((30, 20), (16, 13)), ((30, 20), (15, 13)), ((20, 30), (22, 50)))  # fmt: skip
+          ((30, 20), (16, 13)), ((30, 20), (15, 13)), ((20, 30), (22, 50)),
+          ((1, 650), (9, 7)), ((651, 2), (6, 7)), ((3, 48 * 2 + 1), (5, 10)), ((3, 96), (5, 10)))  # fmt: skip
 
 
 def contract() -> dict[str, Any]:
@@ -30,6 +40,13 @@ def contract() -> dict[str, Any]:
         "result_schema_version": RESULT_SCHEMA_VERSION,
         "tolerance": {precision: value for (runtime, precision), value in TOLERANCE.items() if runtime == "onnx"},
         "tolerance_compressed": COMPRESSED,
+        "min_agreement_percent": MIN_AGREEMENT_PERCENT,
+        "min_agreement_percent_compressed": COMPRESSED_AGREEMENT_PERCENT,
+        "near_tie": NEAR_TIE,
+        "min_logits_agreement_percent": MIN_LOGITS_AGREEMENT_PERCENT,
+        "max_pixels": images.MAX_PIXELS,
+        "max_side_px": MOST_SIDE_PX,
+        "foreign_images": [[start.decode("latin-1"), name] for start, name in images._FOREIGN],
         "turbo": TURBO.astype(int).tolist(),
     }
 

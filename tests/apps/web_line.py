@@ -15,6 +15,7 @@ from benchmarks.runtimes import load_onnx_artifact
 from export.to_onnx import ToOnnxConfig, to_onnx
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.preprocess import crop_image
+from tests.apps.web_pictures import accepted_pictures, refused_pictures
 from tests.conftest import Line, train_line
 
 LABELS = ("red cube", "green sphere", "something else")
@@ -50,7 +51,28 @@ def write_photographs(scenes: Path, out: Path) -> list[Path]:
     exif[0x0112] = _TURNED
     Image.open(out / "wide.png").save(out / "turned.jpg", quality=92, exif=exif)
     (out / "damaged.jpg").write_bytes((out / "turned.jpg").read_bytes()[:40])
+    for size in ((65_000, 1), (1, 65_000)):
+        Image.effect_noise(size, 200).convert("RGB").save(out / f"{size[0]}x{size[1]}.png")
     return [out / "wide.png", out / "turned.jpg"]
+
+
+def write_pictures(folder: Path) -> None:
+    """Pictures of every kind, what Python reads them as (uint8 [H,W,3]), and those that it refuses."""
+    for name, data in {**accepted_pictures(), **refused_pictures()}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        try:
+            pixels = load_image(path)
+        except ValueError as error:
+            if name in accepted_pictures():
+                raise
+            print(error)
+        else:
+            if name in refused_pictures():
+                raise ValueError(f"{path}: found a picture that is read, expected one that is refused")
+            (folder / f"{name}.bin").write_bytes(pixels.tobytes())
+            (folder / f"{name}.json").write_text(json.dumps(pixels.shape[:2]))
 
 
 def write_expected(folders: dict[str, Path], photographs: list[Path], out: Path) -> None:
@@ -93,4 +115,5 @@ def _tokenizer(folder: Path) -> Callable[[str], list[int]]:
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     made = make_artifacts(root)
+    write_pictures(root / "pictures")
     write_expected(made, write_photographs(root / "line" / "scenes", root / "photographs"), root / "expected")

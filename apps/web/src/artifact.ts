@@ -2,7 +2,7 @@
 
 import type { Rgb } from "./colours";
 import contract from "./contract.json";
-import { download, megabytes, type Progress, requireSha256, sha256 } from "./download";
+import { download, megabytes, type Progress, reach, requireSha256, sha256 } from "./download";
 import { Failure } from "./failure";
 
 export type Task = "segment" | "depth" | "embed-image" | "embed-text";
@@ -42,14 +42,22 @@ export interface IndexEntry {
   sha256: string;
 }
 
+export interface Index {
+  artifacts: IndexEntry[];
+  /** By folder, why an artifact is not on the page. */
+  left_out?: Record<string, string>;
+}
+
 /** WebAssembly addresses 4 GB and a model is held twice while it loads; on most phones a tab ends long before. */
 export const LARGEST_MODEL_BYTES = 1e9;
 
-/** The artifacts that were bundled with the page. */
-export async function loadIndex(): Promise<IndexEntry[]> {
-  const response = await fetch("models/index.json").catch(() => null);
-  if (!response?.ok) throw new Failure("models/index.json: missing. Build the page with “make web”.");
-  return ((await response.json()) as { artifacts: IndexEntry[] }).artifacts;
+/** The artifacts that were bundled with the page, and those that could not be. */
+export async function loadIndex(): Promise<Index> {
+  const response = await reach("models/index.json", "models/index.json");
+  // A host of single-page applications answers with its start page instead of 404.
+  const index = response.ok ? ((await response.json().catch(() => null)) as Index | null) : null;
+  if (!index) throw new Failure("models/index.json: missing or damaged. Build the page with “make web”.");
+  return index;
 }
 
 /** Height and width of the image that the model takes. */
@@ -60,10 +68,9 @@ export function inputSize(artifact: Artifact): { height: number; width: number }
 
 /** Fetch artifact.json, refusing one that is not what the index promised, or that this page cannot run. */
 export async function loadArtifact(base: string, entry: IndexEntry): Promise<Artifact> {
-  const url = `${base}models/${entry.name}/artifact.json`;
-  const response = await fetch(url).catch(() => null);
-  if (!response?.ok)
-    throw new Failure(`${entry.name}/artifact.json: missing on the server. Bundle the artifact again.`);
+  const url = `${base}models/${encodeURIComponent(entry.name)}/artifact.json`;
+  const response = await reach(url, `${entry.name}/artifact.json`);
+  if (!response.ok) throw new Failure(`${entry.name}/artifact.json: missing on the server. Bundle the artifact again.`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   await requireSha256(bytes, entry.sha256, `${entry.name}/artifact.json`);
   const artifact = JSON.parse(new TextDecoder().decode(bytes)) as Artifact & { schema_version: number };
@@ -99,7 +106,8 @@ export async function loadFile(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const expected = artifact.files[file];
   if (!expected) throw new Failure(`${artifact.name}: files: ${file} is not listed. Export the artifact again.`);
-  const bytes = await download(`${base}models/${artifact.name}/${file}`, expected.bytes, progress);
+  const url = `${base}models/${encodeURIComponent(artifact.name)}/${file}`;
+  const bytes = await download(url, expected.bytes, progress);
   await requireSha256(bytes, expected.sha256, `${artifact.name}/${file}`);
   return bytes;
 }

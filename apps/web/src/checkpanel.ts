@@ -58,11 +58,13 @@ async function run(loaded: Loaded | null, shown: () => boolean): Promise<void> {
 
 function show(report: CheckReport, latency: Latency, runs: number): HTMLElement[] {
   const verdict = report.passed ? "Passed: this browser computes what PyTorch computed." : "Failed: see below.";
-  const rows = report.rows.map(({ output, figure, limit }) =>
-    limit === null
-      ? [`${output}, pixels that agree`, `${(figure * 100).toFixed(3)} %`, "–"]
-      : [`${output}, relative error`, figure.toExponential(1), `at most ${limit.toExponential(0)}`],
-  );
+  const rows = report.rows.map(({ output, measure, figure, limit }) => {
+    if (measure === "error") {
+      return [`${output}, relative error`, figure.toExponential(1), `at most ${limit.toExponential(0)}`];
+    }
+    const judge = measure === "agreement" ? "PyTorch" : "the model’s own scores";
+    return [`${output}, pixels that agree with ${judge}`, `${figure.toFixed(3)} %`, `at least ${limit} %`];
+  });
   const table = element("table");
   const head = element("tr");
   head.append(element("th", `${report.examples} examples`), element("th", "found"), element("th", "allowed"));

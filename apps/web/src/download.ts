@@ -2,15 +2,25 @@ import { Failure } from "./failure";
 
 export type Progress = (received: number, total: number) => void;
 
+/** fetch. Throws a Failure if the server does not answer at all; its answer may still be that the file is missing. */
+export async function reach(url: string, name: string): Promise<Response> {
+  try {
+    return await fetch(url);
+  } catch {
+    throw unreachable(name);
+  }
+}
+
+export function unreachable(name: string): Failure {
+  return new Failure(
+    `${name}: the server cannot be reached. Is it still running? Start it again with “make web” and reload the page.`,
+  );
+}
+
 /** Fetch a file of the page. Throws a Failure that names it if it is missing or the connection fails. */
 export async function download(url: string, total: number, progress: Progress): Promise<Uint8Array<ArrayBuffer>> {
   const name = decodeURIComponent(url.split("/").slice(-2).join("/"));
-  let response: Response;
-  try {
-    response = await fetch(url);
-  } catch {
-    throw new Failure(`${name}: the server cannot be reached. Is it still running? Start it again with “make web”.`);
-  }
+  const response = await reach(url, name);
   // A host of single-page applications answers with its start page instead of 404.
   if (!response.ok || !response.body || (response.headers.get("content-type") ?? "").startsWith("text/html")) {
     throw new Failure(`${name}: missing on the server (${response.status}). Bundle the artifact again.`);

@@ -1,5 +1,6 @@
 /** The page's side of the worker: calls that answer with promises. */
 
+import { reach } from "./download";
 import { Failure } from "./failure";
 import type { CallName, Calls, Reply } from "./messages";
 import workerFile from "./worker?worker&url";
@@ -32,12 +33,15 @@ worker.onmessage = (event: MessageEvent<Reply>) => {
   else call.reject(new Failure(message.message));
 };
 
-// A worker that runs out of memory can end without an answer.
-worker.onerror = (event) => {
+// A worker that runs out of memory can end without an answer; one whose file the server does not give never starts.
+worker.onerror = async (event) => {
   event.preventDefault();
-  for (const call of waiting.values()) {
-    call.reject(new Failure(`The model stopped (${event.message || "out of memory?"}). Reload the page.`));
-  }
+  const stopped = new Failure(`The model stopped (${event.message || "out of memory?"}). Reload the page.`);
+  const failure = await reach(workerFile, "worker").then(
+    () => stopped,
+    (gone: Error) => gone,
+  );
+  for (const call of waiting.values()) call.reject(failure);
   waiting.clear();
 };
 

@@ -113,6 +113,12 @@ function chooseModel(): Promise<void> {
   });
 }
 
+function showLeftOut(leftOut: Record<string, string> | undefined): void {
+  const problems = Object.entries(leftOut ?? {}).map(([folder, problem]) => `${folder}: ${problem}.`);
+  byId("left-out").hidden = problems.length === 0;
+  byId("left-out").textContent = `Left out: ${problems.join(" ")}`;
+}
+
 function missing(): Failure {
   const kind = { segment: "segmentation model", depth: "depth model", "zero-shot": "image tower" }[task];
   return new Failure(
@@ -250,9 +256,11 @@ async function start(): Promise<void> {
   byId("tasks").addEventListener("change", (event) => {
     void chooseTask((event.target as HTMLInputElement).value as PageTask);
   });
-  const sources = startSources(takePicture);
+  const sources = startSources(takePicture).catch(showFailure);
   try {
-    entries = await loadIndex();
+    const index = await loadIndex();
+    entries = index.artifacts;
+    showLeftOut(index.left_out);
   } catch (error) {
     showFailure(error);
     return;

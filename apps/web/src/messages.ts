@@ -31,9 +31,11 @@ export type Prediction =
 
 export interface CheckRow {
   output: string;
-  /** Of the first output: relative error; of class maps: share of pixels that agree. */
+  /** Relative error; or percent of the pixels that have PyTorch's class, or the class of the model's own scores. */
+  measure: "error" | "agreement" | "own scores";
   figure: number;
-  limit: number | null;
+  /** Of an error the largest, of the others the smallest that passes. */
+  limit: number;
   passed: boolean;
 }
 

@@ -3,6 +3,7 @@
 import type * as Ort from "onnxruntime-web";
 import { type NdArray, readNpz } from "./arrays";
 import { type Artifact, type IndexEntry, inputSize, loadArtifact, loadFile } from "./artifact";
+import contract from "./contract.json";
 import type { Progress } from "./download";
 import { Failure } from "./failure";
 import type { Loaded, Prediction } from "./messages";
@@ -10,6 +11,10 @@ import { asTaken, cropRgb, dropAlpha } from "./pixels";
 import { type Plane, resizeClasses, resizeMetres, resizeRgb } from "./resample";
 import { createSession, modelFailure, type Runtime } from "./runtime";
 import type { Scores } from "./scores";
+import { ownClassesPercent } from "./verdict";
+
+const MOST_CHECKED = 64; // pixels on a side: the page waits for it
+const LEAST_OWN_CLASSES_PERCENT = contract.min_logits_agreement_percent;
 
 export type Outputs = Ort.InferenceSession.OnnxValueMapType;
 
@@ -29,11 +34,24 @@ export class Model {
   /** Download, verify, load and run once. Throws a Failure in words for a user. */
   static async load(base: string, entry: IndexEntry, runtime: Runtime, progress: Progress): Promise<Model> {
     const artifact = await loadArtifact(base, entry);
-    let begin = performance.now();
+    const begin = performance.now();
     const bytes = await loadFile(base, artifact, "model.onnx", progress);
     const downloadMs = performance.now() - begin;
-    begin = performance.now();
-    const { session, provider } = await createSession(runtime, bytes, entry.name);
+    const model = await Model.start(base, artifact, bytes, downloadMs, runtime);
+    if (model.loaded.provider !== "webgpu" || (await model.classesFollowScores())) return model;
+    await model.release();
+    return Model.start(base, artifact, bytes, downloadMs, { ...runtime, providers: ["wasm"] });
+  }
+
+  private static async start(
+    base: string,
+    artifact: Artifact,
+    bytes: Uint8Array,
+    downloadMs: number,
+    runtime: Runtime,
+  ): Promise<Model> {
+    let begin = performance.now();
+    const { session, provider } = await createSession(runtime, bytes, artifact.name);
     const loadMs = performance.now() - begin;
     const loaded = { artifact, provider, threads: runtime.threads, downloadMs, loadMs, firstRunMs: 0 };
     const model = new Model(loaded, session, runtime.ort, base);
@@ -41,6 +59,25 @@ export class Model {
     await model.run(model.blank());
     loaded.firstRunMs = performance.now() - begin;
     return model;
+  }
+
+  /**
+   * Whether a segmenter gives the classes of its own scores for a picture of coloured blocks. On the GPU it may not:
+   * ONNX Runtime 1.30 resizes channels-last scores wrongly there, and a third of the pixels get another class.
+   */
+  private async classesFollowScores(): Promise<boolean> {
+    if (this.artifact.task !== "segment") return true;
+    const { width, height } = inputSize(this.artifact);
+    const image = { data: colouredBlocks(width, height), width, height };
+    const outputs = await this.run(asTaken(image, this.artifact.input));
+    const scores = classScores(outputs);
+    const map = classMap(outputs);
+    const shape = [1, map.height, map.width];
+    const stride = Math.max(1, Math.round(Math.max(map.width, map.height) / MOST_CHECKED));
+    return (
+      scores === null ||
+      ownClassesPercent({ shape, data: Int32Array.from(map.data) }, scores, stride) >= LEAST_OWN_CLASSES_PERCENT
+    );
   }
 
   /** Run on an input as artifact.json describes it. */
@@ -94,6 +131,16 @@ export class Model {
   async release(): Promise<void> {
     await this.session.release();
   }
+}
+
+/** 8 x 8 blocks of different colours, RGB: many classes, with borders between them. */
+function colouredBlocks(width: number, height: number): Uint8Array {
+  return Uint8Array.from({ length: 3 * width * height }, (_, at) => {
+    const pixel = Math.floor(at / 3);
+    const column = Math.floor(((pixel % width) * 8) / width);
+    const row = Math.floor((Math.floor(pixel / width) * 8) / height);
+    return (Math.imul(row * 24 + column * 3 + (at % 3) + 1, 2654435761) >>> 16) & 0xff;
+  });
 }
 
 /** Copies, since the runtime may reuse its memory. */

@@ -13,7 +13,7 @@ export function relativeError(found: ArrayLike<number>, expected: ArrayLike<numb
   return Math.sqrt(difference) / Math.max(Math.sqrt(norm), 1e-30);
 }
 
-/** Largest relative error of the first output that passes, by the artifact's precision. */
+/** Largest relative error of an output of floats that passes, by the artifact's precision. */
 export function tolerance(precision: string): number {
   return (contract.tolerance as Record<string, number>)[precision] ?? contract.tolerance_compressed;
 }

@@ -1,6 +1,7 @@
 /** ONNX Runtime in this browser: on the GPU through WebGPU where there is one, otherwise in WebAssembly. */
 
 import type * as Ort from "onnxruntime-web";
+import { reach, unreachable } from "./download";
 import { Failure } from "./failure";
 
 export type Provider = "webgpu" | "wasm";
@@ -26,6 +27,7 @@ export async function loadRuntime(base: string, wanted: Provider | null): Promis
   try {
     ort = (await import(/* @vite-ignore */ `${base}runtime/${file}`)) as typeof Ort;
   } catch {
+    await reach(`${base}runtime/${file}`, `runtime/${file}`);
     throw new Failure(`runtime/${file}: cannot be loaded. Build the page again with “make web”.`);
   }
   // Threads share memory, which a browser allows only to a page that is isolated from other origins.
@@ -66,6 +68,7 @@ export async function createSession(
 /** In words for a user: what a model that could not be loaded or run means. */
 export function modelFailure(error: unknown, name: string): Error {
   const text = String(error instanceof Error ? error.message : error);
+  if (/failed to fetch|networkerror|load failed/i.test(text)) return unreachable("runtime"); // its .wasm file
   if (error instanceof RangeError || /memory|bad_alloc|allocat|^\d+$/i.test(text)) {
     return new Failure(`${name}: too large: this browser ran out of memory. Close other tabs, or try a smaller model.`);
   }

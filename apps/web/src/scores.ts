@@ -13,15 +13,19 @@ export interface Scores {
  * bilinearly as the model does before it picks the class.
  */
 export function probabilityAt(scores: Scores, x: number, y: number, index: number): number {
+  return softmax(interpolate(scores, x, y))[index]!;
+}
+
+/** The score of each class at a position given as shares 0..1 of width and height, interpolated bilinearly. */
+export function interpolate(scores: Scores, x: number, y: number): number[] {
   const [left, right, across] = neighbours(x, scores.width);
   const [top, bottom, down] = neighbours(y, scores.height);
-  const values = Array.from({ length: scores.classes }, (_, plane) => {
+  return Array.from({ length: scores.classes }, (_, plane) => {
     const at = (row: number, column: number) => scores.data[(plane * scores.height + row) * scores.width + column]!;
     const upper = at(top, left) * (1 - across) + at(top, right) * across;
     const lower = at(bottom, left) * (1 - across) + at(bottom, right) * across;
     return upper * (1 - down) + lower * down;
   });
-  return softmax(values)[index]!;
 }
 
 function neighbours(share: number, size: number): [number, number, number] {

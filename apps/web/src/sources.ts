@@ -1,6 +1,7 @@
 /** Where pictures come from: bundled samples, the file chooser, drag and drop, the clipboard. */
 
 import { byId, element } from "./dom";
+import { reach } from "./download";
 import { Failure } from "./failure";
 import { type Picture, readPicture } from "./picture";
 
@@ -50,8 +51,8 @@ function startDropping(take: Take): void {
 
 async function showSamples(take: Take): Promise<void> {
   const box = byId("samples");
-  const response = await fetch("samples/index.json").catch(() => null);
-  if (!response?.ok) return;
+  const response = await reach("samples/index.json", "samples/index.json");
+  if (!response.ok) return;
   const { samples } = (await response.json()) as { samples: string[] };
   for (const name of samples) {
     const title = name.replace(/\.\w+$/, "").replaceAll("-", " ");
@@ -73,7 +74,7 @@ export function pressSample(name: string | null): void {
 }
 
 async function readSample(name: string): Promise<Picture> {
-  const response = await fetch(`samples/${encodeURIComponent(name)}`).catch(() => null);
-  if (!response?.ok) throw new Failure(`samples/${name}: missing on the server. Build the page with “make web”.`);
+  const response = await reach(`samples/${encodeURIComponent(name)}`, `samples/${name}`);
+  if (!response.ok) throw new Failure(`samples/${name}: missing on the server. Build the page with “make web”.`);
   return readPicture(await response.blob(), name);
 }

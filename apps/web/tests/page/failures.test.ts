@@ -1,5 +1,7 @@
 /** What the page says when something is wrong. */
 
+import { createHash } from "node:crypto";
+import { unzipSync, zipSync } from "fflate";
 import type { Browser, Page, Route } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from "vitest";
 import { photograph } from "../line";
@@ -60,7 +62,7 @@ test("an altered artifact.json is not believed", async () => {
 
 /** Replace artifact.json, and its hash in the index with it. */
 async function rewriteArtifact(
-  change: (artifact: { task: string; files: Record<string, { bytes: number }> }) => void,
+  change: (artifact: { task: string; files: Record<string, { bytes: number; sha256: string }> }) => void,
 ): Promise<void> {
   const changed = await (await fetch(`${inject("served")}models/${SEGMENT}/artifact.json`)).json();
   change(changed);
@@ -117,4 +119,50 @@ test("tasks without a model explain what to export", async () => {
   expect(await failure()).toContain("No depth model is bundled");
   await chooseTask(page, "zero-shot");
   await page.waitForFunction(() => document.querySelector("#alert")!.textContent!.includes("text tower"));
+});
+
+test("a server that is gone is said to be gone, whatever was asked of it", async () => {
+  for (const path of ["models/index.json", `${SEGMENT}/artifact.json`, "model.onnx", "*.min.mjs", "*.wasm"]) {
+    await page.context().route(`**/${path}`, (route) => route.abort("connectionrefused"));
+    await openPage(page, inject("served"));
+    expect(await failure(), path).toContain("the server cannot be reached. Is it still running?");
+    await page.context().unrouteAll();
+  }
+  await nextPrediction(page, () => openPage(page, inject("served")));
+  await page.context().route("**/*", (route) => route.abort("connectionrefused"));
+  await page.click("[data-sample='meadow.jpg']");
+  expect(await failure()).toContain("samples/meadow.jpg: the server cannot be reached");
+  await page.click("#check summary");
+  await page.click("#check-run");
+  await page.waitForFunction(() => document.querySelector("#alert")!.textContent!.includes("golden.npz"));
+  expect(await failure()).toContain("golden.npz: the server cannot be reached");
+});
+
+test("artifacts that were left out are named with the reason", async () => {
+  await replace("models/index.json", (route, index) =>
+    route.fulfill({ json: { ...JSON.parse(index.toString()), left_out: { "a copy": "model.onnx: altered" } } }),
+  );
+  await nextPrediction(page, () => openPage(page, inject("served")));
+  expect(await page.locator("#left-out").innerText()).toBe("Left out: a copy: model.onnx: altered.");
+});
+
+test("the self-check fails where the class map is not PyTorch's, though the logits are", async () => {
+  const address = `${inject("served")}models/${SEGMENT}/golden.npz`;
+  const files = unzipSync(new Uint8Array(await (await fetch(address)).arrayBuffer()));
+  const classes = files["class_map.npy"]!;
+  for (let at = classes.length - 4; at >= 128; at -= 4) classes[at]! ^= 1; // int32 behind a header of 128 bytes
+  const body = Buffer.from(zipSync(files, { level: 0 }));
+  await replace(`${SEGMENT}/golden.npz`, (route) => route.fulfill({ body }));
+  await rewriteArtifact((artifact) => {
+    artifact.files["golden.npz"] = { bytes: body.length, sha256: createHash("sha256").update(body).digest("hex") };
+  });
+  await nextPrediction(page, () => openPage(page, inject("served")));
+  await page.click("#check summary");
+  await page.fill("#runs", "1");
+  await page.click("#check-run");
+  await page.waitForSelector("#check-download", { state: "visible" });
+  const report = await page.locator("#check-result").innerText();
+  expect(report).toContain("Failed: see below");
+  expect(report).toMatch(/class_map, pixels that agree with PyTorch\s+0\.000 %\s+at least 99\.9 %/);
+  expect(report).toMatch(/class_map, pixels that agree with the model’s own scores\s+100\.000 %/);
 });
