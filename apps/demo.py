@@ -6,7 +6,6 @@ that do not wait for each other run side by side, one core each.
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.contract.outputs import OutputKind, claim_folder, remove_claimed
 
 _SEEDS = (0, 1)
 _TASKS = {"segment": "ade", "depth": "nyu"}  # task -> folder of its labels
 _SIDE_BY_SIDE = 2
-_MADE = {"artifacts", "logs", "pictures", "report.html", "report.json", "results", "runs", "scenes"}
+_DEMO = OutputKind(
+    name="a demo",
+    markers=("logs/scenes.log",),
+    contents=("logs/*.log", "scenes/*", "runs/clip/*", "runs/segment-*-?/*", "runs/depth-*-?/*", "report.html",
+              "artifacts/nano-*-fp32.onnx/*", "artifacts/nano-*-int8.onnx/*", "artifacts/nano-*-fp16.coreml/*",
+              "results/nano-*@*-cores.json", "pictures/*", "report.json"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +104,8 @@ def demo(config: DemoConfig) -> None:
             demo made.
     """
     began = time.monotonic()
-    if config.out.exists():
-        found = {path.name for path in config.out.iterdir()}
-        if others := sorted(found - _MADE if "logs" in found else found):  # every demo begins with its logs
-            raise FileExistsError(f"{config.out}: --out: found {others[0]} in it, which no demo made; choose another")
-        shutil.rmtree(config.out)
+    if claim_folder(config.out, _DEMO, force=True, inputs={}):
+        remove_claimed(config.out)
     logs = config.out / "logs"
     logs.mkdir(parents=True)
     waiting, done = steps(config.out), set[str]()

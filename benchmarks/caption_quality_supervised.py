@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from lightning.fabric import seed_everything
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -152,7 +151,7 @@ def _mean_average_precision(trunk: nn.Module, transform: object, scenes: Path, d
     scores = []
     for start in range(0, len(samples), _MEASURE_BATCH):
         pictures = [read_sample(sample.members)[0] for sample in samples[start : start + _MEASURE_BATCH]]
-        images = torch.stack([transform(Image.fromarray(picture)) for picture in pictures])
+        images = torch.stack([transform(picture) for picture in pictures])
         scores.append(trunk(images.to(device)).float().cpu().sigmoid())
     target = torch.stack([tags.of_key[sample.key] for sample in samples]).long()
     of_kinds = multilabel_average_precision(torch.cat(scores), target, len(tags.kinds), average="none")

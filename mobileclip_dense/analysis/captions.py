@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -88,7 +87,7 @@ class Scorer:
     @torch.inference_mode()
     def __call__(self, images: list[Pixels], captions: list[list[str]]) -> list[list[float]]:
         """Images uint8 [H,W,3] and the captions of each -> cosine similarities, in the same order."""
-        pixels = torch.stack([self._transform(Image.fromarray(image)) for image in images]).to(self._device)
+        pixels = torch.stack([self._transform(image) for image in images]).to(self._device)
         tokens = self._tokenizer([caption for of_image in captions for caption in of_image]).to(self._device)
         image_features = functional.normalize(self._model.encode_image(pixels).float(), dim=-1)
         text_features = functional.normalize(self._model.encode_text(tokens).float(), dim=-1)

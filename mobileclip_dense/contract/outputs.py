@@ -35,7 +35,7 @@ RUN = OutputKind(
     name="a run",
     markers=("config.json",),
     contents=("config.json", "run.json", "metrics.jsonl", "weights.safetensors", "structure.json",
-              "open_clip_config.json", "checkpoints/*", "evaluation/*"),
+              "open_clip_config.json", "checkpoints/*", "evaluation/*", "tensorboard/*"),
 )  # fmt: skip
 ARTIFACT = OutputKind(
     name="an artifact",
@@ -96,7 +96,7 @@ def claim_folder(
         return False
     if not force:
         raise FileExistsError(f"{out}: already exists; choose another name, or pass --force to replace it")
-    refusal = f"{out}: is not replaced, although --force was given:"
+    refusal = f"{out}: is not replaced:"
     if out.is_symlink() or not out.is_dir():
         raise FileExistsError(f"{refusal} found a {'link' if out.is_symlink() else 'file'}, expected {kind.name}; "
                               "choose another name")  # fmt: skip
@@ -123,7 +123,8 @@ def _foreign_file(folder: Path, kind: OutputKind) -> str | None:
     for name in files:
         if not any(fnmatchcase(name, pattern) for pattern in kind.contents + _LEFT_BY_WRITERS):
             return name
-    if any(name in kind.markers for name in files) or not files:
+    own = [name for name in files if not any(fnmatchcase(name, pattern) for pattern in _LEFT_BY_WRITERS)]
+    if any(name in kind.markers for name in own) or not own:
         return None
     return f"no {' or '.join(kind.markers)}"
 

@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
@@ -13,7 +15,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.contract.preprocess import Normalization, cut_ends
 from mobileclip_dense.models.encoders import ENCODERS
 
 # With this, `open_clip.create_model("MobileCLIP-nano")` works wherever this module was imported.
@@ -114,13 +116,13 @@ def build_clip(
 
 def build_transform(
     clip: CLIP | CustomTextCLIP, normalization: Normalization, image_size_px: int
-) -> Callable[[Image.Image], torch.Tensor]:
-    """What makes a picture into float [3,image_size_px,image_size_px] to measure on, resized as the model records."""
+) -> Callable[[npt.NDArray[np.uint8]], torch.Tensor]:
+    """uint8 [H,W,3] -> float [3,image_size_px,image_size_px] to measure on, resized as the model records."""
     recorded = PreprocessCfg(**clip.visual.preprocess_cfg)
     settings = PreprocessCfg(size=image_size_px, mean=normalization.mean, std=normalization.std,
                              interpolation=recorded.interpolation, resize_mode=recorded.resize_mode)  # fmt: skip
-    transform: Callable[[Image.Image], torch.Tensor] = image_transform_v2(settings, is_train=False)
-    return transform
+    transform = image_transform_v2(settings, is_train=False)
+    return lambda image: transform(Image.fromarray(cut_ends(image, image_size_px, image_size_px)))
 
 
 def normalize_pixels(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:

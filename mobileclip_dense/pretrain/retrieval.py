@@ -6,7 +6,6 @@ from itertools import islice
 
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
-from PIL import Image
 
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.data.resize import Pixels
@@ -44,7 +43,7 @@ def measure_retrieval(
     skipped = Counter[str]()
     pairs = _usable_pairs(shards, skipped)
     while batch := list(islice(pairs, batch_size)):
-        images = torch.stack([transform(Image.fromarray(image)) for image, _ in batch]).to(device)
+        images = torch.stack([transform(image) for image, _ in batch]).to(device)
         texts = tokenizer([captions[0] for _, captions in batch]).to(device)
         image_features.append(model.encode_image(images, normalize=True))
         text_features.append(model.encode_text(texts, normalize=True))

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from open_clip import SIMPLE_IMAGENET_TEMPLATES, build_zero_shot_classifier
 from open_clip.model import CLIP, CustomTextCLIP
-from PIL import Image
 
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.contract.preprocess import Normalization
@@ -57,7 +56,7 @@ def measure_zeroshot(
 
     def prepare(path: Path) -> torch.Tensor | None:
         try:
-            return transform(Image.fromarray(load_image(path)))
+            return transform(load_image(path))
         except (ValueError, OSError) as error:
             faults.append(str(error))
             return None

@@ -148,14 +148,17 @@ def test_one_seed_proves_nothing() -> None:
 
 
 def test_the_demo_replaces_no_folder_of_somebody_else(tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(FileExistsError, match="found runs in it, which no demo made"):
-        demo(DemoConfig(out=tmp_path))
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"found thesis\.tex in it, which no demo made"):
-        demo(DemoConfig(out=tmp_path))
-    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    for name in ("logs/scenes.log", "runs/clip/run.json", "results/nano-x@a-chip-2-cores.json", "report.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("of a demo")
+    for mine in ("thesis.tex", "runs/my-own/run.json", "results/nano-x@a-phone.json", "artifacts/mine.onnx/model.onnx"):
+        path = tmp_path / mine
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("mine")
+        with pytest.raises(FileExistsError, match=f"found {re.escape(mine)}, which is not of a demo; move it away"):
+            demo(DemoConfig(out=tmp_path))
+        assert path.read_text() == "mine"
+        path.unlink()
 
 
 def test_the_demo_orders_its_steps_as_they_depend_on_each_other(tmp_path: Path) -> None:

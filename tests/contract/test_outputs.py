@@ -73,7 +73,7 @@ def foreign_folders(root: Path) -> Iterator[tuple[Path, str]]:
 def test_force_leaves_alone_what_is_not_the_same_kind_of_output(tmp_path: Path) -> None:
     for folder, reason in list(foreign_folders(tmp_path)):
         before = everything(tmp_path)
-        with pytest.raises(FileExistsError, match=f"although --force was given: {re.escape(reason)}"):
+        with pytest.raises(FileExistsError, match=f"is not replaced: {re.escape(reason)}"):
             claim_folder(folder, RUN, force=True, inputs={})
         config = FinetuneConfig(data=tmp_path, out=folder, force=True)
         with pytest.raises(FileExistsError), open_run(config, {}):

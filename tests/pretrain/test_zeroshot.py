@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.models.clip import build_transform
 from mobileclip_dense.pretrain.zeroshot import measure_zeroshot, read_class_names, read_templates
 from mobileclip_dense.pretrain.zeroshot_images import verify_images
 
@@ -53,6 +54,24 @@ def test_accuracy_on_a_case_worked_out_by_hand(tmp_path: Path, batch_size: int) 
     assert metrics["zeroshot_top1"] == pytest.approx(500 / 6)
     assert metrics["zeroshot_top5"] == 100
     assert (metrics["num_images"], metrics["num_classes"]) == (6, 3)
+
+
+def test_a_line_of_pixels_is_cut_before_it_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """65000x1 pixels would become 32 x 2 million."""
+    resize, widths = Image.Image.resize, []
+
+    def recorded(image: Image.Image, size: tuple[int, int], *arguments: object) -> Image.Image:
+        widths.append(size[0])
+        return resize(image, size, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    transform = build_transform(ColourModel(), Normalization(mean=(0, 0, 0), std=(1, 1, 1)), 32)  # type: ignore[arg-type]
+    line = np.zeros((1, 65000, 3), np.uint8)
+    line[:, 32000:33000] = 255
+    found = transform(line)
+    assert widths == [16 * 32]
+    assert found.shape == (3, 32, 32)
+    assert found.min() == 1
 
 
 class RandomModel(ColourModel):
