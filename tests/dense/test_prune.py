@@ -104,7 +104,7 @@ def test_pruning_refuses_what_it_cannot_do(line: Line, pruned_run: Path, tmp_pat
         prune(PruneConfig(run=line.clip, out=out, target_params=0.7))
     with pytest.raises(FileExistsError, match="--force"):
         prune(PruneConfig(run=line.run("segment"), out=pruned_run, target_params=0.7))
-    with pytest.raises(ValueError, match="found the run itself"):
+    with pytest.raises(FileExistsError, match="it is the run itself"):
         prune(PruneConfig(run=pruned_run, out=pruned_run, target_params=0.7, force=True))
     with pytest.raises(ValueError, match="out of reach"):
         prune(PruneConfig(run=line.run("segment"), out=out, target_params=0.1))
