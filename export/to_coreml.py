@@ -262,8 +262,8 @@ def _measure_cost(prepared: Prepared, artifact: Artifact, predictor: Predictor, 
     cost = cost_function(prepared, lambda image: predict(prepared.network, image, prepared.outputs), MAX_EVALUATED)
     figures = cost(predictor)
     if (reason := excess(figures)) and not allow_drop:
-        raise ValueError(f"{prepared.run.folder}: {artifact.precision}: {reason}; nothing was written. Choose more "
-                         f"bits, or pass --allow-accuracy-drop")  # fmt: skip
+        raise ValueError(f"{prepared.run.folder}: {artifact.precision}: {reason}; the artifact was not written. "
+                         f"Choose more bits, or pass --allow-accuracy-drop")  # fmt: skip
     return figures
 
 
