@@ -21,6 +21,7 @@ from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run import load_run
 from tests.conftest import Line, run_module
+from tests.traces import find_traces
 
 
 def test_float_pixels_give_what_bytes_give(line: Line, tmp_path: Path) -> None:
@@ -89,6 +90,7 @@ def test_the_towers_of_a_pretraining_run_embed_as_open_clip_does(line: Line, tmp
     found = np.concatenate([text_model(row[None])["text_embedding"] for row in tokens.numpy()])
     assert relative_error(found, texts) <= 1e-4
     assert load_artifact(text_folder).task == "embed-text"
+    assert [*find_traces(image_folder), *find_traces(text_folder)] == []
 
 
 def test_int8_says_what_was_quantized_and_what_it_cost(line: Line) -> None:
