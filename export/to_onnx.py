@@ -74,8 +74,10 @@ class ToOnnxConfig:
         """The profile with the flags that were given.
 
         Raises:
-            ValueError: the combination does not exist.
+            ValueError: the combination does not exist, or `precision` is empty.
         """
+        if self.precision == ():
+            raise ValueError("--precision: found none, expected at least one, or no such flag")
         base = ONNX_PROFILES[self.profile]
         profile = dataclasses.replace(
             base,

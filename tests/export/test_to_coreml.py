@@ -81,6 +81,17 @@ def test_a_target_that_cannot_store_a_precision_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_compression_that_compressed_nothing_is_refused(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a network whose every weight is below coremltools' threshold."""
+    monkeypatch.setattr("export.to_coreml.compress", lambda model, *_: model)
+    config = ToCoreMLConfig(run=line.run("depth"), out=tmp_path, precision=("p4",), allow_accuracy_drop=True)
+    with pytest.raises(ValueError, match=r"p4: found no constexpr_lut_to_dense, .* nothing was compressed"):
+        to_coreml(config)
+    assert list(tmp_path.iterdir()) == []
+
+
 def expect_failure(line: Line, out: Path) -> None:
     with pytest.raises(ValueError, match="coreml fp32: logits: relative error"):
         to_coreml(ToCoreMLConfig(run=line.run("segment"), out=out, allow_accuracy_drop=True))

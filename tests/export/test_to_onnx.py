@@ -15,6 +15,7 @@ from benchmarks.runtimes import OnnxModel
 from export.gate import excess
 from export.parity import relative_error
 from export.prepare import prepare
+from export.to_coreml import ToCoreMLConfig
 from export.to_onnx import ToOnnxConfig, export_graph, to_onnx
 from mobileclip_dense.contract.artifact import load_artifact, load_golden
 from mobileclip_dense.contract.images import load_image
@@ -166,6 +167,9 @@ def test_profiles_and_flags_make_a_combination_that_exists(line: Line) -> None:
     assert (both.precision, both.flexible) == (("fp16",), "batch")
     with pytest.raises(ValueError, match="--flexible: found size with int8, expected none"):
         ToOnnxConfig(run=line.clip, profile="cpu-int8", flexible="size").resolved()
+    for empty in (ToOnnxConfig(run=line.clip, precision=()), ToCoreMLConfig(run=line.clip, precision=())):
+        with pytest.raises(ValueError, match="--precision: found none, expected at least one"):
+            empty.resolved()
 
 
 def test_a_text_tower_in_fp16_with_a_flexible_batch_is_refused_before_it_crashes(line: Line, tmp_path: Path) -> None:
