@@ -213,7 +213,7 @@ def describe(
     fit = "resize the short side and crop the centre" if prepared.task == "embed-image" else "resize"
     class_names = tuple(record.get("class_names", ()))
     return Artifact(
-        name=f"{network}-{prepared.task}-{data.name}-{size}-{precision}.{runtime}",
+        name=f"{network}-{prepared.task}-{_folder_name(data)}-{size}-{precision}.{runtime}",
         runtime=runtime,
         precision=precision,
         task=prepared.task,
@@ -228,7 +228,12 @@ def describe(
         logit_scale=prepared.logit_scale,
         num_parameters=sum(p.numel() for p in prepared.network.parameters()),
         parity={"fusion_relative_error": prepared.fusion_error},
-        parent={"run": prepared.run.folder.name, "weights_sha256": record["weights_sha256"]},
+        parent={"run": _folder_name(prepared.run.folder), "weights_sha256": record["weights_sha256"]},
         versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", *libraries)}},
         licence=_LICENCE,
     )
+
+
+def _folder_name(path: Path) -> str:
+    """The name of a folder that may be given as `.` or `..`, without the path to it."""
+    return path.name if path.name not in ("", "..") else path.resolve().name

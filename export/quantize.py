@@ -40,6 +40,7 @@ _NUM_SENSITIVITY = 2  # images of the sweep
 _NUM_ROUNDS = 15  # timed runs of each model of a comparison
 _WORTHWHILE = 0.99  # a kind joins if it takes the model's time below this share
 _RETREAT = (0.1, 0.25, 0.5)  # shares of the quantized nodes that go back to float while accuracy falls too far
+_FASTER = "faster"  # the reason of a node that is quantized for the time that it saves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,15 @@ class Int8Report:
             **self.cost,
         }
 
+    def slowness(self) -> str | None:
+        """Why this is no faster than the float model, in words; None if it is faster."""
+        if not any(node.quantized and node.reason == _FASTER for node in self.nodes):
+            return "found no node that is faster in int8, expected at least one"
+        if not self.int8_ms < self.float_ms:
+            return (f"found {self.int8_ms:.2f} ms, expected less than the {self.float_ms:.2f} ms of fp32 "
+                    f"({self.float_ms / self.int8_ms:.2f}x as fast)")  # fmt: skip
+        return None
+
     def print(self) -> None:
         """The report by kind of node, for the terminal."""
         table = Table(title=f"int8 on {self.device}")
@@ -110,7 +120,7 @@ class _Workshop:
     """A float model with its calibration ranges, from which int8 models of any set of nodes are made."""
 
     def __init__(self, model: Path, images: npt.NDArray[Any], scratch: Path):
-        self.scratch, self.images = scratch, images
+        self.model, self.scratch, self.images = model, scratch, images
         self.prepared, self.cache = scratch / "prepared.onnx", scratch / "ranges.json"
         quant_pre_process(model, self.prepared, skip_symbolic_shape=True)
         self.graph = onnx.load(self.prepared)
@@ -120,7 +130,13 @@ class _Workshop:
         self.input_name = self.graph.graph.input[0].name
 
     def build(self, nodes: list[str], out: Path) -> Path:
-        """Write the model with these nodes in int8."""
+        """Write the model with these nodes in int8.
+
+        Raises:
+            ValueError: no node is given. To ONNX Runtime an empty list means all of them.
+        """
+        if not nodes:
+            raise ValueError(f"{self.model}: int8: found no node to quantize, expected at least one; use fp32")
         quantize_static(
             self.prepared, out, ImageReader(self.input_name, self.images), quant_format=QuantFormat.QDQ,
             nodes_to_quantize=nodes, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
@@ -132,15 +148,17 @@ class _Workshop:
 def quantize_by_measurement(
     model: Path, images: npt.NDArray[Any], cost: Callable[[OnnxModel], Cost] | None
 ) -> Int8Report:
-    """Replace a float model by its int8 version.
+    """Replace a float model by its int8 version, be it faster or not.
 
     Args:
         images: calibration inputs [N,...], as the model takes them.
         cost: what a candidate costs in accuracy; None for fresh weights, which have none: steps 3 and 4 are left out.
 
     Raises:
-        ValueError: the model has nothing to quantize.
+        ValueError: the model has nothing to quantize, or there is no calibration input.
     """
+    if len(images) == 0:
+        raise ValueError(f"{model}: int8: found no calibration input, expected at least one")
     with TemporaryDirectory() as folder:
         workshop = _Workshop(model, images, Path(folder))
         workshop.build(list(workshop.candidates), workshop.scratch / "all.onnx")  # calibrates all of them
@@ -153,7 +171,7 @@ def quantize_by_measurement(
             nodes, out, figures = _retreat(workshop, _sweep(workshop, nodes), cost)
         times = _medians_ms([OnnxModel(workshop.prepared), OnnxModel(out)], images[:1], 2 * _NUM_ROUNDS)
         report = Int8Report(
-            device=device_name(), nodes=nodes, kinds=kinds, float_ms=times[0], int8_ms=times[1],
+            device=device_name(), nodes=_as_written(nodes, out), kinds=kinds, float_ms=times[0], int8_ms=times[1],
             float_bytes=model.stat().st_size, int8_bytes=out.stat().st_size, cost=figures,
         )  # fmt: skip
         onnx.save(onnx.load(out), model)
@@ -173,6 +191,32 @@ def candidates(model: onnx.ModelProto) -> dict[str, str]:
         elif node.op_type in ("MatMul", "Gemm") and shape:
             found[node.name] = "linear"
     return found
+
+
+def quantized_nodes(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes whose weights a graph holds in int8."""
+    integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    unpacked = {
+        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in integers
+    }
+    return {node.name for node in model.graph.node if len(node.input) > 1 and node.input[1] in unpacked}
+
+
+def _as_written(nodes: list[Node], path: Path) -> list[Node]:
+    """The nodes as they are in the written graph, whatever was asked for.
+
+    Raises:
+        ValueError: a node was quantized that was not asked for.
+    """
+    found = quantized_nodes(onnx.load(path))
+    if extra := sorted(found - {node.name for node in nodes if node.quantized}):
+        raise ValueError(f"int8: found {len(extra)} nodes quantized that were not chosen ({extra[0]}), expected none; "
+                         f"this version of ONNX Runtime does not keep to its list of nodes")  # fmt: skip
+    left = "ONNX Runtime left it float"
+    return [
+        dataclasses.replace(node, quantized=False, reason=left) if node.quantized and node.name not in found else node
+        for node in nodes
+    ]
 
 
 def _medians_ms(models: list[OnnxModel], taken: npt.NDArray[Any], num_runs: int) -> list[float]:
@@ -206,21 +250,24 @@ def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:
 def _judge_kernels(workshop: _Workshop, joined: list[str]) -> list[Node]:
     """Every candidate with its times; those of the joined kinds are quantized, unless their own kernel is not faster.
 
-    Where no kind makes the model faster, the kind with most of the weights is quantized all the same: an int8 model was
-    asked for, and the smaller file is all that there is to gain.
+    Where no kind makes the model faster, the kind with most of the weights is quantized all the same, and where no
+    kernel is faster, all kernels of the joined kinds: an int8 model was asked for, and the smaller file is all that
+    there is to gain.
     """
     in_play = joined or [_heaviest_kind(workshop)]
     chosen = [name for name, kind in workshop.candidates.items() if kind in in_play]
     trial = workshop.build(chosen, workshop.scratch / "chosen.onnx")
     taken = workshop.images[:1]
     before, after = (_kernel_ms(workshop.graph, profile_ms(path, taken)) for path in (workshop.prepared, trial))
+    slower = {name for name in chosen if name in before and name in after and after[name] >= before[name]}
+    pays = bool(joined) and len(slower) < len(chosen)
     nodes = []
     for name, kind in workshop.candidates.items():
         node = Node(name=name, kind=kind, float_ms=before.get(name), reason="does not make the model faster")
         if kind in in_play:
-            slower = name in before and name in after and after[name] >= before[name]
-            reason = "smaller, not faster" if not joined else "its kernel is not faster" if slower else "faster"
-            node = dataclasses.replace(node, int8_ms=after.get(name), quantized=not (joined and slower), reason=reason)
+            reason = "smaller, not faster" if not pays else "its kernel is not faster" if name in slower else _FASTER
+            quantized = not pays or name not in slower
+            node = dataclasses.replace(node, int8_ms=after.get(name), quantized=quantized, reason=reason)
         nodes.append(node)
     return nodes
 

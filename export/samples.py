@@ -49,8 +49,13 @@ def read_pairs(
     """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions.
 
     Of train where none are held out.
+
+    Raises:
+        FileNotFoundError, ValueError: the shards are gone, one of their samples cannot be used, or there is none.
     """
     held_out = list_held_out(config) if split == "val" else []
     pairs = list(islice(samples.read_pairs(held_out or list_shards(config.data[0], "train")), count))
+    if not pairs:
+        raise ValueError(f"{config.data[0]}: found no pair of image and caption, expected at least one")
     images = np.stack([crop_image(image, *size_px) for image, _ in pairs])
     return images, [captions[0] for _, captions in pairs]

@@ -68,8 +68,10 @@ class ToCoreMLConfig:
         """The profile with the flags that were given.
 
         Raises:
-            ValueError: the target cannot store a precision.
+            ValueError: the target cannot store a precision, or `precision` is empty.
         """
+        if self.precision == ():
+            raise ValueError("--precision: found none, expected at least one, or no such flag")
         base = COREML_PROFILES[self.profile]
         profile = CoreMLProfile(precision=self.precision or base.precision, target=self.target or base.target)
         for precision in profile.precision:
@@ -236,8 +238,10 @@ def verify_program(package: Path, artifact: Artifact) -> NeuralEngineReport:
     for name, value in artifact.summary().items():
         _expect(package, f"metadata {name}", metadata.get(name), value)
     _expect(package, "normalisations", [name for name in _NOT_FUSED if name in report.operations], [])
-    if witnesses := WITNESS.get(artifact.precision):
-        _expect(package, f"any of {', '.join(witnesses)}", any(name in report.operations for name in witnesses), True)
+    witnesses = WITNESS.get(artifact.precision, ())
+    if witnesses and not any(name in report.operations for name in witnesses):
+        raise ValueError(f"{package}: {artifact.precision}: found no {' or '.join(witnesses)}, expected at least one: "
+                         f"nothing was compressed, the weights are too few; use fp16")  # fmt: skip
     return report
 
 
@@ -262,8 +266,8 @@ def _measure_cost(prepared: Prepared, artifact: Artifact, predictor: Predictor, 
     cost = cost_function(prepared, lambda image: predict(prepared.network, image, prepared.outputs), MAX_EVALUATED)
     figures = cost(predictor)
     if (reason := excess(figures)) and not allow_drop:
-        raise ValueError(f"{prepared.run.folder}: {artifact.precision}: {reason}; nothing was written. Choose more "
-                         f"bits, or pass --allow-accuracy-drop")  # fmt: skip
+        raise ValueError(f"{prepared.run.folder}: {artifact.precision}: {reason}; the artifact was not written. "
+                         f"Choose more bits, or pass --allow-accuracy-drop")  # fmt: skip
     return figures
 
 

@@ -47,7 +47,8 @@ def verify(config: VerifyConfig) -> dict[str, float]:
     """Print and return the distance to PyTorch and, given data, the task's metric.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or altered, or the distance is above the tolerance.
+        FileNotFoundError, ValueError: a file is missing or altered, or an output is further from PyTorch than is
+            tolerated.
     """
     artifact = load_artifact(config.artifact)
     golden = load_golden(config.artifact)

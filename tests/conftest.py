@@ -110,9 +110,11 @@ def train_line(line: Line, *, max_iters: int = 4) -> None:
 def make_line(line: Line) -> None:
     train_line(line)
     for task in ("segment", "depth"):
-        # Four steps of training leave class scores that a breath tips over: the accuracy gate has tests of its own.
+        # Four steps of training leave class scores that a breath tips over, and other tests run beside the measurement
+        # of int8: both gates have tests of their own.
         every = dict(run=line.run(task), out=line.root / "artifacts", allow_accuracy_drop=True)
-        to_onnx(ToOnnxConfig(precision=("fp32", "int8") if task == "segment" else ("fp32",), **every))
+        precision = ("fp32", "int8") if task == "segment" else ("fp32",)
+        to_onnx(ToOnnxConfig(precision=precision, allow_slower=True, **every))
         to_coreml(ToCoreMLConfig(**every))
 
 

@@ -15,6 +15,7 @@ from export.to_coreml import TARGETS, ToCoreMLConfig, to_coreml
 from export.verify import VerifyConfig, verify
 from mobileclip_dense.contract.artifact import load_artifact, save_artifact
 from tests.conftest import Line, run_module
+from tests.traces import find_traces
 
 
 def test_compressed_weights_shrink_the_file_and_stay_close(line: Line, tmp_path: Path) -> None:
@@ -32,6 +33,7 @@ def test_compressed_weights_shrink_the_file_and_stay_close(line: Line, tmp_path:
     )
     assert load_artifact(folders[0]).parity["fp32_relative_error"] < 1e-5 < fp16 < w8 < 0.1
     assert p8 < p4 < 0.5
+    assert [trace for folder in folders for trace in find_traces(folder)] == []
     spec = ct.models.MLModel(str(folders[3] / "model.mlpackage"), skip_model_load=True).get_spec()
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
     assert sum(operation.type == "constexpr_lut_to_dense" for operation in block.operations) > 3
@@ -64,6 +66,7 @@ def test_the_towers_of_a_pretraining_run_convert(line: Line, tmp_path: Path) -> 
     assert (artifact.input.name, artifact.input.dtype) == ("tokens", "int32")
     assert artifact.parity["fp16_relative_error"] < 2e-2
     assert verify(VerifyConfig(artifact=text))["fp16_relative_error"] < 2e-2
+    assert [*find_traces(image), *find_traces(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,17 @@ def test_a_target_that_cannot_store_a_precision_is_refused(
 ) -> None:
     config = ToCoreMLConfig(run=line.run("depth"), out=tmp_path, precision=(precision,), target=target)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"--target: found {target} with {precision}, expected {needed} or later"):
+        to_coreml(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compression_that_compressed_nothing_is_refused(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a network whose every weight is below coremltools' threshold."""
+    monkeypatch.setattr("export.to_coreml.compress", lambda model, *_: model)
+    config = ToCoreMLConfig(run=line.run("depth"), out=tmp_path, precision=("p4",), allow_accuracy_drop=True)
+    with pytest.raises(ValueError, match=r"p4: found no constexpr_lut_to_dense, .* nothing was compressed"):
         to_coreml(config)
     assert list(tmp_path.iterdir()) == []
 

@@ -15,12 +15,14 @@ from benchmarks.runtimes import OnnxModel
 from export.gate import excess
 from export.parity import relative_error
 from export.prepare import prepare
+from export.to_coreml import ToCoreMLConfig
 from export.to_onnx import ToOnnxConfig, export_graph, to_onnx
 from mobileclip_dense.contract.artifact import load_artifact, load_golden
 from mobileclip_dense.contract.images import load_image
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run import load_run
 from tests.conftest import Line, run_module
+from tests.traces import find_traces
 
 
 def test_float_pixels_give_what_bytes_give(line: Line, tmp_path: Path) -> None:
@@ -89,6 +91,7 @@ def test_the_towers_of_a_pretraining_run_embed_as_open_clip_does(line: Line, tmp
     found = np.concatenate([text_model(row[None])["text_embedding"] for row in tokens.numpy()])
     assert relative_error(found, texts) <= 1e-4
     assert load_artifact(text_folder).task == "embed-text"
+    assert [*find_traces(image_folder), *find_traces(text_folder)] == []
 
 
 def test_int8_says_what_was_quantized_and_what_it_cost(line: Line) -> None:
@@ -164,6 +167,9 @@ def test_profiles_and_flags_make_a_combination_that_exists(line: Line) -> None:
     assert (both.precision, both.flexible) == (("fp16",), "batch")
     with pytest.raises(ValueError, match="--flexible: found size with int8, expected none"):
         ToOnnxConfig(run=line.clip, profile="cpu-int8", flexible="size").resolved()
+    for empty in (ToOnnxConfig(run=line.clip, precision=()), ToCoreMLConfig(run=line.clip, precision=())):
+        with pytest.raises(ValueError, match="--precision: found none, expected at least one"):
+            empty.resolved()
 
 
 def test_a_text_tower_in_fp16_with_a_flexible_batch_is_refused_before_it_crashes(line: Line, tmp_path: Path) -> None:
