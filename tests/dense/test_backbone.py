@@ -259,9 +259,9 @@ def test_a_vit_is_exported_for_one_size_with_its_positions_resampled_in_advance(
     write_labelled_folder(settings.data)
     model = build_model(settings, 3)
     torch.nn.init.normal_(model.backbone.encoder.trunk.pos_embed)
-    open_run(settings)
-    finish_run(settings, model.state_dict(), {}, started=0.0, device="cpu", details={
-        "class_names": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "reduce_zero_label": False})  # fmt: skip
+    with open_run(settings, {}):
+        finish_run(settings, model.state_dict(), {}, started=0.0, device="cpu", details={
+            "class_names": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "reduce_zero_label": False})  # fmt: skip
     wide = ToOnnxConfig(run=settings.out, out=tmp_path / "artifacts", size_px=(32, 64))
     (folder,) = to_onnx(wide)
     resized = [node for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "Resize"]
