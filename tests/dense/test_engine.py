@@ -146,7 +146,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
         with pytest.raises(OSError, match="No space"):
             train(config)
     moved = config.out.rename(config.out.with_name("moved"))
-    assert sorted(path.name for path in (moved / "checkpoints").glob("*.pt")) == ["last.pt", "previous.pt"]
+    assert [path.name for path in (moved / "checkpoints").glob("*.pt")] == ["last.pt"]
     found = train(dataclasses.replace(config, out=moved)).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
@@ -161,7 +161,7 @@ def test_a_run_goes_on_exactly_from_the_checkpoint_before_a_damaged_one(
     last = checkpoint_file(config.out)
     os.truncate(last, last.stat().st_size // 2)
     settle_checkpoints(config, FIELDS)
-    assert load_checkpoint(last)["meta"]["iter"] == 2
+    assert load_checkpoint(last)["meta"]["iter"] == 1  # the third step was stopped before it was saved
     assert "resuming from the checkpoint before it" in capsys.readouterr().err
     found, expected = train(config).model.state_dict(), whole.model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
