@@ -346,7 +346,7 @@ def load_run(folder: Path) -> Run:
 def _read_config(path: Path) -> Config:
     try:
         return config_from_json(read_json(path), path)
-    except (TypeError, AttributeError, ValueError) as error:  # a number where a path belongs, a list for a name
+    except (TypeError, AttributeError, LookupError, ValueError) as error:  # a number for a path, ...
         where = "" if str(path) in str(error) else f"{path}: "
         raise ValueError(f"{where}{error}; {_DAMAGED}") from None
 

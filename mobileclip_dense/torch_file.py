@@ -1,5 +1,6 @@
 """Files of torch.save, read with `weights_only=True` alone; what is damaged or of another kind is told in words."""
 
+import errno
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -39,9 +40,14 @@ def load_torch_file(path: Path, *, stand_ins: Mapping[str, Callable[..., Any]] |
         with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in (stand_ins or {}).items()]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler fail in any way: KeyError, AssertionError, ...
-        if isinstance(error, OSError) and error.errno is not None:
+        if _is_from_the_disk(error):
             raise
         raise ValueError(_reason(error)) from None
+
+
+def _is_from_the_disk(error: Exception) -> bool:
+    """Not from damaged contents, which give places to seek that no file has."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def _verify_kind(start: bytes) -> None:
@@ -65,11 +71,11 @@ def _verify_archive(path: Path) -> None:
                     with archive.open(member) as data:
                         while data.read(_MEGABYTE):
                             pass
-    except OSError:
-        raise
     except ValueError as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # BadZipFile, and whatever else zipfile makes of damaged bytes
+        if _is_from_the_disk(error):
+            raise
         raise ValueError(f"the file is damaged or cut short: {error or type(error).__name__}") from None
 
 
