@@ -28,7 +28,14 @@ from mobileclip_dense.models.clip import Tokenizer, build_clip, build_transform,
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.randomness import random_states, set_random_states
 from mobileclip_dense.pretrain.towers import memory_format_on
-from mobileclip_dense.run import append_metrics, checkpoint_file, drop_metrics_after, load_checkpoint, save_checkpoint
+from mobileclip_dense.run import (
+    append_metrics,
+    checkpoint_file,
+    drop_metrics_after,
+    load_checkpoint,
+    save_checkpoint,
+    settle_checkpoints,
+)
 
 _LOG_EVERY = 10
 _MEASURE_BATCH = 256
@@ -119,6 +126,7 @@ def _resume(
     config: PretrainConfig, trunk: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[int, list[Position | None]]:
     path = checkpoint_file(config.out)
+    settle_checkpoints(config, ("model", "optimizer", "step", "positions", "random"))
     if not path.exists():
         return 0, [None] * max(1, config.num_workers)
     state = load_checkpoint(path)

@@ -3,18 +3,21 @@
 config.json, metrics.jsonl and checkpoints/ while training; weights.safetensors and run.json at the end; structure.json
 beside them where the model is a pruned one.
 
+checkpoints/ holds two training states: last.pt and previous.pt, the one before. A run takes the disk space of both.
+
 A run is complete when run.json is there. An incomplete one is resumed by the command that began it.
 """
 
 import dataclasses
 import json
+import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,12 +33,14 @@ from mobileclip_dense.config import Config, FinetuneConfig, config_from_json, co
 from mobileclip_dense.contract.files import naming_full_disk, read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.contract.outputs import RUN, claim_folder, set_aside
+from mobileclip_dense.torch_file import load_torch_file
 
+_DAMAGED = "copy the run again, or train it again"
 _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy")
 
 
 def checkpoint_file(run: Path) -> Path:
-    """The one checkpoint of a run, replaced by rename."""
+    """The newest checkpoint of a run."""
     return run / "checkpoints" / "last.pt"
 
 
@@ -109,26 +114,77 @@ def append_metrics(folder: Path, **values: float) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """All lines of metrics.jsonl; none if there is no such file. One that a full disk cut short is none."""
-    path = folder / "metrics.jsonl"
-    text = path.read_text() if path.is_file() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """All lines of metrics.jsonl; none if there is no such file. One that a full disk cut short is none.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    lines, damaged = _parse_metrics(folder)
+    if damaged:
+        raise ValueError(f"{folder / 'metrics.jsonl'}: {damaged[0]}, expected a JSON object with a step; take the line "
+                         "out")  # fmt: skip
+    return lines
 
 
 def drop_metrics_after(folder: Path, step: int) -> None:
-    """Forget what was logged past the checkpoint from which a run resumes."""
-    kept = [line for line in read_metrics(folder) if line["step"] <= step]
-    with staged_file(folder / "metrics.jsonl") as staging:
-        staging.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    """Forget what was logged past the checkpoint from which a run resumes.
+
+    Damaged lines do not end a training: they are left out with a warning, and the file is kept as it was beside.
+    """
+    path = folder / "metrics.jsonl"
+    lines, damaged = _parse_metrics(folder)
+    if damaged:
+        aside = path.with_name("metrics.damaged.jsonl")
+        shutil.copyfile(path, aside)
+        print(f"warning: {path}: {damaged[0]}, expected a JSON object with a step; {len(damaged)} such lines are left "
+              f"out, the file as it was is {aside}", file=sys.stderr)  # fmt: skip
+    with staged_file(path) as staging:
+        staging.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+
+
+def _parse_metrics(folder: Path) -> tuple[list[dict[str, float]], list[str]]:
+    """The good lines of metrics.jsonl, and what is wrong with the others."""
+    path = folder / "metrics.jsonl"
+    data = path.read_bytes() if path.is_file() else b""
+    good, damaged = [], []
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict) and type(values.get("step")) is int:
+            good.append(values)
+        else:
+            damaged.append(f"line {number}: found {line[:40].decode(errors='replace')!r}")
+    return good, damaged
+
+
+@contextmanager
+def staged_checkpoint(path: Path) -> Iterator[Path]:
+    """A temporary name beside last.pt that replaces it when the block ends well; what was last.pt is then previous.pt.
+
+    At every moment one of the three is a complete checkpoint: whoever is killed between the two renames leaves
+    previous.pt alone, from which `settle_checkpoints` goes on. What a killed process left half-written is removed.
+    """
+    for stale in path.parent.glob(f".{path.stem}.partial-*"):
+        stale.unlink(missing_ok=True)
+    with staged_file(path) as staging:
+        yield staging
+        with staging.open("rb+") as file:
+            os.fsync(
+                file.fileno()
+            )  # a rename that reaches the disk before the contents leaves zeros after a power loss
+        if path.exists():
+            path.replace(_previous(path))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors and plain values) aside and rename.
+    """Write a training state (tensors and plain values) as last.pt, and keep the one before as previous.pt.
 
     Raises:
-        OSError: the disk is full; the previous checkpoint is untouched.
+        OSError: the disk is full; the checkpoints are untouched.
     """
-    with staged_file(path) as staging:
+    with staged_checkpoint(path) as staging:
         try:
             torch.save(state, staging)
         except RuntimeError as error:  # torch reports a failed write as RuntimeError
@@ -136,9 +192,59 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote; tensors and plain values only."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """Read what `save_checkpoint` wrote; tensors and plain values only.
+
+    Raises:
+        ValueError: the file is damaged, or is no training state.
+    """
+    try:
+        state = load_torch_file(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: checkpoint: {error}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: checkpoint: found a {type(state).__name__}, expected a training state")
     return state
+
+
+def settle_checkpoints(config: Config, fields: Collection[str]) -> None:
+    """Make last.pt of `config.out` the newest checkpoint that can be read; there may be none.
+
+    A damaged last.pt is replaced by previous.pt, with a warning on stderr; so is one that is not there. One process
+    does it, before `open_run`. Nothing is done to a complete run, nor where --force starts over.
+
+    Args:
+        fields: what a training state of this kind holds.
+
+    Raises:
+        ValueError: last.pt is damaged, and previous.pt is too, or is not there.
+    """
+    last = checkpoint_file(config.out)
+    previous = _previous(last)
+    if config.force or (config.out / "run.json").exists() or not (last.exists() or previous.exists()):
+        return
+    fault = _fault_of(last, fields)
+    if fault is None:
+        return
+    other = _fault_of(previous, fields)
+    if other is not None:
+        raise ValueError(f"{fault}; {other}; there is no other checkpoint to resume from: start over with --force, or "
+                         "choose another --out")  # fmt: skip
+    previous.replace(last)
+    print(f"warning: {fault}; resuming from the checkpoint before it, {previous}", file=sys.stderr)
+
+
+def _previous(last: Path) -> Path:
+    return last.with_name("previous.pt")
+
+
+def _fault_of(checkpoint: Path, fields: Collection[str]) -> str | None:
+    if not checkpoint.exists():
+        return f"{checkpoint}: checkpoint: no such file"
+    try:
+        missing = sorted(set(fields) - set(load_checkpoint(checkpoint)))
+    except ValueError as error:
+        return str(error)
+    return f"{checkpoint}: checkpoint: {', '.join(missing)} missing: no training state" if missing else None
 
 
 def finish_run(
@@ -219,15 +325,15 @@ def load_run(folder: Path) -> Run:
     """Read a complete run and check its weights and structure against the recorded hashes.
 
     Raises:
-        FileNotFoundError: no such folder, or a file of it is missing. ValueError: the run is not complete, or its
-            weights or structure are damaged.
+        FileNotFoundError: no such folder, or a file of it is missing. ValueError: the run is not complete, or a file of
+            it is damaged.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: run: no such folder")
-    config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
+    config = _read_config(folder / "config.json")
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder}: run.json is missing: the run is not complete; repeat its command to resume it")
-    record = read_json(folder / "run.json")
+    record = _read_record(folder / "run.json", config)
     path = folder / "weights.safetensors"
     _check_hash(path, record["weights_sha256"])
     structure = None
@@ -235,6 +341,30 @@ def load_run(folder: Path) -> Run:
         _check_hash(folder / "structure.json", record["structure_sha256"])
         structure = read_json(folder / "structure.json")
     return Run(folder=folder, config=config, record=record, weights=read_safetensors(path), structure=structure)
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        return config_from_json(read_json(path), path)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:  # a number for a path, ...
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise ValueError(f"{where}{error}; {_DAMAGED}") from None
+
+
+def _read_record(path: Path, config: Config) -> dict[str, Any]:
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_DAMAGED}") from None
+    wanted: dict[str, type] = {"weights_sha256": str, "metrics": dict}
+    if "structure_sha256" in record:
+        wanted["structure_sha256"] = str
+    if isinstance(config, FinetuneConfig):
+        wanted["class_names"] = list
+    for field, kind in wanted.items():
+        if not isinstance(record.get(field), kind):
+            raise ValueError(f"{path}: {field}: found {record.get(field)!r}, expected a {kind.__name__}; {_DAMAGED}")
+    return record
 
 
 def fill_model(model: nn.Module, run: Run) -> None:
@@ -264,15 +394,16 @@ def differences(module: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list
 
 def _check_hash(path: Path, expected: str) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the run is damaged, train it again")
+        raise FileNotFoundError(f"{path}: no such file; {_DAMAGED}")
     found = sha256_of(path)
     if found != expected:
-        raise ValueError(f"{path}: sha256: found {found[:12]}…, expected {expected[:12]}…; the file was altered")
+        raise ValueError(f"{path}: sha256: found {found[:12]}…, expected {expected[:12]}…; the file was altered; "
+                         f"{_DAMAGED}")  # fmt: skip
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Raises ValueError if the file is not safetensors or is cut short."""
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:  # KeyError: a type that torch has not
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None

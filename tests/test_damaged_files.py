@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import torch
 from PIL import Image
+from safetensors.torch import save
 
+from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.artifact import load_artifact
 from mobileclip_dense.contract.files import read_json
 from mobileclip_dense.contract.images import load_image
@@ -20,6 +24,8 @@ from mobileclip_dense.data.annotations import UnusableFile, read_class_labels, r
 from mobileclip_dense.data.reinforced import read_reinforcement
 from mobileclip_dense.data.samples import BadSample, read_sample
 from mobileclip_dense.data.shards import read_samples
+from mobileclip_dense.models.weights import read_state_dict
+from mobileclip_dense.run import finish_run, load_checkpoint, load_run, open_run
 from tests.benchmarks.tiny_artifact import write_artifact
 from tests.damage import NUM_DAMAGED, damaged_copies, strict_pixels, zip_is_whole
 from tests.data.shards import reinforced_members, write_shard
@@ -143,6 +149,39 @@ def test_damaged_artifacts(tmp_path: Path) -> None:
                 assert same_types(json.loads(damaged), json.loads(whole)), "accepted with a field of another type"
         path.write_bytes(whole)
     load_artifact(folder)
+
+
+def test_damaged_checkpoints_and_weights(tmp_path: Path) -> None:
+    weights = {f"stages.{number}.weight": torch.full((40, 9), float(number)) for number in range(4)}
+    buffer = io.BytesIO()
+    torch.save({"state_dict": weights, "epoch": 3}, buffer)
+    for read in (lambda path: load_checkpoint(path)["state_dict"], read_state_dict):
+        for _, found in try_all(tmp_path / "x.pt", buffer.getvalue(), read):
+            assert found.keys() == weights.keys()
+            assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
+
+    def read_copies(path: Path) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in read_state_dict(path).items()}  # which map the file
+
+    for damaged, found in try_all(tmp_path / "x.safetensors", save(weights), read_copies):  # has no checksums
+        expected = safetensors.numpy.load(damaged)
+        assert found.keys() == expected.keys()
+        assert all(tensor.numpy().tobytes() == expected[name].tobytes() for name, tensor in found.items())
+
+
+def test_damaged_runs(tmp_path: Path) -> None:
+    config = FinetuneConfig(data=tmp_path, out=tmp_path / "run")
+    with open_run(config, {}):
+        finish_run(config, {"weight": torch.zeros(300)}, {"mIoU": 1.0}, started=0.0, device="cpu",
+                   details={"class_names": ["a"]}, structure={"layer": {"channels": 3}})  # fmt: skip
+    for name in ("weights.safetensors", "structure.json", "run.json", "config.json"):
+        path = config.out / name
+        whole = path.read_bytes()
+        for damaged, run in try_all(path, whole, lambda path: load_run(path.parent)):
+            assert torch.equal(run.weights["weight"], torch.zeros(300))
+            assert damaged == whole or name in ("run.json", "config.json"), "accepted, although its hash is another"
+        path.write_bytes(whole)
+    load_run(config.out)
 
 
 def test_damaged_result_files(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """The encoders as mmsegmentation backbones."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmseg.registry import MODELS
 from timm.layers import convert_sync_batchnorm
 from torch import nn
@@ -21,6 +22,9 @@ _MCI = ("nano", "mci0", "mci1", "mci2")
 class PyramidEncoder(BaseModule):
     """`dict(type="PyramidEncoder", name="mci2", weights="runs/clip", drop_path_rate=0.1)`.
 
+    For `weights` mmsegmentation's own words do as well: `pretrained="runs/clip"`, and
+    `init_cfg=dict(type="Pretrained", checkpoint="runs/clip")`.
+
     In a config of your own, `Encoder(name).channels` are the head's `in_channels`, and the data preprocessor's `mean`
     and `std` are 255 times `Encoder(name).normalization`.
     """
@@ -34,6 +38,8 @@ class PyramidEncoder(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         batch_norm: Literal["train", "frozen", "synced"] = "train",
         pyramid: bool = True,
+        pretrained: str | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ):
         """Build it; `init_weights` loads.
 
@@ -47,11 +53,16 @@ class PyramidEncoder(BaseModule):
             batch_norm: train: statistics of the batch; frozen: always the stored ones, weight and bias still train;
                 synced: statistics over all processes where there are several on GPUs, otherwise as train.
             pyramid: False: a ViT gives its last map alone, at stride 16.
+            pretrained: another name of `weights`.
+            init_cfg: mmengine's: initializers (`dict(type="TruncNormal", layer="Conv2d", std=0.02)`), and `Pretrained`,
+                whose checkpoint is another name of `weights`, and whose prefix says under which names of the file the
+                encoder is.
 
         Raises:
-            ValueError: an argument is out of its range.
+            ValueError: an argument is out of its range, or two of them name different weights.
         """
-        super().__init__()
+        initializers, checkpoint, prefix = _split_init_cfg(init_cfg)
+        super().__init__(initializers or None)
         if frozen_stages not in range(5):
             raise ValueError(f"frozen_stages: found {frozen_stages}, expected 0 to 4")
         if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2, 3}):
@@ -59,7 +70,8 @@ class PyramidEncoder(BaseModule):
         if batch_norm not in ("train", "frozen", "synced"):
             raise ValueError(f"batch_norm: found {batch_norm!r}, expected train, frozen or synced")
         self.encoder = Encoder(name, drop_path_rate, pyramid)
-        self.weights, self.frozen_stages, self.batch_norm = weights, frozen_stages, batch_norm
+        self.weights = _same_weights({"weights": weights, "pretrained": pretrained, "init_cfg.checkpoint": checkpoint})
+        self.prefix, self.frozen_stages, self.batch_norm = prefix, frozen_stages, batch_norm
         self.out_indices = tuple(out_indices)
         if batch_norm == "synced" and torch.cuda.is_available() and _num_processes() > 1:
             self.encoder = convert_sync_batchnorm(self.encoder)  # timm's: torch's drops the activation after a norm
@@ -67,9 +79,11 @@ class PyramidEncoder(BaseModule):
             part.requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Load `weights`; mmengine calls this once, before training."""
+        """Draw what `init_cfg` says, then load `weights`; mmengine calls this once, before training."""
+        if self.init_cfg:
+            super().init_weights()
         if self.weights is not None:
-            load_encoder_weights(self.encoder, self.weights)
+            load_encoder_weights(self.encoder, self.weights, prefix=self.prefix)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for all that is not frozen.
@@ -121,6 +135,31 @@ class CLIPViT(PyramidEncoder):
 
     def __init__(self, **arguments: Any):
         super().__init__("vit_b16_clip", **arguments)
+
+
+def _split_init_cfg(
+    init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
+) -> tuple[list[dict[str, Any]], str | None, str | None]:
+    """Initializers, and checkpoint and prefix of the one `Pretrained`."""
+    told = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
+    pretrained = [one for one in told if one.get("type") in ("Pretrained", "mmengine.Pretrained", PretrainedInit)]
+    if not pretrained:
+        return told, None, None
+    if len(pretrained) > 1 or not pretrained[0].get("checkpoint"):
+        raise ValueError(f"init_cfg: found {pretrained}, expected one dict(type='Pretrained', checkpoint=FILE)")
+    return [one for one in told if one not in pretrained], pretrained[0]["checkpoint"], pretrained[0].get("prefix")
+
+
+def _same_weights(named: dict[str, Any]) -> str | None:
+    """What the arguments that are given name; raises ValueError if that is not one run folder, file or `timm:NAME`."""
+    given = {name: value for name, value in named.items() if value is not None}
+    for name, value in given.items():
+        if not isinstance(value, str | Path):
+            raise ValueError(f"{name}: found {value!r}, expected a run folder, a file or timm:NAME")
+    if len({str(value) for value in given.values()}) > 1:
+        found = ", ".join(f"{name}={str(value)!r}" for name, value in given.items())
+        raise ValueError(f"{', '.join(given)}: found different weights ({found}), expected one of them")
+    return next((str(value) for value in given.values()), None)
 
 
 def backbone_config(config: FinetuneConfig, *, pyramid: bool = True) -> dict[str, Any]:

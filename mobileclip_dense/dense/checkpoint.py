@@ -4,12 +4,14 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.contract.files import staged_file
-from mobileclip_dense.run import checkpoint_file
+from mobileclip_dense.run import checkpoint_file, differences, staged_checkpoint
+
+FIELDS = ("meta", "state_dict", "optimizer", "param_schedulers", "message_hub", "num_processes")
 
 
 @HOOKS.register_module()
@@ -25,7 +27,7 @@ class PlainCheckpoint(Hook):
 
 
 class LastCheckpoint(PlainCheckpoint):
-    """The one checkpoint of a run, replaced by rename.
+    """The newest checkpoint of a run, replaced by rename, and the one before it.
 
     mmengine's own hook deletes the last one before it writes the next into its place, so that a kill or a full disk in
     between leaves none; and it notes an absolute path, so that a copied run resumes from where it was copied.
@@ -41,7 +43,7 @@ class LastCheckpoint(PlainCheckpoint):
         """Save the first process's state, with which all agree but for BatchNorm's statistics."""
         due = self.every_n_train_iters(runner, self.every) or self.is_last_train_iter(runner)
         if due and is_main_process():
-            with staged_file(self.path) as staging:
+            with staged_checkpoint(self.path) as staging:
                 runner.save_checkpoint(str(staging.parent), staging.name, by_epoch=False)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -49,8 +51,14 @@ class LastCheckpoint(PlainCheckpoint):
         checkpoint["num_processes"] = runner.world_size
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if another number of processes wrote it: each would go on with other images."""
+        """Raises ValueError if another number of processes wrote it, for each would go on with other images; or if it
+        is of another model, of which mmengine would load what fits and leave the rest."""
         written = checkpoint["num_processes"]
         if written != runner.world_size:
             raise ValueError(f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
                              "many, or start over with --force")  # fmt: skip
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        unfit = [name for names in differences(model, checkpoint["state_dict"]) for name in names]
+        if unfit:
+            raise ValueError(f"{self.path}: checkpoint: {len(unfit)} keys do not fit this run's model "
+                             f"({', '.join(unfit[:3])}); start over with --force")  # fmt: skip

@@ -8,6 +8,7 @@
 The learning rate of layer l is the full one times decay ** (L + 1 - l).
 """
 
+import math
 import re
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import nn
 _TRUNK = re.compile(r"(?:^|\.)encoder\.trunk\.(.+)")
 _FIRST = re.compile(r"(?:stem|patch_embed|pos_embed|cls_token|reg_token|norm_pre)(?:\.|$)")
 _NUMBERED = re.compile(r"(?:stages|layers|blocks)\.(\d+)\.")
+_MMENGINES = ("custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult",
+              "dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate")  # fmt: skip
 _NOT_DECAYED = ("gamma", "pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
 
 
@@ -25,22 +28,66 @@ _NOT_DECAYED = ("gamma", "pos_embed", "cls_token", "reg_token", "relative_positi
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     """`optim_wrapper=dict(constructor="LayerDecayConstructor", paramwise_cfg=dict(layer_decay=0.65), ...)`.
 
-    One group of parameters for each layer and weight decay, the full learning rate first. Biases, norms, LayerScales,
-    position embeddings and biases, and class tokens have no weight decay. With layer_decay=1.0 that is all it does.
+    One group of parameters for each layer and setting, the full learning rate first. Biases, norms, LayerScales,
+    position embeddings and biases, and class tokens have no weight decay. With layer_decay=1.0, the default, that is
+    all it does.
+
+    mmengine's own keys of paramwise_cfg (custom_keys, bias_lr_mult, norm_decay_mult, ...) mean what they mean there: a
+    learning rate that they give is multiplied by the decay of the layer, and a weight decay that they give is taken as
+    it is, for norms and biases too. A custom key without decay_mult changes no weight decay.
     """
 
-    def add_params(self, params: list[dict[str, Any]], module: nn.Module, **_: Any) -> None:
-        """Append the groups of the model's parameters to `params`; frozen parameters get none."""
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None):
+        """Raises ValueError for an unknown key, a layer_decay that is not above 0, or an optimizer without lr."""
+        super().__init__(optim_wrapper_cfg, {"layer_decay": 1.0} | (paramwise_cfg or {}))
+        if unknown := sorted(self.paramwise_cfg.keys() - {"layer_decay", *_MMENGINES}):
+            raise ValueError(f"paramwise_cfg: found {', '.join(unknown)}, expected layer_decay or one of mmengine's "
+                             f"keys: {', '.join(_MMENGINES)}")  # fmt: skip
+        decay = self.paramwise_cfg["layer_decay"]
+        if not isinstance(decay, int | float) or not 0 < decay < math.inf:
+            raise ValueError(f"paramwise_cfg.layer_decay: found {decay!r}, expected a number above 0, e.g. 0.65")
+        if self.base_lr is None:
+            raise ValueError("optimizer.lr: found none, expected the learning rate of the top; write lr=... into it")
+
+    def add_params(self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **options: Any) -> None:
+        """Append the groups of the model's parameters to `params`; frozen parameters get none.
+
+        mmengine calls this for every module with its name as `prefix`; the whole model has none.
+        """
+        if prefix:
+            super().add_params(params, module, prefix, **options)
+            return
+        own: list[dict[str, Any]] = []
+        super().add_params(own, module, **options)
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
         below_top = layers_below_top(module)
-        groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((below_top[name], is_decayed(name, parameter)), []).append(parameter)
-        for depth, decayed in sorted(groups, key=lambda key: (key[0], not key[1])):
-            group = dict(params=groups[depth, decayed], lr=self.base_lr * self.paramwise_cfg["layer_decay"] ** depth)
-            if not decayed:
-                group["weight_decay"] = 0.0  # the others have the optimizer's, told or by default
-            params.append(group)
+        groups: dict[tuple[int, bool, str], dict[str, Any]] = {}
+        for group in own:
+            parameter = group["params"][0]
+            if (name := names.pop(id(parameter), None)) is None:  # shared, and in a group already
+                continue
+            settings = self._settings(group, name, below_top[name])
+            key = (below_top[name], settings.get("weight_decay") == 0, repr(settings))
+            groups.setdefault(key, settings | {"params": []})["params"].append(parameter)
+        params.extend(groups[key] for key in sorted(groups))
+
+    def _settings(self, group: dict[str, Any], name: str, depth: int) -> dict[str, Any]:
+        """Learning rate, weight decay and a custom key's further settings of one parameter."""
+        settings = {key: value for key, value in group.items() if key not in ("params", "lr_mult", "decay_mult")}
+        settings["lr"] = group.get("lr", self.base_lr) * self.paramwise_cfg["layer_decay"] ** depth
+        custom = self._custom_key(name)
+        told = "weight_decay" in group if custom is None else custom.keys() & {"decay_mult", "weight_decay"}
+        if not told:
+            settings.pop("weight_decay", None)  # then it is the optimizer's, told or by default
+            if not is_decayed(name, group["params"][0]):
+                settings["weight_decay"] = 0.0
+        return settings
+
+    def _custom_key(self, name: str) -> dict[str, Any] | None:
+        """The settings of the custom key that mmengine takes: of those within the name the longest, then the first."""
+        keys: dict[str, dict[str, Any]] = self.paramwise_cfg.get("custom_keys", {})
+        whole = name if "." in name else f".{name}"  # as mmengine writes a parameter of the model itself
+        return next((keys[key] for key in sorted(keys, key=lambda key: (-len(key), key)) if key in whole), None)
 
 
 def layers_below_top(model: nn.Module) -> dict[str, int]:

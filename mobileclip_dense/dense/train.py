@@ -23,13 +23,13 @@ from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.coco import CocoSet, check_coco, read_images
 from mobileclip_dense.data.labelled import LabelledSet
 from mobileclip_dense.data.scan import check_set
-from mobileclip_dense.dense.checkpoint import LastCheckpoint
+from mobileclip_dense.dense.checkpoint import FIELDS, LastCheckpoint
 from mobileclip_dense.dense.detect import detection_config
 from mobileclip_dense.dense.engine import RunLog, StepAverage, compile_settings, join_processes, place_model
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_encoder_source
-from mobileclip_dense.run import Run, checkpoint_file, finish_run, load_run, open_run
+from mobileclip_dense.run import Run, checkpoint_file, finish_run, load_run, open_run, settle_checkpoints
 
 LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped")
 
@@ -55,6 +55,8 @@ def finetune(config: FinetuneConfig) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     set_random_seed(config.seed)
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
+    if is_main_process():
+        settle_checkpoints(config, FIELDS)
     inputs = {
         "--data": config.data,
         "--init": None if config.init is None else Path(config.init),

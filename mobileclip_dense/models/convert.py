@@ -10,7 +10,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.pretrained import list_pretrained_tags_by_model
 from safetensors.torch import save
 
-from mobileclip_dense.config import ConvertWeightsConfig
+from mobileclip_dense.config import ConvertWeightsConfig, PretrainConfig
 from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.outputs import CONVERTED, claim_folder, staged_folder
 from mobileclip_dense.models.clip import (
@@ -38,13 +38,13 @@ def convert_weights(config: ConvertWeightsConfig) -> None:
 
     Raises:
         FileExistsError: the folder exists and --force was not given. FileNotFoundError, OSError, ValueError: see
-            `load_clip_weights`; the features differ or are not finite.
+            `load_clip_weights`; the source is a fine-tuned or pruned run; the features differ or are not finite.
     """
     name, source = clip_name(config.model), Path(config.source)
     inputs = {"the source": source}
     claim_folder(config.out, CONVERTED, force=config.force, inputs=inputs)
     tag = config.source if config.source in list_pretrained_tags_by_model(name) and not source.exists() else None
-    size_px = load_run(source).config.image_size_px if (source / "run.json").is_file() else None  # type: ignore[union-attr]
+    size_px = _image_size_of(source) if (source / "run.json").is_file() else None
     clip, tokenizer, _ = build_clip(name, size_px, tag=tag)
     foreign = read_clip_weights(clip, config.source, model=config.model)
     fill_clip(clip, foreign, f"{config.source}: weights: not of model {config.model!r}")
@@ -57,6 +57,17 @@ def convert_weights(config: ConvertWeightsConfig) -> None:
             raise ValueError(f"{config.source}: weights: open_clip's features differ from the source's by {errors}, "
                              f"expected at most {_MAX_RELATIVE_ERROR}; nothing was written")  # fmt: skip
     print(_summary(config, name, stock, foreign, preprocessing_of(name, tag), errors))
+
+
+def _image_size_of(folder: Path) -> int:
+    """Pixels; raises ValueError if the run is none of pretraining."""
+    run = load_run(folder)
+    if isinstance(run.config, PretrainConfig):
+        return run.config.image_size_px
+    begun = f"the one it began with, {run.config.init}" if run.config.init else "a run of `mobileclip-dense pretrain`"
+    raise ValueError(f"{folder}: run: found a {'fine-tuned' if run.structure is None else 'pruned'} run, which has no "
+                     f"text tower, expected a pretraining run; convert {begun}; this one goes on in `mobileclip-dense "
+                     "finetune --init` and in the exports")  # fmt: skip
 
 
 def source_form(clip: CLIP | CustomTextCLIP, foreign: ForeignWeights) -> CLIP | CustomTextCLIP:

@@ -35,6 +35,7 @@ from torch import nn
 
 from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.models.expand import State
+from mobileclip_dense.models.layouts import roots_to_try, unwrapped
 
 APPLE_IMAGE = "image_encoder.model."
 _TRUNK_PREFIXES = (
@@ -79,7 +80,8 @@ def encoder_weights(state: State, trunk: nn.Module) -> EncoderWeights:
     Args:
         state: any of the layouts above. trunk: the one to fill; tells which architecture is meant.
     """
-    found = trunk_weights(state, trunk)
+    state = _part_with(trunk, state)
+    found = _trunk_under_timms_keys(state, trunk)
     pyramid = _under(state, _PYRAMID_PREFIXES)
     if isinstance(trunk, SwinTransformer):
         outputs = {name: re.fullmatch(r"norm(\d)\.(\w+)", name) for name in found}
@@ -92,9 +94,26 @@ def encoder_weights(state: State, trunk: nn.Module) -> EncoderWeights:
 
 def trunk_weights(state: State, trunk: nn.Module) -> State:
     """The image tower of a foreign state dict under the keys of a timm trunk, its head too, fused ones too."""
+    return _trunk_under_timms_keys(_part_with(trunk, state), trunk)
+
+
+def _part_with(trunk: nn.Module, state: State) -> State:
+    """The state dict itself; or, where the trunk is not in it, what lies under the one usual first name where it is."""
+    if _fits(_trunk_under_timms_keys(state, trunk), trunk):
+        return state
+    fitting = [part for part in roots_to_try(state) if _fits(_trunk_under_timms_keys(part, trunk), trunk)]
+    return fitting[0] if len(fitting) == 1 else state
+
+
+def _fits(found: State, trunk: nn.Module) -> bool:
+    """Whether it has something for every part of the trunk."""
+    return {name.split(".")[0] for name in trunk.state_dict()} <= {name.split(".")[0] for name in found}
+
+
+def _trunk_under_timms_keys(state: State, trunk: nn.Module) -> State:
     if any(name.startswith(APPLE_IMAGE) for name in state):
         return _trunk_from_apple(state, trunk)
-    found = _under(state, _TRUNK_PREFIXES)
+    found = unwrapped(_under(state, _TRUNK_PREFIXES))
     match trunk:
         case VisionTransformer():
             return _fit_positions(_fold_layer_scale(_vit_from_clip(found)), trunk)

@@ -1,8 +1,9 @@
 """Weights of any source into our models; under which keys each source keeps them says `foreign`."""
 
-import argparse
+import re
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,10 @@ from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, clip_name, open_clip_
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.expand import State, expand_fused, is_fused
 from mobileclip_dense.models.foreign import APPLE_IMAGE, encoder_weights, renormalized, trunk_weights
+from mobileclip_dense.models.layouts import plain_weights, read_training_checkpoint, under_prefix
 from mobileclip_dense.run import differences, load_run, read_safetensors
 
 _APPLE_TEXT = "text_encoder."
-_WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict
 _TIMM = "timm:"
 _AUGREG = "vit_base_patch16_224"  # what reads Google's .npz of a ViT-B/16
 _HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -39,17 +40,25 @@ class ForeignWeights:
     form: str
 
 
-def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
+def load_encoder_weights(encoder: Encoder, source: str | Path, *, prefix: str | None = None) -> None:
     """Fill an encoder from a run folder, a file in one of the layouts of `foreign`, or `timm:NAME`, from the hub.
 
     A fused checkpoint is expanded to the train form, see `expand`. Position embeddings of another grid are resampled.
     The pyramid of a ViT and the output norms of Swin stay fresh where the source has none.
+
+    Args:
+        prefix: only names that begin so are of the encoder; None: `foreign` knows where it is.
 
     Raises:
         FileNotFoundError: no such file or folder. OSError: the hub cannot be reached.
         ValueError: unreadable, or of another architecture: the message lists keys and shapes that do not fit.
     """
     state, normalization = read_encoder_source(source)
+    if prefix is not None:
+        whole, state = state, under_prefix(state, prefix)
+        if not state:
+            raise ValueError(f"{source}: weights: prefix: found {prefix!r}, which none of its "
+                             f"{_some('names', sorted(whole))} begins with")  # fmt: skip
     found = encoder_weights(state, encoder.trunk)
     trunk = found.trunk
     if is_fused(trunk):
@@ -118,6 +127,10 @@ def read_clip_weights(
 ) -> ForeignWeights:
     """The weights of a source under the keys of `clip`, fused ones not yet expanded; see `load_clip_weights`."""
     state, origin = _read_source(source, clip_name(model))
+    if towers == "both" and any(name.startswith("backbone.") for name in state):
+        raise ValueError(f"{source}: weights: found a dense model, of a fine-tuned or pruned run or of mmsegmentation, "
+                         "which has no text tower; convert the pretraining run that it began with, or, to go on from "
+                         "this one, give it to `finetune --init` or `export`")  # fmt: skip
     image = trunk_weights(state, clip.visual.trunk) if hasattr(clip.visual, "trunk") else {}
     if any(name.startswith(APPLE_IMAGE) for name in state):
         if not image:
@@ -155,6 +168,8 @@ def fill_clip(
 def read_state_dict(source: Path) -> State:
     """State dict of a run folder, a folder of `convert-weights`, a .safetensors file or a torch file (tensors only).
 
+    Of a training checkpoint the moving average is taken where there is one, and a line says so, see `layouts`.
+
     Raises:
         FileNotFoundError, ValueError: as for `load_encoder_weights`.
     """
@@ -163,28 +178,35 @@ def read_state_dict(source: Path) -> State:
             return read_safetensors(source / "weights.safetensors")
         return load_run(source).weights
     if not source.is_file():
+        if re.match(r"[\w+.-]{2,}:/", str(source)):  # of a Path, which has but one slash
+            raise ValueError(f"{source}: weights: found an address, expected a file; download it first")
         raise FileNotFoundError(f"{source}: weights: no such file or run folder")
-    if source.suffix == ".safetensors":
-        return read_safetensors(source)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE and DeiT keep their flags beside the weights
-            state = torch.load(source, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file makes the unpickler fail in any way: KeyError, AssertionError, ...
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        state, taken = (
+            plain_weights(read_safetensors(source)) if _is_safetensors(source) else read_training_checkpoint(source)
+        )
+    except ValueError as error:
         raise ValueError(
-            f"{source}: weights: expected safetensors or a torch file with tensors only ({reason})"
+            f"{source}: weights: expected safetensors or a torch file with tensors only ({error})"
         ) from None
-    for key in _WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
-    ):
-        found = f"a dict of {', '.join(map(str, state))}"[:100] if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"{source}: weights: expected a state dict of tensors, found {found}")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if taken:
+        _say_once(f"{source}: weights: taking {taken}")
+    return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its contents, the length of a header in eight bytes and an object of JSON; a damaged one by its name."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32:
+        return True
+    return path.suffix == ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80\x02\x8a"))
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Print it; `finetune` reads a file twice, first to refuse a wrong one early."""
+    print(line)
 
 
 def read_encoder_source(source: str | Path) -> tuple[State, Normalization | None]:
@@ -213,8 +235,8 @@ def _read_augreg(source: Path) -> State:
     model = timm.create_model(_AUGREG, num_classes=0)
     try:
         model.load_pretrained(str(source))
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # what NumPy, zipfile and timm make of damaged bytes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{source}: weights: expected a ViT-B/16 as Google writes it ({reason})") from None
     state: State = model.state_dict()
     return state

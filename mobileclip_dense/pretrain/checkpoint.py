@@ -12,6 +12,8 @@ from mobileclip_dense.data.stream import Position
 from mobileclip_dense.pretrain.randomness import random_states, set_random_states
 from mobileclip_dense.run import checkpoint_file, load_checkpoint, save_checkpoint
 
+FIELDS = ("model", "optimizer", "step", "processes")  # of a training state; "average" where there is one
+
 
 def save_training(
     run: Path, clip: CLIP | CustomTextCLIP, average: ModelEmaV3 | None, optimizer: torch.optim.Optimizer, *, step: int,
@@ -40,7 +42,7 @@ def resume_training(
 
     Raises:
         ValueError: it was written by another number of processes or loader workers, which read other samples; or not
-            all processes find it.
+            all processes find it; or it is of another model.
     """
     path = checkpoint_file(run)
     state = load_checkpoint(path) if path.exists() else None
@@ -56,12 +58,16 @@ def resume_training(
             f"{path}: written by {written[0]} processes x {written[1]} loader workers, found {world_size} x "
             f"{max(1, num_workers)}; resume with as many, or start over with --force"
         )
-    clip.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average is not None:
-        average.module.load_state_dict(state["average"])
     own = state["processes"][rank]
-    set_random_states(clip.logit_scale.device, own["random"])
+    try:
+        clip.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.module.load_state_dict(state["average"])
+        set_random_states(clip.logit_scale.device, own["random"])
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: checkpoint: does not fit this run ({reason}); start over with --force") from None
     return steps[0], own["positions"]
 
 

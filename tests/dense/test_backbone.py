@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -165,9 +166,65 @@ def test_backbones_are_found_by_the_names_a_config_gives_them(tmp_path: Path) ->
     assert vit.encoder.name == "vit_b16_clip"
 
 
+@pytest.mark.parametrize("kind", [dict(type="MCi", variant="nano"), dict(type="PyramidEncoder", name="tiny_vit_clip")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda file: dict(pretrained=file),
+        lambda file: dict(init_cfg=dict(type="Pretrained", checkpoint=file)),
+        lambda file: dict(init_cfg=dict(type="Pretrained", checkpoint=file, prefix="backbone.", map_location="cpu")),
+        lambda file: dict(init_cfg=dict(type="Pretrained", checkpoint=file, prefix="model.backbone")),
+        lambda file: dict(init_cfg=[dict(type="TruncNormal", layer="Conv2d", std=0.02),
+                                    dict(type="Pretrained", checkpoint=file)]),
+        lambda file: dict(pretrained=file, weights=file, init_cfg=None),
+    ],
+)  # fmt: skip
+def test_weights_are_named_in_mmsegmentations_words_too(tmp_path: Path, kind: dict[str, Any], words: Any) -> None:
+    name = kind.get("variant") or kind["name"]
+    expected = Encoder(name)
+    file = str(tmp_path / "segmentor.pth")
+    state = {f"model.backbone.encoder.{key}": tensor for key, tensor in expected.state_dict().items()}
+    torch.save({"meta": {}, "state_dict": state | {"model.decode_head.bias": torch.zeros(3)}}, file)
+    backbone = MODELS.build(kind | words(file))
+    backbone.init_weights()
+    assert all(torch.equal(tensor, expected.state_dict()[key]) for key, tensor in backbone.encoder.state_dict().items())
+
+
+def test_a_segmentors_own_pretrained_reaches_the_backbone(tmp_path: Path) -> None:
+    register_all_modules()
+    expected = Encoder("nano")
+    torch.save(expected.trunk.state_dict(), tmp_path / "nano.pt")
+    head = dict(type="FCNHead", in_channels=192, in_index=3, channels=8, num_convs=1, num_classes=3)
+    settings = dict(type="EncoderDecoder", pretrained=str(tmp_path / "nano.pt"), decode_head=head)
+    model = MODELS.build(ConfigDict(settings, backbone=dict(type="MCi", variant="nano")))
+    model.init_weights()
+    trunk = model.backbone.encoder.trunk.state_dict()
+    assert all(torch.equal(tensor, expected.trunk.state_dict()[name]) for name, tensor in trunk.items())
+
+
+def test_initializers_of_init_cfg_draw_the_fresh_weights() -> None:
+    backbone = MODELS.build(dict(type="MCi", variant="nano", init_cfg=dict(type="Constant", layer="Conv2d", val=0.5)))
+    backbone.init_weights()
+    assert (next(backbone.encoder.trunk.stem.parameters()) == 0.5).all()
+
+
+def test_clip_vit_takes_mmsegmentations_words() -> None:
+    with torch.device("meta"):
+        vit = MODELS.build(dict(type="CLIPViT", init_cfg=dict(type="Pretrained", checkpoint="no-such.pth")))
+    with pytest.raises(FileNotFoundError, match=r"no-such\.pth: weights: no such file or run folder"):
+        vit.init_weights()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (dict(type="MCi", variant="nano", weights="a.pth", pretrained="b.pth"), "weights, pretrained: found different"),
+        (
+            dict(type="MCi", variant="nano", pretrained="a", init_cfg=dict(type="Pretrained", checkpoint="b")),
+            r"pretrained, init_cfg\.checkpoint: found different weights",
+        ),
+        (dict(type="MCi", variant="nano", pretrained=True), "pretrained: found True, expected a run folder, a file or"),
+        (dict(type="MCi", variant="nano", init_cfg=dict(type="Pretrained")), "init_cfg: found .*, expected one dict"),
         (dict(type="MCi", variant="swin_l"), "variant: found 'swin_l', expected one of nano, mci0"),
         (dict(type="PyramidEncoder", name="nano", frozen_stages=5), "frozen_stages: found 5, expected 0 to 4"),
         (
@@ -202,9 +259,9 @@ def test_a_vit_is_exported_for_one_size_with_its_positions_resampled_in_advance(
     write_labelled_folder(settings.data)
     model = build_model(settings, 3)
     torch.nn.init.normal_(model.backbone.encoder.trunk.pos_embed)
-    open_run(settings)
-    finish_run(settings, model.state_dict(), {}, started=0.0, device="cpu", details={
-        "class_names": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "reduce_zero_label": False})  # fmt: skip
+    with open_run(settings, {}):
+        finish_run(settings, model.state_dict(), {}, started=0.0, device="cpu", details={
+            "class_names": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "reduce_zero_label": False})  # fmt: skip
     wide = ToOnnxConfig(run=settings.out, out=tmp_path / "artifacts", size_px=(32, 64))
     (folder,) = to_onnx(wide)
     resized = [node for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "Resize"]

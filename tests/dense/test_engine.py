@@ -1,6 +1,7 @@
 """What the training engine adds to mmengine's: resuming, accumulation, bf16, the moving average."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.scan import check_set
+from mobileclip_dense.dense.checkpoint import FIELDS
 from mobileclip_dense.dense.engine import place_model
 from mobileclip_dense.dense.train import finetune, fresh_model, resume_settings, runner_config, settle_weights
-from mobileclip_dense.run import checkpoint_file, load_checkpoint, save_checkpoint
+from mobileclip_dense.models.encoders import Encoder
+from mobileclip_dense.models.weights import load_encoder_weights
+from mobileclip_dense.run import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from tests.conftest import Line
 from tests.dense.test_processes import FixedStatistics, Recorder
 from tests.pretrain.processes import run_world
@@ -145,6 +149,37 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     assert [path.name for path in (moved / "checkpoints").glob("*.pt")] == ["last.pt"]
     found = train(dataclasses.replace(config, out=moved)).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_a_run_goes_on_exactly_from_the_checkpoint_before_a_damaged_one(
+    config: FinetuneConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(config, ema_decay=0.5)
+    whole = train(dataclasses.replace(config, out=config.out.with_name("whole")))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, StopAfter(3))
+    last = checkpoint_file(config.out)
+    os.truncate(last, last.stat().st_size // 2)
+    settle_checkpoints(config, FIELDS)
+    assert load_checkpoint(last)["meta"]["iter"] == 1  # the third step was stopped before it was saved
+    assert "resuming from the checkpoint before it" in capsys.readouterr().err
+    found, expected = train(config).model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    encoder = Encoder("nano")  # mmengine's checkpoint holds the average where others hold the weights
+    load_encoder_weights(encoder, last)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, expected[f"backbone.encoder.{name}"])
+    assert "'state_dict', where mmengine keeps the moving average" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_model_is_refused_where_mmengine_would_load_half_of_it(config: FinetuneConfig) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config, StopAfter(2))
+    state = load_checkpoint(checkpoint_file(config.out))
+    state["state_dict"]["decode_head.conv_seg.bias"] = torch.zeros(99)
+    save_checkpoint(checkpoint_file(config.out), state)
+    with pytest.raises(ValueError, match=r"last\.pt: checkpoint: 1 keys do not fit this run's model \(decode_head"):
+        train(config)
 
 
 def test_another_number_of_processes_does_not_resume(config: FinetuneConfig) -> None:

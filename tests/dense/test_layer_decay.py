@@ -1,7 +1,11 @@
 """Learning rate and weight decay of every parameter, against tables written by hand."""
 
+from typing import Any
+
+import pytest
 import timm
 import torch
+from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
@@ -122,3 +126,97 @@ def test_frozen_parameters_are_in_no_group_and_move_no_other() -> None:
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained < every.keys()
     assert rates(model) == {name: every[name] for name in trained}
+
+
+OPTIMIZER: dict[str, Any] = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1))
+KEYS: tuple[dict[str, Any], ...] = (
+    {"custom_keys": {"decode_head": {"lr_mult": 10.0}}},
+    {"custom_keys": {"decode_head": {"lr_mult": 10.0, "decay_mult": 0.5}}},
+    {"custom_keys": {"stages": {"lr_mult": 0.1}, "stages.1": {"lr_mult": 0.2, "decay_mult": 2.0}}},
+    {"custom_keys": {"norm": {"decay_mult": 1.0}, ".bn.": {"decay_mult": 3.0}}},
+    {"bias_lr_mult": 2.0},
+    {"bias_decay_mult": 0.5},
+    {"norm_decay_mult": 1.0},
+    {"flat_decay_mult": 0.3},
+    {"dwconv_decay_mult": 0.0},
+    {"bypass_duplicate": True},
+    {"bias_lr_mult": 2.0, "norm_decay_mult": 0.0, "custom_keys": {"decode_head": {"lr_mult": 10.0}}},
+)
+
+
+def groups_of(constructor: Any, model: nn.Module) -> dict[str, tuple[float, float]]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = constructor(model).optimizer.param_groups
+    return {names[p]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("keys", KEYS)
+def test_mmengines_own_keys_mean_what_they_mean_there(keys: dict[str, Any]) -> None:
+    """Learning rates times the decay of the layer; weight decays where a key gives one, else those of this module."""
+    with torch.device("meta"):
+        model = Dense(timm.create_model(ENCODERS["nano"].timm_name, num_classes=0))
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    plain = rates(model)
+    theirs = groups_of(DefaultOptimWrapperConstructor(OPTIMIZER, keys), model)
+    wrapper = dict(
+        type="LayerDecayConstructor", optim_wrapper_cfg=OPTIMIZER, paramwise_cfg={"layer_decay": 0.5, **keys}
+    )
+    ours = groups_of(OPTIM_WRAPPER_CONSTRUCTORS.build(wrapper), model)
+    assert ours.keys() == plain.keys()
+    for name, (rate, decay) in ours.items():
+        assert rate == pytest.approx(theirs[name][0] * plain[name][0]), name
+        custom = [key for key in keys.get("custom_keys", {}) if key in name]
+        told = bool(custom) and "decay_mult" in keys["custom_keys"][max(custom, key=len)]
+        told = told or (not custom and ("norm_decay_mult" in keys and name.rsplit(".", 1)[0] in norms))
+        told = told or (not custom and theirs[name][1] != 0.1)
+        assert decay == pytest.approx(theirs[name][1] if told or plain[name][1] else 0.0), name
+    assert ours != plain or keys == {"bypass_duplicate": True}
+
+
+def test_further_settings_of_a_custom_key_reach_the_optimizer_and_leave_the_rest() -> None:
+    with torch.device("meta"):
+        model = Dense(timm.create_model(ENCODERS["nano"].timm_name, num_classes=0))
+    keys = {"layer_decay": 0.5, "custom_keys": {"decode_head": {"betas": (0.5, 0.9)}}}
+    constructor = dict(type="LayerDecayConstructor", optim_wrapper_cfg=OPTIMIZER, paramwise_cfg=keys)
+    groups = OPTIM_WRAPPER_CONSTRUCTORS.build(constructor)(model).optimizer.param_groups
+    head = set(model.decode_head.parameters())
+    for group in groups:
+        assert (group["betas"] == (0.5, 0.9)) == all(parameter in head for parameter in group["params"])
+    assert {group["weight_decay"] for group in groups if group["lr"] == 1.0} == {0.0, 0.1}
+
+
+def test_a_shared_parameter_is_in_one_group() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+    model["b"].weight = model["a"].weight
+    assert len(rates(model, 0.5)) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "optimizer", "message"),
+    [
+        (
+            {"layer_decay": 0.5, "custom_key": {}},
+            {"lr": 1.0},
+            "paramwise_cfg: found custom_key, expected layer_decay or",
+        ),
+        ({"decay_rate": 0.9, "num_layers": 12}, {"lr": 1.0}, "found decay_rate, num_layers, expected layer_decay"),
+        ({"layer_decay": 0}, {"lr": 1.0}, r"paramwise_cfg\.layer_decay: found 0, expected a number above 0"),
+        ({"layer_decay": "0.5"}, {"lr": 1.0}, r"paramwise_cfg\.layer_decay: found '0\.5', expected a number"),
+        ({"layer_decay": 0.5}, {}, r"optimizer\.lr: found none"),
+    ],
+)
+def test_what_the_constructor_does_not_know_is_refused(
+    keys: dict[str, Any], optimizer: dict[str, float], message: str
+) -> None:
+    wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", **optimizer))
+    with pytest.raises(ValueError, match=message):
+        OPTIM_WRAPPER_CONSTRUCTORS.build(
+            dict(type="LayerDecayConstructor", optim_wrapper_cfg=wrapper, paramwise_cfg=keys)
+        )
+
+
+def test_without_paramwise_cfg_nothing_decays_by_layer() -> None:
+    with torch.device("meta"):
+        model = Dense(timm.create_model(ENCODERS["nano"].timm_name, num_classes=0))
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(dict(type="LayerDecayConstructor", optim_wrapper_cfg=OPTIMIZER))
+    assert groups_of(constructor, model) == rates(model, 1.0)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,25 @@ def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, ta
     first = re.search(r"(\d+)/30 \[", resumed.stderr)  # of the progress bar
     assert first is not None and int(first[1]) >= 3
     assert [entry["step"] for entry in read_metrics(out)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("damaged", ["last", "both"])
+def test_fine_tuning_meets_a_damaged_checkpoint_in_words(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(line.run("segment"), out)
+    (out / "run.json").unlink()
+    config = dataclasses.replace(load_run(line.run("segment")).config, out=out)
+    (out / "checkpoints" / "last.pt").write_bytes(b"")
+    if damaged == "both":
+        os.truncate(out / "checkpoints" / "previous.pt", 100_000)
+        with pytest.raises(ValueError, match=r"last\.pt: checkpoint: the file is empty; .*previous\.pt: .*--force"):
+            finetune(config)
+        return
+    finetune(config)
+    assert load_run(out).record["metrics"]
+    assert "last.pt: checkpoint: the file is empty; resuming from the checkpoint before it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["segment", "depth"])

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mobileclip_dense.config import ConvertWeightsConfig
+from mobileclip_dense.contract.files import read_json, sha256_of, write_json
 from mobileclip_dense.models import convert
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.convert import convert_weights
@@ -107,6 +109,24 @@ def test_our_run_keeps_its_image_size(line: Line, tmp_path: Path) -> None:
     assert stock.visual.image_size == (32, 32)
     expected = load_file(line.clip / "weights.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in stock.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["fine-tuned", "pruned"])
+def test_a_run_without_a_text_tower_is_refused_with_the_one_to_convert(line: Line, tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(line.run("segment"), run)
+    if kind == "pruned":
+        write_json(run / "structure.json", {})
+        record = read_json(run / "run.json") | {"structure_sha256": sha256_of(run / "structure.json")}
+        write_json(run / "run.json", record)
+    said = rf"run: found a {kind} run, which has no text tower, .*convert the one it began with, {line.clip}; .*--init"
+    with pytest.raises(ValueError, match=said):
+        convert_weights(ConvertWeightsConfig(source=str(run), model="nano", out=tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"weights\.safetensors: weights: found a dense model, .*has no text tower"):
+        convert_weights(
+            ConvertWeightsConfig(source=str(run / "weights.safetensors"), model="nano", out=tmp_path / "out")
+        )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("fault", ["expansion", "not a number"])

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,34 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     whole = tmp_path / "whole"
     run_here([whole if part == out else part for part in flags])
     assert_same_run(out, whole)
+
+
+@pytest.mark.parametrize("damaged", ["last", "both", "another model"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_gives_the_same_weights(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(line.clip, out)
+    (out / "run.json").unlink()
+    last, previous = (out / "checkpoints" / name for name in ("last.pt", "previous.pt"))
+    torch.set_num_threads(1)
+    if damaged == "another model":
+        state = load_checkpoint(last)
+        state["model"].pop("logit_scale")
+        torch.save(state, last)
+        with pytest.raises(ValueError, match=r"last\.pt: checkpoint: does not fit this run \(.*--force"):
+            pretrain(small(line, out))
+        return
+    os.truncate(last, 100_000)
+    if damaged == "both":
+        previous.write_bytes(bytes(100_000))
+        with pytest.raises(ValueError, match=r"last\.pt: checkpoint: the file is damaged .*previous\.pt: .*--force"):
+            pretrain(small(line, out))
+        return
+    pretrain(small(line, out))
+    assert "last.pt: checkpoint: the file is damaged or cut short" in capsys.readouterr().err
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (out, line.clip))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_sigterm_saves_and_the_run_goes_on_from_there(line: Line, tmp_path: Path) -> None:
