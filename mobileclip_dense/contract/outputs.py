@@ -34,7 +34,7 @@ class OutputKind:
 RUN = OutputKind(
     name="a run",
     markers=("config.json",),
-    contents=("config.json", "run.json", "metrics.jsonl", "weights.safetensors", "structure.json",
+    contents=("config.json", "run.json", "metrics.jsonl", "metrics.damaged.jsonl", "weights.safetensors", "structure.json",
               "open_clip_config.json", "checkpoints/*", "evaluation/*", "tensorboard/*"),
 )  # fmt: skip
 ARTIFACT = OutputKind(
