@@ -126,7 +126,7 @@ def _resume(
     config: PretrainConfig, trunk: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[int, list[Position | None]]:
     path = checkpoint_file(config.out)
-    settle_checkpoints(config, ("model", "optimizer", "step", "positions", "random"))
+    settle_checkpoints(config.out, ("model", "optimizer", "step", "positions", "random"))
     if not path.exists():
         return 0, [None] * max(1, config.num_workers)
     state = load_checkpoint(path)

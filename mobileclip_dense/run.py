@@ -45,20 +45,20 @@ def checkpoint_file(run: Path) -> Path:
 
 
 @contextmanager
-def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None]:
-    """The block in which the run `config.out` is written: a new one, or an interrupted one of the same config
-    but for the settings in `MAY_CHANGE`.
+def open_run(config: Config, inputs: Mapping[str, Path | None], state_fields: Collection[str] = ()) -> Iterator[None]:
+    """The block in which the run `config.out` is written: a new one, or an interrupted one of the same config but for
+    the settings in `MAY_CHANGE`.
 
     No other process may write the run meanwhile. A run without a checkpoint has done nothing that other settings would
     spoil: it begins anew. With --force a run that is there is set aside, deleted when the block ends well, and put back
     when it fails before it has saved anything: inputs are opened in the block.
 
     Args:
-        inputs: what the command reads, by flag, see `claim_folder`.
+        inputs: what the command reads, by flag, see `claim_folder`. state_fields: of a checkpoint of this command.
 
     Raises:
-        FileExistsError: the run is complete, was begun with other settings or is being written, and --force was not
-            given; or see `claim_folder`.
+        ValueError: see `settle_checkpoints`. FileExistsError: the run is complete, was begun with other settings or is
+            being written, and --force was not given; or see `claim_folder`.
     """
     folder = config.out
     replaced = None
@@ -72,6 +72,7 @@ def open_run(config: Config, inputs: Mapping[str, Path | None]) -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked_folder(folder):
+            settle_checkpoints(folder, state_fields)
             _refuse_other(config, record)  # what another process finished until the lock was ours
             if checkpoint_file(folder).exists():
                 print(f"{folder}: resuming")
@@ -171,9 +172,8 @@ def staged_checkpoint(path: Path) -> Iterator[Path]:
     with staged_file(path) as staging:
         yield staging
         with staging.open("rb+") as file:
-            os.fsync(
-                file.fileno()
-            )  # a rename that reaches the disk before the contents leaves zeros after a power loss
+            # A rename that reaches the disk before the contents leaves zeros after a power loss.
+            os.fsync(file.fileno())
         if path.exists():
             path.replace(_previous(path))
 
@@ -206,11 +206,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def settle_checkpoints(config: Config, fields: Collection[str]) -> None:
-    """Make last.pt of `config.out` the newest checkpoint that can be read; there may be none.
+def settle_checkpoints(run: Path, fields: Collection[str]) -> None:
+    """Make last.pt of a run the newest checkpoint that can be read; there may be none.
 
-    A damaged last.pt is replaced by previous.pt, with a warning on stderr; so is one that is not there. One process
-    does it, before `open_run`. Nothing is done to a complete run, nor where --force starts over.
+    A damaged last.pt is replaced by previous.pt, with a warning on stderr; so is one that is not there. Nothing is done
+    to a complete run.
 
     Args:
         fields: what a training state of this kind holds.
@@ -218,9 +218,9 @@ def settle_checkpoints(config: Config, fields: Collection[str]) -> None:
     Raises:
         ValueError: last.pt is damaged, and previous.pt is too, or is not there.
     """
-    last = checkpoint_file(config.out)
+    last = checkpoint_file(run)
     previous = _previous(last)
-    if config.force or (config.out / "run.json").exists() or not (last.exists() or previous.exists()):
+    if (run / "run.json").exists() or not (last.exists() or previous.exists()):
         return
     fault = _fault_of(last, fields)
     if fault is None:

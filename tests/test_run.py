@@ -129,11 +129,11 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
 ) -> None:
     last = checkpoint_file(interrupted.out)
     whole = last.read_bytes()
-    settle_checkpoints(interrupted, FIELDS)
+    settle_checkpoints(interrupted.out, FIELDS)
     assert capsys.readouterr() == ("", "")
     assert last.read_bytes() == whole
     last.write_bytes(DAMAGES[damage](whole))
-    settle_checkpoints(interrupted, FIELDS)
+    settle_checkpoints(interrupted.out, FIELDS)
     assert load_checkpoint(last)["step"] == 2
     said = capsys.readouterr().err
     assert said.startswith(f"warning: {last}: checkpoint: ")
@@ -149,12 +149,13 @@ def test_where_no_checkpoint_can_be_read_both_are_named_and_kept(interrupted: Fi
         path.write_bytes(contents)
     said = r"last\.pt: checkpoint: .*previous\.pt: checkpoint: .*start over with --force"
     with pytest.raises(ValueError, match=said):
-        settle_checkpoints(interrupted, FIELDS)
+        settle_checkpoints(interrupted.out, FIELDS)
     assert {path: path.read_bytes() for path in damaged} == damaged
     previous.unlink()
     with pytest.raises(ValueError, match=r"last\.pt: checkpoint: .*previous\.pt: checkpoint: no such file; .*--force"):
-        settle_checkpoints(interrupted, FIELDS)
-    settle_checkpoints(dataclasses.replace(interrupted, force=True), FIELDS)
+        settle_checkpoints(interrupted.out, FIELDS)
+    begin(dataclasses.replace(interrupted, force=True))
+    assert not last.exists()
 
 
 @pytest.mark.parametrize("rename", [1, 2])
@@ -172,7 +173,7 @@ def test_who_is_killed_at_a_rename_finds_a_checkpoint(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "replace", killed)
         save_checkpoint(checkpoint_file(interrupted.out), training_state(4))
-    settle_checkpoints(interrupted, FIELDS)
+    settle_checkpoints(interrupted.out, FIELDS)
     assert load_checkpoint(checkpoint_file(interrupted.out))["step"] == 3
 
 

@@ -34,8 +34,8 @@ class OutputKind:
 RUN = OutputKind(
     name="a run",
     markers=("config.json",),
-    contents=("config.json", "run.json", "metrics.jsonl", "metrics.damaged.jsonl", "weights.safetensors", "structure.json",
-              "open_clip_config.json", "checkpoints/*", "evaluation/*", "tensorboard/*"),
+    contents=("config.json", "run.json", "metrics.jsonl", "metrics.damaged.jsonl", "weights.safetensors",
+              "structure.json", "open_clip_config.json", "checkpoints/*", "evaluation/*", "tensorboard/*"),
 )  # fmt: skip
 ARTIFACT = OutputKind(
     name="an artifact",

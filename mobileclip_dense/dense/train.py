@@ -29,7 +29,7 @@ from mobileclip_dense.dense.engine import RunLog, StepAverage, compile_settings,
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_encoder_source
-from mobileclip_dense.run import Run, checkpoint_file, finish_run, load_run, open_run, settle_checkpoints
+from mobileclip_dense.run import Run, checkpoint_file, finish_run, load_run, open_run
 
 LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped")
 
@@ -55,14 +55,12 @@ def finetune(config: FinetuneConfig) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     set_random_seed(config.seed)
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
-    if is_main_process():
-        settle_checkpoints(config, FIELDS)
     inputs = {
         "--data": config.data,
         "--init": None if config.init is None else Path(config.init),
         "--class-names": config.class_names,
     }
-    with open_run(config, inputs) if is_main_process() else nullcontext():
+    with open_run(config, inputs, FIELDS) if is_main_process() else nullcontext():
         runner = Runner(**settings | resume_settings(config) | {"model": place_model(model)}, launcher=launcher)
         runner.train()
         settle_weights(runner)

@@ -33,7 +33,7 @@ from mobileclip_dense.pretrain.losses import Losses, reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.teaching import Teaching, find_teaching
 from mobileclip_dense.pretrain.towers import Towers, memory_format_on
-from mobileclip_dense.run import checkpoint_file, finish_run, open_run, settle_checkpoints
+from mobileclip_dense.run import checkpoint_file, finish_run, open_run
 
 _MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
 _KEYS_NAMED = 8
@@ -87,8 +87,7 @@ def pretrain(config: PretrainConfig) -> None:
     # The first process before the others start: they would wait for one that has already given up.
     if _is_first_process():
         verify_held_out(held_out, config.max_bad_share)
-        settle_checkpoints(config, FIELDS)
-    with open_run(config, _inputs(config, shards)) if _is_first_process() else nullcontext():
+    with open_run(config, _inputs(config, shards), FIELDS) if _is_first_process() else nullcontext():
         measured = _write_run(config, shards, held_out, teaching, started)
     if measured.missing:
         raise ValueError(f"{config.out}: the run is complete and saved, but not measured: {_reasons(measured)}; mend "

@@ -40,12 +40,12 @@ def analyze(monkeypatch: pytest.MonkeyPatch) -> Command:
 def write_clip_run(folder: Path, model: str, image_size_px: int) -> Path:
     """A pretraining run of `model` as `pretrain` leaves it, with the weights it would start from."""
     config = PretrainConfig(data=("nowhere",), out=folder, model=model, image_size_px=image_size_px)
-    open_run(config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         clip, _, _ = build_clip(model, image_size_px)
-    write_json(folder / "open_clip_config.json", open_clip_config(model, image_size_px))
-    finish_run(config, clip.state_dict(), {}, started=time.time(), device="cpu", details={})
+    with open_run(config, {}):
+        write_json(folder / "open_clip_config.json", open_clip_config(model, image_size_px))
+        finish_run(config, clip.state_dict(), {}, started=time.time(), device="cpu", details={})
     return folder
 
 
@@ -67,11 +67,11 @@ def segment_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nano with a SemanticFPN at 64x96 px."""
     config = FinetuneConfig(data=Path("nowhere"), out=tmp_path_factory.mktemp("runs") / "segment", neck_channels=16,
                             head_channels=16, crop_size_px=(64, 96))  # fmt: skip
-    open_run(config)
     with torch.random.fork_rng():
         model = build_model(config, 3)
     details = {"class_names": ["sky", "floor", "cone"]}
-    finish_run(config, model.state_dict(), {}, started=time.time(), device="cpu", details=details)
+    with open_run(config, {}):
+        finish_run(config, model.state_dict(), {}, started=time.time(), device="cpu", details=details)
     return config.out
 
 

@@ -170,7 +170,10 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, force: boo
     try:
         assert held.wait(60)
         config = FinetuneConfig(data=tmp_path, out=run, force=force)
-        with pytest.raises(FileExistsError, match=f"is being written by process {writer.pid}"), open_run(config, {}):
+        with (
+            pytest.raises(FileExistsError, match=f"is being written by process {writer.pid}"),
+            open_run(config, {}),
+        ):
             pass
         assert (run / "config.json").read_text() == "{}"
         os.kill(writer.pid or 0, 9)  # a lock goes with its process

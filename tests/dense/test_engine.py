@@ -160,7 +160,7 @@ def test_a_run_goes_on_exactly_from_the_checkpoint_before_a_damaged_one(
         train(config, StopAfter(3))
     last = checkpoint_file(config.out)
     os.truncate(last, last.stat().st_size // 2)
-    settle_checkpoints(config, FIELDS)
+    settle_checkpoints(config.out, FIELDS)
     assert load_checkpoint(last)["meta"]["iter"] == 1  # the third step was stopped before it was saved
     assert "resuming from the checkpoint before it" in capsys.readouterr().err
     found, expected = train(config).model.state_dict(), whole.model.state_dict()

@@ -68,10 +68,10 @@ def test_the_weights_hash_is_of_values_and_not_of_their_file(nano_teacher: str, 
 def test_a_pretraining_run_is_a_teacher(tmp_path: Path) -> None:
     config = PretrainConfig(data=(str(tmp_path),), out=tmp_path / "run", model="nano", image_size_px=64)
     model, tokenizer, _ = build_clip("nano", 64)
-    open_run(config)
-    with pytest.raises(ValueError, match="not complete"):
-        Teacher(str(config.out), CPU)
-    finish_run(config, model.state_dict(), {}, started=time.time(), device="cpu", details={})
+    with open_run(config, {}):
+        with pytest.raises(ValueError, match="not complete"):
+            Teacher(str(config.out), CPU)
+        finish_run(config, model.state_dict(), {}, started=time.time(), device="cpu", details={})
     teacher = Teacher(str(config.out), CPU)
     with torch.no_grad():
         expected = model.eval().encode_text(tokenizer(CAPTIONS), normalize=True)
