@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multilabel_average_precision
 from tqdm import tqdm
 
+from mobileclip_dense.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.files import read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.contract.preprocess import Normalization
@@ -28,14 +29,7 @@ from mobileclip_dense.models.clip import Tokenizer, build_clip, build_transform,
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.randomness import random_states, set_random_states
 from mobileclip_dense.pretrain.towers import memory_format_on
-from mobileclip_dense.run import (
-    append_metrics,
-    checkpoint_file,
-    drop_metrics_after,
-    load_checkpoint,
-    save_checkpoint,
-    settle_checkpoints,
-)
+from mobileclip_dense.training_log import append_metrics, drop_metrics_after
 
 _LOG_EVERY = 10
 _MEASURE_BATCH = 256

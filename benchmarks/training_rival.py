@@ -34,7 +34,7 @@ from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.data.shards import list_shards
 from mobileclip_dense.models.clip import clip_name
-from mobileclip_dense.run import read_metrics
+from mobileclip_dense.training_log import read_metrics
 
 _WINDOW = 10  # steps: what our log averages over
 

@@ -3,14 +3,11 @@
 config.json, metrics.jsonl and checkpoints/ while training; weights.safetensors and run.json at the end; structure.json
 beside them where the model is a pruned one.
 
-checkpoints/ holds two training states: last.pt and previous.pt, the one before. A run takes the disk space of both.
-
 A run is complete when run.json is there. An incomplete one is resumed by the command that began it.
 """
 
 import dataclasses
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -29,19 +26,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from mobileclip_dense.checkpoints import checkpoint_file, settle_checkpoints
 from mobileclip_dense.config import Config, FinetuneConfig, config_from_json, config_to_json
 from mobileclip_dense.contract.files import naming_full_disk, read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.contract.outputs import RUN, claim_folder, set_aside
-from mobileclip_dense.torch_file import load_torch_file
 
 _DAMAGED = "copy the run again, or train it again"
 _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy")
-
-
-def checkpoint_file(run: Path) -> Path:
-    """The newest checkpoint of a run."""
-    return run / "checkpoints" / "last.pt"
 
 
 @contextmanager
@@ -106,145 +98,6 @@ def _refuse_other(config: Config, record: dict[str, Any]) -> None:
         and {path.name for path in folder.iterdir()} - {LOCK_NAME}
     ):
         raise FileExistsError(f"{folder}: exists and is no run; choose another --out")
-
-
-def append_metrics(folder: Path, **values: float) -> None:
-    """Add a line to metrics.jsonl."""
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """All lines of metrics.jsonl; none if there is no such file. One that a full disk cut short is none.
-
-    Raises:
-        ValueError: another line is damaged.
-    """
-    lines, damaged = _parse_metrics(folder)
-    if damaged:
-        raise ValueError(f"{folder / 'metrics.jsonl'}: {damaged[0]}, expected a JSON object with a step; take the line "
-                         "out")  # fmt: skip
-    return lines
-
-
-def drop_metrics_after(folder: Path, step: int) -> None:
-    """Forget what was logged past the checkpoint from which a run resumes.
-
-    Damaged lines do not end a training: they are left out with a warning, and the file is kept as it was beside.
-    """
-    path = folder / "metrics.jsonl"
-    lines, damaged = _parse_metrics(folder)
-    if damaged:
-        aside = path.with_name("metrics.damaged.jsonl")
-        shutil.copyfile(path, aside)
-        print(f"warning: {path}: {damaged[0]}, expected a JSON object with a step; {len(damaged)} such lines are left "
-              f"out, the file as it was is {aside}", file=sys.stderr)  # fmt: skip
-    with staged_file(path) as staging:
-        staging.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
-
-
-def _parse_metrics(folder: Path) -> tuple[list[dict[str, float]], list[str]]:
-    """The good lines of metrics.jsonl, and what is wrong with the others."""
-    path = folder / "metrics.jsonl"
-    data = path.read_bytes() if path.is_file() else b""
-    good, damaged = [], []
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
-        if isinstance(values, dict) and type(values.get("step")) is int:
-            good.append(values)
-        else:
-            damaged.append(f"line {number}: found {line[:40].decode(errors='replace')!r}")
-    return good, damaged
-
-
-@contextmanager
-def staged_checkpoint(path: Path) -> Iterator[Path]:
-    """A temporary name beside last.pt that replaces it when the block ends well; what was last.pt is then previous.pt.
-
-    At every moment one of the three is a complete checkpoint: whoever is killed between the two renames leaves
-    previous.pt alone, from which `settle_checkpoints` goes on. What a killed process left half-written is removed.
-    """
-    for stale in path.parent.glob(f".{path.stem}.partial-*"):
-        stale.unlink(missing_ok=True)
-    with staged_file(path) as staging:
-        yield staging
-        with staging.open("rb+") as file:
-            # A rename that reaches the disk before the contents leaves zeros after a power loss.
-            os.fsync(file.fileno())
-        if path.exists():
-            path.replace(_previous(path))
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors and plain values) as last.pt, and keep the one before as previous.pt.
-
-    Raises:
-        OSError: the disk is full; the checkpoints are untouched.
-    """
-    with staged_checkpoint(path) as staging:
-        try:
-            torch.save(state, staging)
-        except RuntimeError as error:  # torch reports a failed write as RuntimeError
-            raise OSError(f"{path}: checkpoint: could not be written ({error}); is the disk full?") from None
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote; tensors and plain values only.
-
-    Raises:
-        ValueError: the file is damaged, or is no training state.
-    """
-    try:
-        state = load_torch_file(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: checkpoint: {error}") from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: checkpoint: found a {type(state).__name__}, expected a training state")
-    return state
-
-
-def settle_checkpoints(run: Path, fields: Collection[str]) -> None:
-    """Make last.pt of a run the newest checkpoint that can be read; there may be none.
-
-    A damaged last.pt is replaced by previous.pt, with a warning on stderr; so is one that is not there. Nothing is done
-    to a complete run.
-
-    Args:
-        fields: what a training state of this kind holds.
-
-    Raises:
-        ValueError: last.pt is damaged, and previous.pt is too, or is not there.
-    """
-    last = checkpoint_file(run)
-    previous = _previous(last)
-    if (run / "run.json").exists() or not (last.exists() or previous.exists()):
-        return
-    fault = _fault_of(last, fields)
-    if fault is None:
-        return
-    other = _fault_of(previous, fields)
-    if other is not None:
-        raise ValueError(f"{fault}; {other}; there is no other checkpoint to resume from: start over with --force, or "
-                         "choose another --out")  # fmt: skip
-    previous.replace(last)
-    print(f"warning: {fault}; resuming from the checkpoint before it, {previous}", file=sys.stderr)
-
-
-def _previous(last: Path) -> Path:
-    return last.with_name("previous.pt")
-
-
-def _fault_of(checkpoint: Path, fields: Collection[str]) -> str | None:
-    if not checkpoint.exists():
-        return f"{checkpoint}: checkpoint: no such file"
-    try:
-        missing = sorted(set(fields) - set(load_checkpoint(checkpoint)))
-    except ValueError as error:
-        return str(error)
-    return f"{checkpoint}: checkpoint: {', '.join(missing)} missing: no training state" if missing else None
 
 
 def finish_run(

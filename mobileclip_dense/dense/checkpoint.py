@@ -8,8 +8,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mobileclip_dense.checkpoints import checkpoint_file, staged_checkpoint
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.run import checkpoint_file, differences, staged_checkpoint
+from mobileclip_dense.run import differences
 
 FIELDS = ("meta", "state_dict", "optimizer", "param_schedulers", "message_hub", "num_processes")
 

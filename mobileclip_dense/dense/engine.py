@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.pretrain.towers import memory_format_on
-from mobileclip_dense.run import append_metrics, drop_metrics_after
+from mobileclip_dense.training_log import append_metrics, drop_metrics_after
 
 _LOG_EVERY = 10
 _TIMEOUT = timedelta(hours=2)  # the others wait while the first process opens every file of a data set

@@ -18,6 +18,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
+from mobileclip_dense.checkpoints import checkpoint_file
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.palette import class_palette
 from mobileclip_dense.data.coco import CocoSet, check_coco, read_images
@@ -29,7 +30,7 @@ from mobileclip_dense.dense.engine import RunLog, StepAverage, compile_settings,
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.pipelines import dataloader_config
 from mobileclip_dense.models.weights import read_encoder_source
-from mobileclip_dense.run import Run, checkpoint_file, finish_run, load_run, open_run
+from mobileclip_dense.run import Run, finish_run, load_run, open_run
 
 LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped")
 

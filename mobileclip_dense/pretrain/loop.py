@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mobileclip_dense.checkpoints import checkpoint_file
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.contract.preprocess import Normalization
@@ -33,7 +34,7 @@ from mobileclip_dense.pretrain.losses import Losses, reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.teaching import Teaching, find_teaching
 from mobileclip_dense.pretrain.towers import Towers, memory_format_on
-from mobileclip_dense.run import checkpoint_file, finish_run, open_run
+from mobileclip_dense.run import finish_run, open_run
 
 _MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
 _KEYS_NAMED = 8

@@ -21,7 +21,8 @@ from mobileclip_dense.contract.files import read_json, sha256_of, write_json
 from mobileclip_dense.data.layouts import write_scenes
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
-from mobileclip_dense.run import read_metrics, read_safetensors
+from mobileclip_dense.run import read_safetensors
+from mobileclip_dense.training_log import read_metrics
 
 SMALLEST = dataclasses.replace(
     CPU, size_px=32, num_images=16, num_labelled=16, num_shards=(1,), seeds=(0, 1),

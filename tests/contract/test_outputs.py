@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from mobileclip_dense.checkpoints import checkpoint_file
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.contract.files import refuse_existing
 from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.contract.outputs import EVALUATION, RUN, claim_folder, staged_folder
-from mobileclip_dense.run import checkpoint_file, open_run
+from mobileclip_dense.run import open_run
 
 
 def make_run(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mobileclip_dense.__main__ import COMMANDS
+from mobileclip_dense.checkpoints import load_checkpoint
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.data.stream import Batch
 from mobileclip_dense.pretrain import checkpoint, loop
@@ -28,7 +29,7 @@ from mobileclip_dense.pretrain.loop import pretrain
 from mobileclip_dense.pretrain.losses import Losses
 from mobileclip_dense.pretrain.teaching import find_teaching
 from mobileclip_dense.recipes.pretraining import nano_reinforced, nano_scenes
-from mobileclip_dense.run import load_checkpoint, read_metrics
+from mobileclip_dense.training_log import read_metrics
 from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, run_module
 from tests.data.shards import write_shard
 
