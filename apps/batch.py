@@ -23,13 +23,12 @@ from apps.summary import Summary, format_summary
 from apps.terminal import printable
 from apps.video import Frames, open_frames, show, staged_video
 from benchmarks.runtimes import OnnxModel, find_provider, load_onnx_artifact
+from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.contract.images import load_image
 
 _NUM_WORKERS = 4  # threads of reading, and of writing, at most
-_MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))  # of ONNX Runtime; more only use up memory
-_MOST_FRAMES = 10**9
 MOST_SIDE_PX = 65_535  # of a picture; legend and scale are as wide as it, and a PNG viewer has limits too
 Pixels = npt.NDArray[np.uint8]
 Outputs = dict[str, npt.NDArray[np.generic]]
@@ -56,10 +55,8 @@ class BatchConfig:
     """Replace results that exist."""
 
     def __post_init__(self) -> None:
-        for flag, value, most in (("--max-frames", self.max_frames, _MOST_FRAMES),
-                                  ("--threads", self.threads, _MOST_THREADS)):  # fmt: skip
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(f"{flag}: found {value}, expected 1 to {most}")
+        require_numbers(self, "max_frames", at_least=1)
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +160,10 @@ def _refuse_existing(config: BatchConfig, demo: Demo, inputs: list[Input], summa
         suffixes = demo.suffixes if one.kind == "image" else (f"-{demo.name}.mp4",)
         targets += [config.out / f"{one.name}{suffix}" for suffix in suffixes]
     existing = [path for path in targets if _exists(path)]
+    sources = {Path(one.source).resolve() for one in inputs if one.kind != "camera"}
+    for path in existing:
+        if path.resolve() in sources:
+            raise FileExistsError(f"{path}: is an input, and would be replaced by a result; choose another --out")
     if len(existing) > 1 and not config.force:
         raise FileExistsError(f"{existing[0]} and {len(existing) - 1} other results already exist; choose another "
                               f"--out, or pass --force to replace them")  # fmt: skip

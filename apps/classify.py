@@ -13,6 +13,7 @@ from apps.batch import BatchConfig, Demo, Drawn, Outputs, Pixels, load_for, run_
 from apps.drawing import add_bars, describe_shares
 from apps.prompts import embed_prompts, find_text_tower, read_prompts, require_text
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import require_numbers
 from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.files import cache_folder
 from mobileclip_dense.contract.preprocess import crop_image
@@ -38,8 +39,7 @@ class ClassifyConfig(BatchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.top < 1:
-            raise ValueError(f"--top: found {self.top}, expected at least 1")
+        require_numbers(self, "top", at_least=1)
         if wrong := [template for template in self.templates or ("",) if "{}" not in template]:
             raise ValueError(f"--templates: found {wrong[0]!r}, expected {{}} in it, in whose place a prompt goes")
         require_text("--templates", self.templates)

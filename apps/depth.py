@@ -15,6 +15,7 @@ from apps.inputs import find_inputs
 from apps.point_cloud import Camera, save_ply
 from benchmarks.accuracy import resize_map
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import require, require_numbers
 from mobileclip_dense.contract.artifact import Artifact
 from mobileclip_dense.contract.palette import colour_depth
 from mobileclip_dense.contract.preprocess import resize_image
@@ -43,21 +44,18 @@ class DepthConfig(BatchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.range_m is not None and not 0 <= self.range_m[0] < self.range_m[1] <= _MOST_M:
-            raise ValueError(f"--range-m: found {self.range_m[0]} {self.range_m[1]}, expected a near and a far "
-                             f"distance from 0 to {_MOST_M:.0f} metres")  # fmt: skip
+        require_numbers(self, "range_m", at_least=0, at_most=_MOST_M)
+        require_numbers(self, "intrinsics", at_least=-_MOST_PX, at_most=_MOST_PX)
+        require_numbers(self, "field_of_view", at_least=_FIELD_OF_VIEW_DEG[0], at_most=_FIELD_OF_VIEW_DEG[1])
+        if self.range_m is not None:
+            require(self, "range_m", self.range_m[0] < self.range_m[1], "a near and a far distance in metres")
         given = [name for name in ("intrinsics", "field_of_view") if getattr(self, name) is not None]
         if len(given) != int(self.ply):
             flags = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "neither"
             raise ValueError(f"--ply: found {'' if self.ply else 'no --ply but '}{flags}, expected --ply with one of "
                              f"--intrinsics FX FY CX CY and --field-of-view DEGREES")  # fmt: skip
-        for name, value in zip(("fx", "fy", "cx", "cy"), self.intrinsics or (), strict=False):
-            least = 1 / _MOST_PX if name in ("fx", "fy") else -_MOST_PX
-            if not least <= value <= _MOST_PX:
-                raise ValueError(f"--intrinsics: found {name} {value}, expected {least:g} to {_MOST_PX:g} pixels")
-        least, most = _FIELD_OF_VIEW_DEG
-        if self.field_of_view is not None and not least <= self.field_of_view <= most:
-            raise ValueError(f"--field-of-view: found {self.field_of_view}, expected {least} to {most} degrees")
+        if self.intrinsics is not None:
+            require(self, "intrinsics", min(self.intrinsics[:2]) >= 1 / _MOST_PX, "focal lengths FX and FY above 0")
 
     def camera_of(self, image: Pixels) -> Camera:
         """The camera that took a photograph, as the flags say."""

@@ -9,6 +9,7 @@ from apps.terminal import printable
 from apps.web.build import HERE, build_page, read_artifacts
 from apps.web.server import open_server
 from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.config.check import require_numbers
 from mobileclip_dense.contract.outputs import WEB_PAGE, staged_folder
 
 _MOST_PORT = 65_535
@@ -33,8 +34,7 @@ class WebConfig:
     """Replace the folder of --build-only if it exists."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= _MOST_PORT:
-            raise ValueError(f"--port: found {self.port}, expected 0 to {_MOST_PORT}")
+        require_numbers(self, "port", at_least=0, at_most=_MOST_PORT)
 
 
 def web(config: WebConfig) -> None:

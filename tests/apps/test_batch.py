@@ -194,13 +194,16 @@ def test_an_unknown_provider_is_refused_with_those_that_are_there(line: Line, tm
         ({"ply": True, "field_of_view": 60.0, "intrinsics": (1, 1, 0, 0)}, "found --intrinsics and --field-of-view"),
         ({"field_of_view": 60.0}, "found no --ply but --field-of-view"),
         ({"ply": True, "field_of_view": 180.0}, "--field-of-view: found 180"),
-        ({"ply": True, "intrinsics": (0.0, 1.0, 0.0, 0.0)}, "--intrinsics: found fx 0"),
+        (
+            {"ply": True, "intrinsics": (0.0, 1.0, 0.0, 0.0)},
+            "--intrinsics: found 0.0 1.0 0.0 0.0, expected focal lengths",
+        ),
         ({"ply": True, "field_of_view": nan}, "--field-of-view: found nan"),
         ({"ply": True, "field_of_view": 1e-300}, "--field-of-view: found 1e-300"),
-        ({"ply": True, "intrinsics": (1.0, inf, 0.0, 0.0)}, "--intrinsics: found fy inf"),
-        ({"ply": True, "intrinsics": (1.0, -2.0, 0.0, 0.0)}, "--intrinsics: found fy -2"),
-        ({"ply": True, "intrinsics": (1.0, 1.0, nan, 0.0)}, "--intrinsics: found cx nan"),
-        ({"ply": True, "intrinsics": (1.0, 1.0, 0.0, -1e300)}, r"--intrinsics: found cy -1e\+300"),
+        ({"ply": True, "intrinsics": (1.0, inf, 0.0, 0.0)}, "--intrinsics: found 1.0 inf"),
+        ({"ply": True, "intrinsics": (1.0, -2.0, 0.0, 0.0)}, "--intrinsics: found 1.0 -2.0"),
+        ({"ply": True, "intrinsics": (1.0, 1.0, nan, 0.0)}, "--intrinsics: found 1.0 1.0 nan"),
+        ({"ply": True, "intrinsics": (1.0, 1.0, 0.0, -1e300)}, r"--intrinsics: found 1.0 1.0 0.0 -1e\+300"),
         ({"range_m": (3.0, 1.0)}, "--range-m: found 3.0 1.0"),
         ({"range_m": (0.0, inf)}, "--range-m: found 0.0 inf"),
         ({"range_m": (nan, 1.0)}, "--range-m: found nan 1.0"),
@@ -209,12 +212,20 @@ def test_an_unknown_provider_is_refused_with_those_that_are_there(line: Line, tm
         ({"max_frames": 0}, "--max-frames: found 0"),
         ({"max_frames": 10**30}, "--max-frames: found 1000"),
         ({"threads": 0}, "--threads: found 0"),
-        ({"threads": 5000}, "--threads: found 5000, expected 1 to"),
+        ({"threads": 5000}, "--threads: found 5000, expected at most"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(line: Line, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         depth_config(line, Path("out"), line.photo, **settings)
+
+
+def test_no_result_replaces_an_input(line: Line, tmp_path: Path) -> None:
+    for name in ("a.jpg", "a-depth.png"):
+        (tmp_path / name).write_bytes(line.photo.read_bytes())
+    with pytest.raises(FileExistsError, match=r"a-depth\.png: is an input, and would be replaced by a result"):
+        depth(depth_config(line, tmp_path, tmp_path / "a.jpg", tmp_path / "a-depth.png", force=True))
+    assert (tmp_path / "a-depth.png").read_bytes() == line.photo.read_bytes()
 
 
 def frames(count: int, height: int = 48, width: int = 63) -> list[npt.NDArray[np.uint8]]:

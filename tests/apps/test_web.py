@@ -144,7 +144,7 @@ def test_a_taken_port_is_named_before_anything_is_built(line: Line, tmp_path: Pa
 
 def test_ports_and_hosts_that_do_not_exist_are_refused_by_flag(tmp_path: Path) -> None:
     for port in (-1, 65_536, 99_999, 10**30):
-        with pytest.raises(ValueError, match=f"--port: found {port}, expected 0 to 65535"):
+        with pytest.raises(ValueError, match=f"--port: found {port}, expected at (least 0|most 65535)"):
             WebConfig(port=port)
     for host in ("no.such.host.invalid", "a" * 300, "256.1.1.1", "a..b"):
         with pytest.raises(OSError, match="--host"):

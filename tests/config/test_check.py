@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from apps.classify import ClassifyConfig
+from apps.depth import DepthConfig
+from apps.segment import SegmentConfig
+from apps.web.__main__ import WebConfig
 from benchmarks import (
     caption_quality,
     compare,
@@ -42,6 +46,10 @@ SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("C
     to_coreml.ToCoreMLConfig,
     to_onnx.ToOnnxConfig,
     verify.VerifyConfig,
+    SegmentConfig,
+    DepthConfig,
+    ClassifyConfig,
+    WebConfig,
 ]
 WRONG: dict[type, tuple[float, ...]] = {
     float: (math.nan, math.inf, -math.inf, 1e300, -1.0), int: (10**12, -(10**12), -1)
