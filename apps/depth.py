@@ -47,6 +47,8 @@ class DepthConfig(BatchConfig):
         require_numbers(self, "range_m", at_least=0, at_most=_MOST_M)
         require_numbers(self, "intrinsics", at_least=-_MOST_PX, at_most=_MOST_PX)
         require_numbers(self, "field_of_view", at_least=_FIELD_OF_VIEW_DEG[0], at_most=_FIELD_OF_VIEW_DEG[1])
+        if self.intrinsics is not None:
+            require(self, "intrinsics", min(self.intrinsics[:2]) >= 1 / _MOST_PX, "focal lengths FX and FY above 0")
         if self.range_m is not None:
             require(self, "range_m", self.range_m[0] < self.range_m[1], "a near and a far distance in metres")
         given = [name for name in ("intrinsics", "field_of_view") if getattr(self, name) is not None]
@@ -54,8 +56,6 @@ class DepthConfig(BatchConfig):
             flags = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "neither"
             raise ValueError(f"--ply: found {'' if self.ply else 'no --ply but '}{flags}, expected --ply with one of "
                              f"--intrinsics FX FY CX CY and --field-of-view DEGREES")  # fmt: skip
-        if self.intrinsics is not None:
-            require(self, "intrinsics", min(self.intrinsics[:2]) >= 1 / _MOST_PX, "focal lengths FX and FY above 0")
 
     def camera_of(self, image: Pixels) -> Camera:
         """The camera that took a photograph, as the flags say."""
