@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobileclip_dense.contract.images import IMAGE_SUFFIXES
+from mobileclip_dense.data.hidden import is_hidden
 
 # What other pictures are called. They are paired too, so that the scan names them: a picture of a format that is not
 # read must not be passed over in silence, and some hold a JPEG under another name.
@@ -36,5 +37,4 @@ def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Without what a Mac leaves behind in archives, ._NAME.jpg."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [path for path in folder.iterdir() if not is_hidden(path.name)]
