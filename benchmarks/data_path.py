@@ -71,7 +71,7 @@ class DataPathConfig:
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "batches", at_least=1)
-        require_numbers(self, "num_scenes", at_least=8)
+        require_numbers(self, "num_scenes", at_least=1)
         require_numbers(self, "image_size_px", at_least=32, at_most=MAX_SIDE_PX)
         require_numbers(self, "seed", at_least=0)
 

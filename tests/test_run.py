@@ -75,6 +75,7 @@ def training_state(step: int) -> dict[str, object]:
 def interrupted(tmp_path: Path) -> FinetuneConfig:
     """A run with the checkpoints of steps 1, 2 and 3, as far as they are kept."""
     config = FinetuneConfig(data=tmp_path, out=tmp_path / "run")
+    begin(config)
     for step in (1, 2, 3):
         save_checkpoint(checkpoint_file(config.out), training_state(step))
     return config

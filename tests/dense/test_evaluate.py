@@ -382,7 +382,7 @@ def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None
         ({"data": more}, r"classes: found 5 \(class 0, class 1, class 2, …\), the run .* knows 3"),
         ({"data": empty}, "empty.*: found .*expected"),
         ({"scales": (0.25,)}, r"0\.jpg: --scales: found 0\.25, at which the image has 16x24 pixels, expected .* 32"),
-        ({"out": runs / "segment", "force": True}, "segment: is not replaced, although .*: it is the run itself"),
+        ({"out": runs / "segment", "force": True}, "segment: is not replaced: it is the run itself"),
         ({"eigen_crop": True}, "--eigen-crop: found a run for task segment, expected depth"),
         ({"run": runs / "depth", "eigen_crop": True}, r"0\.jpg: eigen crop: found a map of 64x96, expected 480x640"),
     ):

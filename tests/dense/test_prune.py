@@ -126,8 +126,8 @@ def test_an_altered_or_lost_structure_is_noticed(pruned_run: Path, tmp_path: Pat
     [
         ({}, "found neither, expected one"),
         ({"target_params": 0.5, "target_macs": 0.5}, "found both, expected one"),
-        ({"target_params": 0.0}, "--target-params: found 0.0, expected a share above 0 and below 1"),
-        ({"target_macs": 1.0}, "--target-macs: found 1.0, expected a share above 0 and below 1"),
+        ({"target_params": 0.0}, "--target-params: found 0.0, expected above 0"),
+        ({"target_macs": 1.0}, "--target-macs: found 1.0, expected below 1"),
     ],
 )
 def test_one_target_between_0_and_1_is_wanted(targets: dict[str, float], message: str) -> None:

@@ -281,7 +281,7 @@ def test_force_replaces_what_this_command_made_and_nothing_else(small: Reinforce
     (tmp_path / "scenes" / "train" / "0.tar").write_bytes(b"shards of another kind")
     for out in (mine.out, tmp_path / "scenes", tmp_path / "data" / "train", tmp_path):
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(FileExistsError, match="is not replaced, is not replaced"):
+        with pytest.raises(FileExistsError, match=": is not replaced: "):
             reinforce(dataclasses.replace(mine, out=out, force=True))
         assert sorted(tmp_path.rglob("*")) == before
 
