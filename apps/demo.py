@@ -13,8 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobileclip_dense.artifact.outputs import OutputKind, claim_folder, remove_claimed
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.outputs import OutputKind, claim_folder, remove_claimed
 
 _SEEDS = (0, 1)
 _TASKS = {"segment": "ade", "depth": "nyu"}  # task -> folder of its labels

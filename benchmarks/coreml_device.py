@@ -20,12 +20,12 @@ from typing import Annotated, Any, Literal, Protocol
 import tyro
 from PIL import Image
 
-from benchmarks.latency import summarize
+from mobileclip_dense.artifact.artifact import Artifact, load_artifact, load_artifacts, load_golden
+from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.result import RESULT_SCHEMA_VERSION, check_result, result_names
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require, require_numbers
-from mobileclip_dense.contract.artifact import Artifact, load_artifact, load_artifacts, load_golden
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION, check_result, result_names
+from mobileclip_dense.runtime.timing import summarize
 
 NUM_WARMUP = 5
 ComputeUnits = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]

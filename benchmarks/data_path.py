@@ -29,19 +29,19 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 from tqdm import tqdm
 
-from benchmarks.latency import device_name
+from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.outputs import REINFORCED, staged_folder
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.contract.outputs import REINFORCED, staged_folder
-from mobileclip_dense.data.augmentation import from_param_aug, replay, sample_augmentation
-from mobileclip_dense.data.layouts import make_example
-from mobileclip_dense.data.reinforced import Reinforcement, read_augmentations, write_reinforcement
-from mobileclip_dense.data.samples import read_image
-from mobileclip_dense.data.shards import list_shards, read_samples
-from mobileclip_dense.data.stream import CaptionStream
-from mobileclip_dense.data.tar import add_sample
+from mobileclip_dense.data.captioned.augmentation import from_param_aug, replay, sample_augmentation
+from mobileclip_dense.data.captioned.reinforced import Reinforcement, read_augmentations, write_reinforcement
+from mobileclip_dense.data.captioned.samples import read_image
+from mobileclip_dense.data.captioned.shards import list_shards, read_samples
+from mobileclip_dense.data.captioned.stream import CaptionStream
+from mobileclip_dense.data.captioned.tar import add_sample
+from mobileclip_dense.data.scenes.writer import make_example
 from mobileclip_dense.models.clip import Tokenizer, build_clip
+from mobileclip_dense.runtime.device import device_name
 
 _NUM_AUGMENTATIONS, _WIDTH, _TEACHERS = 30, 1536, 2  # DataCompDR-12M
 _NUM_COMPARED = 100

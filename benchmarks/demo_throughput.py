@@ -16,14 +16,14 @@ import numpy.typing as npt
 import tyro
 from PIL import Image
 
-from apps.depth import DepthConfig, depth
-from apps.segment import SegmentConfig, segment
-from benchmarks.latency import summarize
-from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
+from mobileclip_dense.apps.depth import DepthConfig, depth
+from mobileclip_dense.apps.segment import SegmentConfig, segment
+from mobileclip_dense.artifact.artifact import load_golden
+from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
-from mobileclip_dense.contract.artifact import load_golden
-from mobileclip_dense.contract.files import refuse_existing, write_json
+from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
+from mobileclip_dense.runtime.timing import NUM_WARMUP, summarize, time_in_turn
 
 _HEIGHT_PX, _WIDTH_PX = 480, 640
 _FALLOFF = 1.6  # of amplitude with frequency: JPEG then makes about 60 kB of it, as of a photograph of that size

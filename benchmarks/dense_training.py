@@ -20,14 +20,14 @@ from mmengine.runner import set_random_seed
 from mmengine.structures import PixelData
 from tqdm import tqdm
 
-from benchmarks.compute_device import compute_device_name
+from benchmarks.harness import compute_device_name
+from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require, require_numbers
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.dense.engine import place_model
 from mobileclip_dense.dense.model import model_config
-from mobileclip_dense.dense.train import fresh_model, optim_wrapper_config
+from mobileclip_dense.dense.training.engine import place_model
+from mobileclip_dense.dense.training.train import fresh_model, optim_wrapper_config
 
 _NUM_CLASSES = 150
 

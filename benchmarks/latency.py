@@ -1,11 +1,6 @@
 """`python -m benchmarks.latency ARTIFACT...`: how long ONNX artifacts take on this machine, as result files."""
 
-import math
-import os
 import platform
-import re
-import resource
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,17 +8,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
-from benchmarks.runtimes import NUM_WARMUP, load_onnx_artifact, time_in_turn
+from mobileclip_dense.artifact.artifact import load_artifacts, load_golden
+from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION, check_result, result_names
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_PARALLEL, require, require_numbers
-from mobileclip_dense.contract.artifact import load_artifacts, load_golden
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.contract.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION, check_result, result_names
-
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of each period: "150000 100000"
+from mobileclip_dense.runtime.device import device_name, peak_resident_mb
+from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
+from mobileclip_dense.runtime.timing import NUM_WARMUP, summarize, time_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,28 +71,6 @@ def measure_latency(config: LatencyConfig) -> list[Path]:
     return list(paths.values())
 
 
-def summarize(times_ms: list[float]) -> dict[str, float]:
-    """Percentiles, mean and number of runs."""
-    p50, p90, p99 = (float(np.percentile(times_ms, q)) for q in (50, 90, 99))
-    return {"p50": p50, "p90": p90, "p99": p99, "mean": float(np.mean(times_ms)), "num_runs": len(times_ms)}
-
-
-def device_name() -> str:
-    """This machine as a file-name part: processor, and the number of cores that this process may use."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"model name\s*:\s*(.+)", text)
-    processor = found.group(1) if found else platform.processor() or platform.machine()
-    return re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-") + f"-{count_usable_cores()}-cores"
-
-
-def count_usable_cores() -> int:
-    """Cores that this process may run on (taskset), no more than a container's quota pays for."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    limit, period = _QUOTA.read_text().split() if _QUOTA.is_file() else ("max", "")
-    return cores if limit == "max" else max(1, min(cores, math.ceil(int(limit) / int(period))))
-
-
 def _record(name: str, digest: str, device: str, peak_mb: float) -> dict[str, Any]:
     return {
         "schema_version": RESULT_SCHEMA_VERSION,
@@ -126,14 +98,6 @@ def measure_peak_memory_mb(folder: Path) -> float:
     _, model = load_onnx_artifact(folder, 1)
     model(image)
     return round(peak_resident_mb() - before, 1)
-
-
-def peak_resident_mb() -> float:
-    """The most memory that this process has held resident, megabytes."""
-    if sys.platform == "linux":  # ru_maxrss would start from the parent's peak
-        status = Path("/proc/self/status").read_text()
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 if __name__ == "__main__":

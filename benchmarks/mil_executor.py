@@ -12,15 +12,15 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from benchmarks.latency import device_name
-from export.mil_program import load_program
-from export.parity import compare_with_golden
-from export.to_coreml import program_predictor
+from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_artifacts, load_golden
+from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.result import result_names
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require
-from mobileclip_dense.contract.artifact import artifact_sha256, load_artifact, load_artifacts, load_golden
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.contract.result import result_names
+from mobileclip_dense.deploy.coreml.convert import program_predictor
+from mobileclip_dense.deploy.coreml.mil.program import load_program
+from mobileclip_dense.deploy.parity import compare_with_golden
+from mobileclip_dense.runtime.device import device_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,18 +29,19 @@ from timm.utils.onnx import onnx_export
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.latency import device_name, summarize
-from benchmarks.runtimes import NUM_WARMUP, OnnxModel, load_onnx_artifact, time_in_turn
-from export.quantize import NUM_CALIBRATION, ImageReader
-from export.samples import sample_images
+from mobileclip_dense.artifact.artifact import artifact_sha256, load_golden
+from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.preprocess import unit_planes
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
-from mobileclip_dense.contract.artifact import artifact_sha256, load_golden
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.contract.preprocess import unit_planes
+from mobileclip_dense.deploy.onnx.quantize import NUM_CALIBRATION, ImageReader
+from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.models.clip import build_clip
-from mobileclip_dense.run import fill_model, load_run
+from mobileclip_dense.run.folder import fill_model, load_run
+from mobileclip_dense.runtime.device import device_name
+from mobileclip_dense.runtime.onnx_model import OnnxModel, load_onnx_artifact
+from mobileclip_dense.runtime.timing import NUM_WARMUP, summarize, time_in_turn
 
 _OLD_OPSET = 18
 _GEMM_SIDE = 2048

@@ -22,12 +22,12 @@ import tyro
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.compute_device import compute_device_name
+from benchmarks.harness import compute_device_name
+from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.data.shards import list_shards, read_samples
+from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.pretrain.reinforced_shard import Job, Workshop, reinforce_shard
 from mobileclip_dense.pretrain.teachers import join_embeddings

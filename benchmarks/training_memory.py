@@ -24,17 +24,18 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.compute_device import compute_device_name
-from benchmarks.latency import peak_resident_mb
+from benchmarks.harness import compute_device_name
+from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
-from mobileclip_dense.contract.files import refuse_existing, write_json
 from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.models.memory_format import memory_format_on
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.losses import reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer
-from mobileclip_dense.pretrain.towers import Towers, memory_format_on
+from mobileclip_dense.pretrain.towers import Towers
+from mobileclip_dense.runtime.device import peak_resident_mb
 
 Way = Literal["plain", "checkpointed", "two passes"]
 _MICRO_BATCHES = 4

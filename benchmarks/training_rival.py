@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.compute_device import compute_device_name
+from benchmarks.harness import compute_device_name
+from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
-from mobileclip_dense.contract.files import refuse_existing, write_json
-from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.models.clip import clip_name
-from mobileclip_dense.training_log import read_metrics
+from mobileclip_dense.run.training_log import read_metrics
 
 _WINDOW = 10  # steps: what our log averages over
 

@@ -20,10 +20,10 @@ from xml.parsers.expat import ExpatError
 import tyro
 
 from benchmarks.coreml_device import device_result, load_coreml, result_path
+from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.artifact.files import read_json, refuse_existing, write_json
+from mobileclip_dense.artifact.result import check_result, result_names
 from mobileclip_dense.command import run_with_settings
-from mobileclip_dense.contract.artifact import artifact_sha256
-from mobileclip_dense.contract.files import read_json, refuse_existing, write_json
-from mobileclip_dense.contract.result import check_result, result_names
 
 _UNITS = {0: "CPU_ONLY", 1: "CPU_AND_GPU", 2: "ALL", 3: "CPU_AND_NE"}
 _ELSE = "Apple does not document the format; `python -m benchmarks.coreml_device` measures the same on a Mac"

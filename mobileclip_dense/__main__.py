@@ -27,14 +27,14 @@ Settings = TypeVar("Settings")
 
 
 def _scenes(arguments: list[str], prog: str) -> None:
-    from mobileclip_dense.data.layouts import write_scenes
+    from mobileclip_dense.data.scenes.writer import write_scenes
 
     write_scenes(tyro.cli(ScenesConfig, prog=prog, args=arguments))
 
 
 def _join(arguments: list[str], prog: str) -> None:
     config = tyro.cli(JoinConfig, prog=prog, args=arguments)
-    from mobileclip_dense.data.join import join
+    from mobileclip_dense.data.captioned.join import join
 
     join(config)
 
@@ -61,7 +61,7 @@ def _finetune(arguments: list[str], prog: str) -> None:
     from mobileclip_dense.recipes.finetuning import RECIPES
 
     config: FinetuneConfig = _from_recipe(RECIPES, arguments, prog)
-    from mobileclip_dense.dense.train import finetune
+    from mobileclip_dense.dense.training.train import finetune
     from mobileclip_dense.processes import leave_processes
 
     finetune(config)
@@ -70,7 +70,7 @@ def _finetune(arguments: list[str], prog: str) -> None:
 
 def _evaluate(arguments: list[str], prog: str) -> None:
     config = tyro.cli(EvaluateConfig, prog=prog, args=arguments)
-    from mobileclip_dense.dense.evaluate import evaluate
+    from mobileclip_dense.dense.evaluation.evaluate import evaluate
 
     evaluate(config)
 
@@ -93,7 +93,7 @@ def _data(arguments: list[str], prog: str) -> None:
     if arguments[:1] not in (["check"], ["-h"], ["--help"]):
         raise ValueError(f"{prog}: found {' '.join(arguments[:1]) or 'nothing'}, expected `{prog} check NAME PATH`")
     config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=arguments[1:] or ["--help"])
-    from mobileclip_dense.data.check import check_data
+    from mobileclip_dense.data.labelled.check import check_data
 
     check_data(config)
 

@@ -13,9 +13,9 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from export.to_coreml import ToCoreMLConfig, to_coreml
-from export.to_onnx import ToOnnxConfig, to_onnx
 from mobileclip_dense.config import ReinforceConfig
+from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml
+from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
 from mobileclip_dense.pretrain.reinforce import reinforce
 
 gc.freeze()  # coremltools collects garbage at every conversion; without this it walks through all of torch each time

@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from mobileclip_dense.checkpoints import load_checkpoint
+from mobileclip_dense.artifact.artifact import load_artifact
+from mobileclip_dense.artifact.files import read_json
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.result import check_result
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.contract.artifact import load_artifact
-from mobileclip_dense.contract.files import read_json
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.result import check_result
-from mobileclip_dense.data.annotations import UnusableFile, read_class_labels, read_depth_m
-from mobileclip_dense.data.reinforced import read_reinforcement
-from mobileclip_dense.data.samples import BadSample, read_sample
-from mobileclip_dense.data.shards import read_samples
+from mobileclip_dense.data.captioned.reinforced import read_reinforcement
+from mobileclip_dense.data.captioned.samples import BadSample, read_sample
+from mobileclip_dense.data.captioned.shards import read_samples
+from mobileclip_dense.data.labelled.annotations import UnusableFile, read_class_labels, read_depth_m
 from mobileclip_dense.models.weights import read_state_dict
-from mobileclip_dense.run import finish_run, load_run, open_run
+from mobileclip_dense.run.checkpoints import load_checkpoint
+from mobileclip_dense.run.folder import finish_run, load_run, open_run
 from tests.benchmarks.tiny_artifact import write_artifact
 from tests.damage import NUM_DAMAGED, damaged_copies, strict_pixels, zip_is_whole
 from tests.data.shards import reinforced_members, write_shard

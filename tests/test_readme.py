@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_models import MODELS
+from benchmarks.compare.models import MODELS
 from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN
 
 README = (REPOSITORY / "README.md").read_text()

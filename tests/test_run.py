@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileclip_dense.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
-from mobileclip_dense.run import finish_run, load_run, open_run
-from mobileclip_dense.training_log import append_metrics, drop_metrics_after, read_metrics
+from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
+from mobileclip_dense.run.folder import finish_run, load_run, open_run
+from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after, read_metrics
 
 FIELDS = ("step", "model")
 

@@ -5,12 +5,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.terminal import printable
 from apps.web.build import HERE, build_page, read_artifacts
 from apps.web.server import open_server
+from mobileclip_dense.apps.terminal import printable
+from mobileclip_dense.artifact.outputs import WEB_PAGE, staged_folder
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require_numbers
-from mobileclip_dense.contract.outputs import WEB_PAGE, staged_folder
 
 _MOST_PORT = 65_535
 

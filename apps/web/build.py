@@ -6,9 +6,9 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mobileclip_dense.contract.artifact import Artifact, artifact_sha256, load_artifact
-from mobileclip_dense.contract.files import read_json, write_json
-from mobileclip_dense.contract.images import IMAGE_SUFFIXES
+from mobileclip_dense.artifact.artifact import Artifact, artifact_sha256, load_artifact
+from mobileclip_dense.artifact.files import read_json, write_json
+from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
 
 HERE = Path(__file__).parent
 INDEX_SCHEMA_VERSION = 1

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from mobileclip_dense.analysis.attention import attention_distance, attention_layers, grid_of, watch_attention
 from mobileclip_dense.analysis.image_tower import ImageTower, load_image_tower, load_images
 from mobileclip_dense.analysis.receptive_field import field_centre, field_radius, receptive_fields
+from mobileclip_dense.artifact.files import figures_beside, staged_file, write_json
 from mobileclip_dense.config import AttentionDistanceConfig
-from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
 
 _SHARE = 0.95  # of the squared gradient that the radius of a receptive field encloses
 _STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12}

@@ -12,7 +12,7 @@ from PIL import Image
 from mobileclip_dense.analysis.caption_charts import draw_charts, set_colour
 from mobileclip_dense.analysis.caption_rules import RULES
 from mobileclip_dense.analysis.parts_of_speech import PARTS
-from mobileclip_dense.data.resize import Pixels
+from mobileclip_dense.data.captioned.resize import Pixels
 
 _THUMBNAIL_PX = 320
 _SHOWN_SYNTHETIC = 2

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from mobileclip_dense.analysis.caption_page import Picture, render_page
 from mobileclip_dense.analysis.caption_statistics import CaptionSet, describe_sets
+from mobileclip_dense.artifact.files import figures_beside, staged_file, write_json
 from mobileclip_dense.config import CaptionsConfig
-from mobileclip_dense.contract.files import figures_beside, staged_file, write_json
-from mobileclip_dense.data.caption_text import has_words
-from mobileclip_dense.data.reinforced import read_synthetic_captions
-from mobileclip_dense.data.resize import Pixels
-from mobileclip_dense.data.samples import BadSample, read_captions, read_image
-from mobileclip_dense.data.shards import list_shards, read_samples
+from mobileclip_dense.data.captioned.caption_text import has_words
+from mobileclip_dense.data.captioned.reinforced import read_synthetic_captions
+from mobileclip_dense.data.captioned.resize import Pixels
+from mobileclip_dense.data.captioned.samples import BadSample, read_captions, read_image
+from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_transform
 from mobileclip_dense.pretrain.teachers import load_clip
 

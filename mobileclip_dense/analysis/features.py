@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 
 from mobileclip_dense.analysis.image_tower import ImageTower, load_image_tower
+from mobileclip_dense.artifact.files import refuse_existing, staged_file
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.preprocess import crop_image
 from mobileclip_dense.config import FeaturesConfig
-from mobileclip_dense.contract.files import refuse_existing, staged_file
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.preprocess import crop_image
 
 _NUM_COMPONENTS = 3
 _PERCENTILES = (1, 99)  # of a component: what becomes 0 and 1 of its colour

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip_dense.config.analysis import AttentionDistanceConfig, CaptionsConfig, FeaturesConfig
-from mobileclip_dense.config.data import JoinConfig, ReinforceConfig, ScenesConfig
+from mobileclip_dense.config.data import CaptionQuality, JoinConfig, ReinforceConfig, ScenesConfig
 from mobileclip_dense.config.dense import (
     HEADS,
     DataCheckConfig,
@@ -20,6 +20,7 @@ from mobileclip_dense.config.pretraining import ConvertWeightsConfig, PretrainCo
 __all__ = [
     "HEADS",
     "AttentionDistanceConfig",
+    "CaptionQuality",
     "CaptionsConfig",
     "Config",
     "ConvertWeightsConfig",

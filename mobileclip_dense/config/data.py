@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from mobileclip_dense.config.check import MAX_PARALLEL, require, require_numbers
-from mobileclip_dense.data.captions import CaptionQuality
+
+CaptionQuality = Literal["alt", "clean", "reinforced"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,22 +4,10 @@ from mobileclip_dense.dense import mmcv_compat
 
 mmcv_compat.install()  # before anything imports mmseg
 
-from mobileclip_dense.dense import (  # noqa: E402
-    backbone,
-    checkpoint,
-    coco,
-    coco_metric,
-    dataset,
-    deconvolution,
-    depth,
-    detect,
-    fpn_lite,
-    layer_decay,
-    linear_probe,
-    loading,
-    metrics,
-    resizing,
-)
+from mobileclip_dense.dense import backbone, detector  # noqa: E402
+from mobileclip_dense.dense.evaluation import coco_metric, metrics  # noqa: E402
+from mobileclip_dense.dense.heads import deconvolution, fpn_lite, linear_probe, metric_depth  # noqa: E402
+from mobileclip_dense.dense.training import checkpoint, coco, dataset, layer_decay, loading, resizing  # noqa: E402
 
 __all__ = [
     "backbone",
@@ -28,12 +16,12 @@ __all__ = [
     "coco_metric",
     "dataset",
     "deconvolution",
-    "depth",
-    "detect",
+    "detector",
     "fpn_lite",
     "layer_decay",
     "linear_probe",
     "loading",
+    "metric_depth",
     "metrics",
     "resizing",
 ]

@@ -11,14 +11,14 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
+from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.contract.palette import IGNORE_INDEX
 from mobileclip_dense.dense.backbone import backbone_config
-from mobileclip_dense.dense.detect import build_detector
-from mobileclip_dense.dense.heads import ON_LAST_MAP, head_configs
+from mobileclip_dense.dense.detector import build_detector
+from mobileclip_dense.dense.heads.configs import ON_LAST_MAP, head_configs
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
 from mobileclip_dense.models.structure import apply_structure
-from mobileclip_dense.run import Run, fill_model, load_run
+from mobileclip_dense.run.folder import Run, fill_model, load_run
 
 
 def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:

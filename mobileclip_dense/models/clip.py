@@ -15,7 +15,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from mobileclip_dense.contract.preprocess import Normalization, cut_ends
+from mobileclip_dense.artifact.preprocess import Normalization, cut_ends
 from mobileclip_dense.models.encoders import ENCODERS
 
 # With this, `open_clip.create_model("MobileCLIP-nano")` works wherever this module was imported.

@@ -10,9 +10,9 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.pretrained import list_pretrained_tags_by_model
 from safetensors.torch import save
 
+from mobileclip_dense.artifact.files import write_json
+from mobileclip_dense.artifact.outputs import CONVERTED, claim_folder, staged_folder
 from mobileclip_dense.config import ConvertWeightsConfig, PretrainConfig
-from mobileclip_dense.contract.files import write_json
-from mobileclip_dense.contract.outputs import CONVERTED, claim_folder, staged_folder
 from mobileclip_dense.models.clip import (
     OPEN_CLIP_CONFIG,
     Preprocessing,
@@ -24,7 +24,7 @@ from mobileclip_dense.models.clip import (
 )
 from mobileclip_dense.models.expand import is_fused
 from mobileclip_dense.models.weights import ForeignWeights, fill_clip, read_clip_weights
-from mobileclip_dense.run import load_run
+from mobileclip_dense.run.folder import load_run
 
 _MAX_RELATIVE_ERROR = 1e-4  # float32; a wrong key or fold is off by 1e-1 and more
 _CAPTIONS = ["a photo of a cone", "two red spheres on a wooden floor"]

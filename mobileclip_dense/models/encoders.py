@@ -12,7 +12,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.models.pyramid import PYRAMID_CHANNELS, OutputNorms, SimpleFeaturePyramid, pad_then_shift
 
 STRIDES = (4, 8, 16, 32)

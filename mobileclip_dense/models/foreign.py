@@ -33,7 +33,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.models.expand import State
 from mobileclip_dense.models.layouts import roots_to_try, unwrapped
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mobileclip_dense.models.expand import State
-from mobileclip_dense.torch_file import load_torch_file
+from mobileclip_dense.run.torch_file import load_torch_file
 
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "module_ema", "ema",
              "params_ema", "averaged_model", "average", "shadow")  # fmt: skip

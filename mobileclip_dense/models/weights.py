@@ -14,13 +14,13 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from torch import nn
 
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, clip_name, open_clip_config
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.expand import State, expand_fused, is_fused
 from mobileclip_dense.models.foreign import APPLE_IMAGE, encoder_weights, renormalized, trunk_weights
 from mobileclip_dense.models.layouts import plain_weights, read_training_checkpoint, under_prefix
-from mobileclip_dense.run import differences, load_run, read_safetensors
+from mobileclip_dense.run.folder import differences, load_run, read_safetensors
 
 _APPLE_TEXT = "text_encoder."
 _TIMM = "timm:"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mobileclip_dense.contract.files import sha256_of
-from mobileclip_dense.contract.text import read_lines
-from mobileclip_dense.data.caption_text import has_words, verify_characters
+from mobileclip_dense.artifact.files import sha256_of
+from mobileclip_dense.artifact.text import read_lines
+from mobileclip_dense.data.captioned.caption_text import has_words, verify_characters
 from mobileclip_dense.models.clip import normalize_pixels
 from mobileclip_dense.pretrain.teachers import hash_weights, load_clip
 

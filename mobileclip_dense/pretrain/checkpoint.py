@@ -8,9 +8,9 @@ import torch.distributed as dist
 from open_clip.model import CLIP, CustomTextCLIP
 from timm.utils import ModelEmaV3
 
-from mobileclip_dense.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint
-from mobileclip_dense.data.stream import Position
+from mobileclip_dense.data.captioned.stream import Position
 from mobileclip_dense.pretrain.randomness import random_states, set_random_states
+from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint
 
 FIELDS = ("model", "optimizer", "step", "processes")  # of a training state; "average" where there is one
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.models.clip import Tokenizer
 from mobileclip_dense.pretrain.retrieval import measure_retrieval, verify_pairs
 from mobileclip_dense.pretrain.zeroshot import (

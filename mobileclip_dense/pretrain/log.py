@@ -8,7 +8,7 @@ from lightning.fabric import Fabric
 from tqdm import tqdm
 
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.training_log import append_metrics, drop_metrics_after
+from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after
 
 _EVERY = 10  # steps
 

@@ -18,14 +18,14 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mobileclip_dense.checkpoints import checkpoint_file
+from mobileclip_dense.artifact.files import write_json
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.contract.files import write_json
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.shards import list_shards
-from mobileclip_dense.data.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
+from mobileclip_dense.data.captioned.shards import list_shards
+from mobileclip_dense.data.captioned.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip, normalize_pixels, open_clip_config
 from mobileclip_dense.models.encoders import ENCODERS, STRIDES
+from mobileclip_dense.models.memory_format import memory_format_on
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import FIELDS, gather_objects, resume_training, save_training
 from mobileclip_dense.pretrain.evaluation import HeldOut, Measured, find_held_out, measure, verify_held_out
@@ -33,8 +33,9 @@ from mobileclip_dense.pretrain.log import Log
 from mobileclip_dense.pretrain.losses import Losses, reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
 from mobileclip_dense.pretrain.teaching import Teaching, find_teaching
-from mobileclip_dense.pretrain.towers import Towers, memory_format_on
-from mobileclip_dense.run import finish_run, open_run
+from mobileclip_dense.pretrain.towers import Towers
+from mobileclip_dense.run.checkpoints import checkpoint_file
+from mobileclip_dense.run.folder import finish_run, open_run
 
 _MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
 _KEYS_NAMED = 8

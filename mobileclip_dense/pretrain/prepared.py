@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from mobileclip_dense.config import ReinforceConfig
-from mobileclip_dense.data.augmentation import Augmentation, replay, sample_augmentation
-from mobileclip_dense.data.reinforced import read_synthetic_captions
-from mobileclip_dense.data.samples import BadSample, read_captions, read_image
-from mobileclip_dense.data.shards import read_samples
+from mobileclip_dense.data.captioned.augmentation import Augmentation, replay, sample_augmentation
+from mobileclip_dense.data.captioned.reinforced import read_synthetic_captions
+from mobileclip_dense.data.captioned.samples import BadSample, read_captions, read_image
+from mobileclip_dense.data.captioned.shards import read_samples
 from mobileclip_dense.pretrain.captioner import FROM_SHARD
 
 Members = dict[str, bytes]

@@ -15,12 +15,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mobileclip_dense.artifact.files import read_json, staged_file, write_json
+from mobileclip_dense.artifact.lock import LOCK_NAME, locked_folder
+from mobileclip_dense.artifact.outputs import REINFORCED, claim_folder, remove_claimed
 from mobileclip_dense.config import ReinforceConfig
-from mobileclip_dense.contract.files import read_json, staged_file, write_json
-from mobileclip_dense.contract.lock import LOCK_NAME, locked_folder
-from mobileclip_dense.contract.outputs import REINFORCED, claim_folder, remove_claimed
-from mobileclip_dense.data.reinforced import SIDECAR
-from mobileclip_dense.data.shards import list_shards
+from mobileclip_dense.data.captioned.reinforced import SIDECAR
+from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.pretrain.reinforced_shard import Counts, Job, Workshop, reinforce_shard, remove_partials
 
 _PATIENCE_S = 1800  # for rank 0 to load its teachers and write the sidecar

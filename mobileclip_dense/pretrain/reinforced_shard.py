@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from mobileclip_dense.artifact.files import staged_file
 from mobileclip_dense.config import ReinforceConfig
-from mobileclip_dense.contract.files import staged_file
-from mobileclip_dense.data.caption_text import has_words
-from mobileclip_dense.data.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
-from mobileclip_dense.data.tar import add_sample, member_size
+from mobileclip_dense.data.captioned.caption_text import has_words
+from mobileclip_dense.data.captioned.reinforced import EMBEDDING_MEMBERS, Reinforcement, write_reinforcement
+from mobileclip_dense.data.captioned.tar import add_sample, member_size
 from mobileclip_dense.pretrain.captioner import Captioner, load_captioner
 from mobileclip_dense.pretrain.prepared import (
     DamagedShard,

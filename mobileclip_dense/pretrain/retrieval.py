@@ -7,10 +7,10 @@ from itertools import islice
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.resize import Pixels
-from mobileclip_dense.data.samples import BadSample, read_sample
-from mobileclip_dense.data.shards import read_samples
+from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.data.captioned.resize import Pixels
+from mobileclip_dense.data.captioned.samples import BadSample, read_sample
+from mobileclip_dense.data.captioned.shards import read_samples
 from mobileclip_dense.models.clip import Tokenizer, build_transform
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from mobileclip_dense.artifact.files import read_json
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.contract.files import read_json
-from mobileclip_dense.data.reinforced import SIDECAR
-from mobileclip_dense.data.stream import Batch
+from mobileclip_dense.data.captioned.reinforced import SIDECAR
+from mobileclip_dense.data.captioned.stream import Batch
 from mobileclip_dense.pretrain.losses import Features, split_teachers
 from mobileclip_dense.pretrain.teachers import Teacher
 

@@ -22,8 +22,3 @@ class Towers(nn.Module):
         image = self.clip.encode_image(images, normalize=True)
         texts = self.clip.encode_text(torch.cat(token_sets), normalize=True).chunk(len(token_sets))
         return Features(image, texts, self.clip.logit_scale.exp())
-
-
-def memory_format_on(device: torch.device) -> torch.memory_format:
-    """Channels-last, but on a CPU: there torch 2.11 crashes in the backward pass of MCi's convolutions."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

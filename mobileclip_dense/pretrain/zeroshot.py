@@ -12,9 +12,9 @@ import torch
 from open_clip import SIMPLE_IMAGENET_TEMPLATES, build_zero_shot_classifier
 from open_clip.model import CLIP, CustomTextCLIP
 
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.contract.text import read_lines
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.artifact.text import read_lines
 from mobileclip_dense.models.clip import Tokenizer, build_transform
 from mobileclip_dense.pretrain.zeroshot_images import describe_bad, list_classes, list_images
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from mobileclip_dense.__main__ import main
+from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
-from mobileclip_dense.contract.files import write_json
 from mobileclip_dense.dense.model import build_model
 from mobileclip_dense.models.clip import build_clip, open_clip_config
-from mobileclip_dense.run import finish_run, open_run
+from mobileclip_dense.run.folder import finish_run, open_run
 
 TINY_VIT = {
     "embed_dim": 16,

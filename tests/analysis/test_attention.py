@@ -19,7 +19,7 @@ from mobileclip_dense.analysis.attention import (
 )
 from mobileclip_dense.analysis.attention_distance import measure_reach
 from mobileclip_dense.analysis.image_tower import ImageTower, load_images
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.artifact.preprocess import Normalization
 from tests.analysis.conftest import Command
 
 

@@ -15,18 +15,18 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-import apps.batch
-from apps.depth import DepthConfig, depth, in_millimetres
-from apps.inputs import find_inputs
-from apps.segment import SegmentConfig, segment
-from apps.video import open_frames, staged_video
-from benchmarks.accuracy import predict_at
+import mobileclip_dense.apps.batch
 from benchmarks.demo_throughput import ThroughputConfig, measure_throughput
-from benchmarks.runtimes import OnnxModel, load_onnx_artifact
-from mobileclip_dense.contract import images
-from mobileclip_dense.contract.artifact import artifact_sha256
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.palette import overlay_classes
+from mobileclip_dense.apps.depth import DepthConfig, depth, in_millimetres
+from mobileclip_dense.apps.inputs import find_inputs
+from mobileclip_dense.apps.segment import SegmentConfig, segment
+from mobileclip_dense.apps.video import open_frames, staged_video
+from mobileclip_dense.artifact import images
+from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.palette import overlay_classes
+from mobileclip_dense.runtime.accuracy import predict_at
+from mobileclip_dense.runtime.onnx_model import OnnxModel, load_onnx_artifact
 from tests.conftest import Line, run_module
 
 
@@ -332,7 +332,7 @@ def test_a_camera_runs_until_q_or_control_c_or_the_last_frame(
     ):
         with monkeypatch.context() as patched:
             patched.setattr(cv2, "VideoCapture", FakeCamera)
-            patched.setattr(apps.batch, "show", lambda *_, shown=shown: next(shown))
+            patched.setattr(mobileclip_dense.apps.batch, "show", lambda *_, shown=shown: next(shown))
             record = segment(config(line, tmp_path / name, "camera:0", **settings))
         assert record["num_frames"] == expected
         assert expected <= len(read_video(tmp_path / name / "camera-0-segment.mp4")[0]) <= expected + 2
@@ -349,7 +349,7 @@ def test_a_camera_that_stops_giving_frames_is_named_and_what_it_gave_is_kept(
             return self.left >= 0, frames(1)[0]
 
     monkeypatch.setattr(cv2, "VideoCapture", Unplugged)
-    monkeypatch.setattr(apps.batch, "show", lambda *_: True)
+    monkeypatch.setattr(mobileclip_dense.apps.batch, "show", lambda *_: True)
     with pytest.raises(ValueError, match="1 of 1 inputs could not be used"):
         segment(config(line, tmp_path, "camera:0"))
     summary = json.loads((tmp_path / "segment-summary.json").read_text())
@@ -387,7 +387,7 @@ def test_a_full_disk_leaves_no_half_written_picture(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(apps.batch, "save_png", full)
+    monkeypatch.setattr(mobileclip_dense.apps.batch, "save_png", full)
     with pytest.raises(ValueError, match="1 of 1 inputs could not be used"):
         segment(config(line, tmp_path / "out", line.photo))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["segment-summary.json"]
@@ -415,10 +415,10 @@ def test_an_input_fails_alone_whatever_is_raised(
     def open_damaged(*_: object) -> None:
         raise cv2.error("the decoder gave up")
 
-    save_png = apps.batch.save_png
-    monkeypatch.setattr(apps.batch, "load_image", load)
-    monkeypatch.setattr(apps.batch, "save_png", save)
-    monkeypatch.setattr(apps.batch, "open_frames", open_damaged)
+    save_png = mobileclip_dense.apps.batch.save_png
+    monkeypatch.setattr(mobileclip_dense.apps.batch, "load_image", load)
+    monkeypatch.setattr(mobileclip_dense.apps.batch, "save_png", save)
+    monkeypatch.setattr(mobileclip_dense.apps.batch, "open_frames", open_damaged)
     with pytest.raises(ValueError, match="4 of 5 inputs could not be used"):
         segment(config(line, tmp_path / "out", *(tmp_path / name for name in ("a.jpg", "b.jpg", "film.avi", "c.jpg",
                                                                              "d.jpg"))))  # fmt: skip

@@ -18,17 +18,17 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-import apps.prompts
-from apps.classify import ClassifyConfig, classify, zero_shot
-from apps.prompts import ClipTokenizer, embed_prompts, read_prompts
-from export.to_onnx import ToOnnxConfig, to_onnx
-from export.tokenizer import save_tokenizer
-from mobileclip_dense.contract import preprocess
-from mobileclip_dense.contract.artifact import load_artifact, save_artifact
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.preprocess import crop_image, resize_image
+import mobileclip_dense.apps.prompts
+from mobileclip_dense.apps.classify import ClassifyConfig, classify, zero_shot
+from mobileclip_dense.apps.prompts import ClipTokenizer, embed_prompts, read_prompts
+from mobileclip_dense.artifact import preprocess
+from mobileclip_dense.artifact.artifact import load_artifact, save_artifact
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.preprocess import crop_image, resize_image
+from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.deploy.tokenizer import save_tokenizer
 from mobileclip_dense.models.clip import build_clip
-from mobileclip_dense.run import load_run
+from mobileclip_dense.run.folder import load_run
 from tests.conftest import Line
 
 Towers = tuple[Path, Path]
@@ -155,7 +155,7 @@ def test_vectors_of_prompts_are_kept_and_a_damaged_or_other_cache_is_not_believe
     first = embed("a cube", "a ball")
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
     with monkeypatch.context() as patched:
-        patched.setattr(apps.prompts, "load_onnx_artifact", never)
+        patched.setattr(mobileclip_dense.apps.prompts, "load_onnx_artifact", never)
         np.testing.assert_array_equal(embed("a cube", "a ball"), first)
         with pytest.raises(AssertionError):
             embed("a ball", "a cube")

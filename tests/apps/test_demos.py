@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from apps.demo import DemoConfig, demo, steps
-from apps.depth import DepthConfig, depth
-from apps.segment import SegmentConfig, segment
-from benchmarks.evidence import RunFiles, compare_with_scratch
 from benchmarks.latency import LatencyConfig, measure_latency
-from benchmarks.report import ReportConfig, report
-from benchmarks.runtimes import load_onnx_artifact
-from export.verify import VerifyConfig, verify
-from mobileclip_dense.contract.artifact import load_artifact
+from mobileclip_dense.apps.depth import DepthConfig, depth
+from mobileclip_dense.apps.segment import SegmentConfig, segment
+from mobileclip_dense.artifact.artifact import load_artifact
+from mobileclip_dense.deploy.verify import VerifyConfig, verify
+from mobileclip_dense.report.records import RunFiles, compare_with_scratch
+from mobileclip_dense.report.report import ReportConfig, report
+from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
 from tests.conftest import Line, run_module
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-import apps.drawing
-from apps.drawing import add_bars, add_depth_scale, add_legend
+import mobileclip_dense.apps.drawing
+from mobileclip_dense.apps.drawing import add_bars, add_depth_scale, add_legend
 
 
 @pytest.fixture()
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(apps.drawing, "_FONTS", ("no such font.ttf",))
-    apps.drawing._font_path.cache_clear()
+    monkeypatch.setattr(mobileclip_dense.apps.drawing, "_FONTS", ("no such font.ttf",))
+    mobileclip_dense.apps.drawing._font_path.cache_clear()
     yield
-    apps.drawing._font_path.cache_clear()
+    mobileclip_dense.apps.drawing._font_path.cache_clear()
 
 
 def test_without_a_font_of_the_system_bars_are_drawn_with_pillows(no_fonts: None) -> None:
@@ -24,7 +24,7 @@ def test_without_a_font_of_the_system_bars_are_drawn_with_pillows(no_fonts: None
     np.testing.assert_array_equal(drawn[:40], picture)
     assert drawn.shape[0] > 40
     assert len(np.unique(drawn[40:])) > 10  # letters, not only bars
-    assert apps.drawing._font(12).getname() == ImageFont.load_default(size=12).getname()  # type: ignore[union-attr]
+    assert mobileclip_dense.apps.drawing._font(12).getname() == ImageFont.load_default(size=12).getname()  # type: ignore[union-attr]
 
 
 def test_a_name_of_several_lines_is_drawn_on_one() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.inputs import find_inputs
+from mobileclip_dense.apps.inputs import find_inputs
 
 
 def touch(*paths: Path) -> None:

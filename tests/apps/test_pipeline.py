@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from apps.pipeline import overlap
+from mobileclip_dense.apps.pipeline import overlap
 
 
 def test_outcomes_come_in_order_whatever_their_stages_take() -> None:

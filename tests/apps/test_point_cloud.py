@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.point_cloud import Camera, back_project, save_ply
+from mobileclip_dense.apps.point_cloud import Camera, back_project, save_ply
 
 
 def test_points_are_where_a_pinhole_camera_saw_them() -> None:

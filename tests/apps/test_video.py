@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from apps.container import count_mp4_frames, counts_frames, measure_missing_bytes
-from apps.segment import SegmentConfig, segment
-from apps.video import staged_video
+from mobileclip_dense.apps.container import count_mp4_frames, counts_frames, measure_missing_bytes
+from mobileclip_dense.apps.segment import SegmentConfig, segment
+from mobileclip_dense.apps.video import staged_video
 from tests.conftest import Line
 
 NUM_FRAMES = 40

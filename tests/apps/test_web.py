@@ -25,7 +25,7 @@ from apps.web import build
 from apps.web.__main__ import WebConfig, web
 from apps.web.build import read_artifacts
 from apps.web.server import open_server
-from mobileclip_dense.contract.result import check_result
+from mobileclip_dense.artifact.result import check_result
 from tests.apps.web_fixtures import as_text, fixtures
 from tests.conftest import REPOSITORY, Line
 

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apps.batch import MOST_SIDE_PX
-from benchmarks.accuracy import resize_map
-from export.parity import relative_error
-from mobileclip_dense.contract import images
-from mobileclip_dense.contract.artifact import SCHEMA_VERSION
-from mobileclip_dense.contract.palette import TURBO, colour_depth, overlay_classes
-from mobileclip_dense.contract.preprocess import crop_image, resize_image
-from mobileclip_dense.contract.result import RESULT_SCHEMA_VERSION
-from mobileclip_dense.contract.tolerance import (
+from mobileclip_dense.apps.batch import MOST_SIDE_PX
+from mobileclip_dense.artifact import images
+from mobileclip_dense.artifact.artifact import SCHEMA_VERSION
+from mobileclip_dense.artifact.palette import TURBO, colour_depth, overlay_classes
+from mobileclip_dense.artifact.preprocess import crop_image, resize_image
+from mobileclip_dense.artifact.result import RESULT_SCHEMA_VERSION
+from mobileclip_dense.artifact.tolerance import (
     COMPRESSED,
     COMPRESSED_AGREEMENT_PERCENT,
     MIN_AGREEMENT_PERCENT,
@@ -25,6 +23,8 @@ from mobileclip_dense.contract.tolerance import (
     NEAR_TIE,
     TOLERANCE,
 )
+from mobileclip_dense.deploy.parity import relative_error
+from mobileclip_dense.runtime.accuracy import resize_map
 
 WEB = Path(__file__).parent.parent.parent / "apps" / "web"
 # Smaller, larger, one axis only, to a single pixel; and on both sides of Pillow's choice of the axis to begin with.

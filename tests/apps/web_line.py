@@ -10,11 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from benchmarks.accuracy import predict_at
-from benchmarks.runtimes import load_onnx_artifact
-from export.to_onnx import ToOnnxConfig, to_onnx
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.contract.preprocess import crop_image
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.preprocess import crop_image
+from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.runtime.accuracy import predict_at
+from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
 from tests.apps.web_pictures import accepted_pictures, refused_pictures
 from tests.conftest import Line, train_line
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_models import MODELS, Model
-from benchmarks.compare_result import COMPARISON_SCHEMA_VERSION, result_name
-from mobileclip_dense.contract.files import write_json
+from benchmarks.compare.models import MODELS, Model
+from benchmarks.compare.result import COMPARISON_SCHEMA_VERSION, result_name
+from mobileclip_dense.artifact.files import write_json
 
 PARAMETERS = {"mci0": 15e6, "mci1": 25e6, "mci2": 40e6, "vit_b16_clip": 160e6, "swin_l": 240e6}
 

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import caption_quality_lanes as lanes
-from benchmarks import caption_quality_plan as plans
-from benchmarks import caption_quality_supervised as rival
-from benchmarks.caption_quality import CaptionQualityConfig, measure_caption_quality
-from benchmarks.caption_quality_plan import CPU, PROTOCOLS, Step, check_settings, settings_of, steps
+from benchmarks.caption_quality import lanes as lanes
+from benchmarks.caption_quality import plan as plans
+from benchmarks.caption_quality import supervised as rival
+from benchmarks.caption_quality.caption_quality import CaptionQualityConfig, measure_caption_quality
+from benchmarks.caption_quality.plan import CPU, PROTOCOLS, Step, check_settings, settings_of, steps
+from mobileclip_dense.artifact.files import read_json, sha256_of, write_json
 from mobileclip_dense.config import PretrainConfig, ScenesConfig
-from mobileclip_dense.contract.files import read_json, sha256_of, write_json
-from mobileclip_dense.data.layouts import write_scenes
+from mobileclip_dense.data.scenes.writer import write_scenes
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
-from mobileclip_dense.run import read_safetensors
-from mobileclip_dense.training_log import read_metrics
+from mobileclip_dense.run.folder import read_safetensors
+from mobileclip_dense.run.training_log import read_metrics
 
 SMALLEST = dataclasses.replace(
     CPU, size_px=32, num_images=16, num_labelled=16, num_shards=(1,), seeds=(0, 1),

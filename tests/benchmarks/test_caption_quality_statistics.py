@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.caption_quality_claims import (
+from benchmarks.caption_quality.claims import (
     claim_of_agreement,
     claim_of_efficiency,
     claim_of_gains,
@@ -15,7 +15,7 @@ from benchmarks.caption_quality_claims import (
     judge_efficiency,
     judge_gain,
 )
-from benchmarks.caption_quality_statistics import (
+from benchmarks.caption_quality.statistics import (
     NOT_REACHED,
     Comparison,
     Efficiency,

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from benchmarks import compare_measure
-from benchmarks.compare import CompareConfig, compare, measure
-from benchmarks.compare_models import MODELS, SMALLEST
-from benchmarks.compare_page import to_markdown
-from benchmarks.compare_plot import Point, draw_panels, latency_points, parameter_points, pareto_front, text_box
-from benchmarks.compare_rows import read_comparison
-from benchmarks.published import PUBLISHED
-from export import quantize
-from mobileclip_dense.contract.files import write_json
-from mobileclip_dense.contract.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION
+from benchmarks.compare import measure as compare_measure
+from benchmarks.compare.compare import CompareConfig, compare, measure
+from benchmarks.compare.models import MODELS, SMALLEST
+from benchmarks.compare.page import to_markdown
+from benchmarks.compare.plot import Point, draw_panels, latency_points, parameter_points, pareto_front, text_box
+from benchmarks.compare.published import PUBLISHED
+from benchmarks.compare.rows import read_comparison
+from mobileclip_dense.artifact.files import write_json
+from mobileclip_dense.artifact.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION
+from mobileclip_dense.deploy.onnx import quantize
 from tests.benchmarks.comparison_fixtures import write_made_up_result
 
 REPOSITORY = Path(__file__).parent.parent.parent

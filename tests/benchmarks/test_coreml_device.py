@@ -19,8 +19,8 @@ from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchma
 from benchmarks import coreml_device
 from benchmarks.coreml_device import CoreMLDeviceConfig, benchmark, measure_on_device, summarize_plan, take_array
 from benchmarks.xcode_report import XcodeReportConfig, import_report
-from mobileclip_dense.contract.artifact import Artifact, TensorSpec, save_artifact
-from mobileclip_dense.contract.result import check_result
+from mobileclip_dense.artifact.artifact import Artifact, TensorSpec, save_artifact
+from mobileclip_dense.artifact.result import check_result
 
 REPORT = {
     "modelMetadata": {"fileName": "model", "size": 1000},

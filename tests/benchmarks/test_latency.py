@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency
-from benchmarks.latency import LatencyConfig, count_usable_cores, device_name, measure_latency
-from mobileclip_dense.contract.artifact import artifact_sha256
-from mobileclip_dense.contract.result import result_names
+from benchmarks.latency import LatencyConfig, measure_latency
+from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.artifact.result import result_names
+from mobileclip_dense.runtime import device
+from mobileclip_dense.runtime.device import count_usable_cores, device_name
 from tests.benchmarks.tiny_artifact import write_artifact
 
 
@@ -66,7 +67,7 @@ def test_names_become_parts_of_file_names() -> None:
 
 def test_the_device_is_named_by_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Under taskset, and within the quota of a container."""
-    monkeypatch.setattr(latency, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(device, "_QUOTA", tmp_path / "cpu.max")
     cores = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cores)})

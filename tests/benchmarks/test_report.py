@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report import ReportConfig, report
-from mobileclip_dense.contract.artifact import artifact_sha256
-from mobileclip_dense.contract.result import CPU_RUNTIME
+from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.artifact.result import CPU_RUNTIME
+from mobileclip_dense.report.report import ReportConfig, report
 from tests.benchmarks.tiny_artifact import WEIGHTS_SHA256, write_artifact
 
 LATENCY = {"p50": 1.5, "p90": 2.5, "p99": 3.5, "mean": 1.6, "num_runs": 5}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, save_model
 
-from mobileclip_dense.contract.artifact import Artifact, TensorSpec, save_artifact
+from mobileclip_dense.artifact.artifact import Artifact, TensorSpec, save_artifact
 
 WEIGHTS_SHA256 = "a" * 64
 

@@ -11,13 +11,8 @@ from typing import Any
 
 import pytest
 
-from apps.classify import ClassifyConfig
-from apps.depth import DepthConfig
-from apps.segment import SegmentConfig
 from apps.web.__main__ import WebConfig
 from benchmarks import (
-    caption_quality,
-    compare,
     coreml_device,
     data_path,
     demo_throughput,
@@ -28,8 +23,15 @@ from benchmarks import (
     training_memory,
     training_rival,
 )
-from export import to_coreml, to_onnx, verify
+from benchmarks.caption_quality import caption_quality
+from benchmarks.compare import compare
 from mobileclip_dense import config
+from mobileclip_dense.apps.classify import ClassifyConfig
+from mobileclip_dense.apps.depth import DepthConfig
+from mobileclip_dense.apps.segment import SegmentConfig
+from mobileclip_dense.deploy import verify
+from mobileclip_dense.deploy.coreml import convert as to_coreml
+from mobileclip_dense.deploy.onnx import convert as to_onnx
 
 SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("Config") and name != "Config"] + [
     caption_quality.CaptionQualityConfig,

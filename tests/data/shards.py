@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mobileclip_dense.data.augmentation import sample_augmentation
-from mobileclip_dense.data.reinforced import Reinforcement, write_reinforcement
+from mobileclip_dense.data.captioned.augmentation import sample_augmentation
+from mobileclip_dense.data.captioned.reinforced import Reinforcement, write_reinforcement
 
 WIDTH = 12  # of the embeddings
 

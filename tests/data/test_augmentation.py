@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode, RandAugment, RandomResized
 from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 
-from mobileclip_dense.data.augmentation import (
+from mobileclip_dense.data.captioned.augmentation import (
     OPERATIONS,
     Augmentation,
     from_param_aug,

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.contract.images import load_image
-from mobileclip_dense.data.coco import check_coco, find_coco, read_images
-from mobileclip_dense.data.coco_annotations import to_rle, wrong_segmentation
+from mobileclip_dense.data.labelled.coco import check_coco, find_coco, read_images
+from mobileclip_dense.data.labelled.coco_annotations import to_rle, wrong_segmentation
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, polygon, write_coco
 
 BOX = [10, 5, 20, 12]
@@ -157,7 +157,7 @@ def test_a_second_start_opens_only_images_that_have_changed(tmp_path: Path, monk
         opened.append(path)
         return load_image(path)
 
-    monkeypatch.setattr("mobileclip_dense.data.coco.load_image", counted)
+    monkeypatch.setattr("mobileclip_dense.data.labelled.coco.load_image", counted)
     first = check_coco(settings(root))
     assert len(opened) == 6
     opened.clear()

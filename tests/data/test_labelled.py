@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileclip_dense.data.annotations import read_class_labels
-from mobileclip_dense.data.class_names import read_class_names
-from mobileclip_dense.data.labelled import find_set
-from mobileclip_dense.data.pairs import Pair
-from mobileclip_dense.data.scan import check_set
-from mobileclip_dense.dense.dataset import PairDataset
+from mobileclip_dense.data.labelled.annotations import read_class_labels
+from mobileclip_dense.data.labelled.class_names import read_class_names
+from mobileclip_dense.data.labelled.pairs import Pair
+from mobileclip_dense.data.labelled.scan import check_set
+from mobileclip_dense.data.labelled.sets import find_set
+from mobileclip_dense.dense.training.dataset import PairDataset
 from tests.data.labelled import depth_folder, mask, own_folder, photograph, save, settings
 
 ADE_HEADER = "Idx\tRatio\tTrain\tVal\tStuff\tName"

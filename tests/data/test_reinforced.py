@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from mobileclip_dense.data.augmentation import sample_augmentation
-from mobileclip_dense.data.reinforced import Reinforcement, read_reinforcement, write_reinforcement
+from mobileclip_dense.data.captioned.augmentation import sample_augmentation
+from mobileclip_dense.data.captioned.reinforced import Reinforcement, read_reinforcement, write_reinforcement
 
 A, C, S, D = 4, 1, 5, 24
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileclip_dense.data import resize
-from mobileclip_dense.data.resize import resize_bicubic
+from mobileclip_dense.data.captioned import resize
+from mobileclip_dense.data.captioned.resize import resize_bicubic
 
 
 def assert_equals_pillow(height: int, width: int, size: int, rng: np.random.Generator) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileclip_dense.contract import images
-from mobileclip_dense.data.samples import BadSample, read_captions, read_image, read_pairs, read_sample
+from mobileclip_dense.artifact import images
+from mobileclip_dense.data.captioned.samples import BadSample, read_captions, read_image, read_pairs, read_sample
 from tests.data.shards import jpeg, plain_members, record, write_shard
 
 

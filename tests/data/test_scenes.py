@@ -10,9 +10,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mobileclip_dense.config import ScenesConfig
-from mobileclip_dense.data.captions import NUM_REINFORCED, write_captions
-from mobileclip_dense.data.layouts import make_example, write_scenes
-from mobileclip_dense.data.scenes import CLASS_NAMES, KINDS, MAX_DEPTH_M, render, sample_scene
+from mobileclip_dense.data.scenes.captions import NUM_REINFORCED, write_captions
+from mobileclip_dense.data.scenes.scene import CLASS_NAMES, KINDS, MAX_DEPTH_M, render, sample_scene
+from mobileclip_dense.data.scenes.writer import make_example, write_scenes
 
 
 def digest(folder: Path) -> dict[str, str]:

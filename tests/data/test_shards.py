@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mobileclip_dense.data.shards import list_shards, read_samples, split_name
+from mobileclip_dense.data.captioned.shards import list_shards, read_samples, split_name
 from tests.data.shards import plain_members, write_shard, write_shards
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mobileclip_dense.data.solids import SOLIDS, FloatArray, Placed, Solid, intersect, may_hit, normals_at
+from mobileclip_dense.data.scenes.solids import SOLIDS, FloatArray, Placed, Solid, intersect, may_hit, normals_at
 
 
 def inside(solid: Solid, points: FloatArray) -> np.ndarray:

@@ -15,10 +15,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 
-from mobileclip_dense.data.reinforced import read_reinforcement
-from mobileclip_dense.data.samples import BadSample
-from mobileclip_dense.data.shards import Sample, list_shards, read_samples
-from mobileclip_dense.data.stream import Batch, CaptionStream, Position, StreamError, summarise_bad
+from mobileclip_dense.data.captioned.reinforced import read_reinforcement
+from mobileclip_dense.data.captioned.samples import BadSample
+from mobileclip_dense.data.captioned.shards import Sample, list_shards, read_samples
+from mobileclip_dense.data.captioned.stream import Batch, CaptionStream, Position, StreamError, summarise_bad
 from tests.data.shards import (
     WIDTH,
     jpeg,
@@ -105,7 +105,7 @@ def test_resuming_reads_one_shard_again_and_no_more(plain: Path, monkeypatch: py
         opened.append(shard)
         return read_samples(shard, start)
 
-    monkeypatch.setattr("mobileclip_dense.data.stream.read_samples", counted)
+    monkeypatch.setattr("mobileclip_dense.data.captioned.stream.read_samples", counted)
     assert_same(take(stream(plain, positions=[whole[38].position], first_batch=39), 1)[0], whole[39])
     assert len(opened) <= 4  # of the 27 that were read to get there
 

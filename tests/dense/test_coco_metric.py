@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from mobileclip_dense.data.coco import CocoSet, find_coco
-from mobileclip_dense.dense.coco_metric import CocoMetric, encode_prediction, measure_images
+from mobileclip_dense.data.labelled.coco import CocoSet, find_coco
+from mobileclip_dense.dense.evaluation.coco_metric import CocoMetric, encode_prediction, measure_images
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, write_coco
 
 DOG, CUP = (3, 1), (90, 3)  # category and label

@@ -10,20 +10,20 @@ from mmseg.registry import MODELS
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
-from export.prepare import prepare
 from mobileclip_dense.__main__ import COMMANDS
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, PruneConfig
-from mobileclip_dense.contract.preprocess import Normalization
-from mobileclip_dense.data.coco import find_coco
-from mobileclip_dense.dense.coco import CocoObjects, fit_boxes, read_example, train_transforms, val_transforms
-from mobileclip_dense.dense.detect import InstanceDetector, build_detector, detector_config
-from mobileclip_dense.dense.detection_pictures import draw_detections
-from mobileclip_dense.dense.evaluate import evaluate
+from mobileclip_dense.data.labelled.coco import find_coco
+from mobileclip_dense.dense.detector import InstanceDetector, build_detector, detector_config
+from mobileclip_dense.dense.evaluation.detection_pictures import draw_detections
+from mobileclip_dense.dense.evaluation.evaluate import evaluate
 from mobileclip_dense.dense.model import load_dense_run
 from mobileclip_dense.dense.prune import prune
+from mobileclip_dense.dense.training.coco import CocoObjects, fit_boxes, read_example, train_transforms, val_transforms
+from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.recipes.finetuning import RECIPES
-from mobileclip_dense.run import load_run
+from mobileclip_dense.run.folder import load_run
 from tests.conftest import Line
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, polygon, write_coco
 

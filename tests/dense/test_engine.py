@@ -13,14 +13,14 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
-from mobileclip_dense.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.scan import check_set
-from mobileclip_dense.dense.checkpoint import FIELDS
-from mobileclip_dense.dense.engine import place_model
-from mobileclip_dense.dense.train import finetune, fresh_model, resume_settings, runner_config, settle_weights
+from mobileclip_dense.data.labelled.scan import check_set
+from mobileclip_dense.dense.training.checkpoint import FIELDS
+from mobileclip_dense.dense.training.engine import place_model
+from mobileclip_dense.dense.training.train import finetune, fresh_model, resume_settings, runner_config, settle_weights
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
+from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from tests.conftest import Line
 from tests.dense.test_processes import FixedStatistics, Recorder
 from tests.pretrain.processes import run_world

@@ -16,17 +16,17 @@ from PIL import Image
 from torch.nn import functional
 
 from mobileclip_dense.__main__ import main
+from mobileclip_dense.artifact.files import sha256_of
+from mobileclip_dense.artifact.metrics import SegmentationScore
 from mobileclip_dense.config import DataCheckConfig, EvaluateConfig, FinetuneConfig, PruneConfig
-from mobileclip_dense.contract.files import sha256_of
-from mobileclip_dense.contract.metrics import SegmentationScore
-from mobileclip_dense.data.check import check_data
-from mobileclip_dense.dense.evaluate import evaluate
-from mobileclip_dense.dense.evaluation_pictures import draw_confusion
-from mobileclip_dense.dense.held_out import HeldOut, set_of_run
-from mobileclip_dense.dense.inference import add_probabilities, predict_classes, predict_depth, slide
+from mobileclip_dense.data.labelled.check import check_data
+from mobileclip_dense.dense.evaluation.evaluate import evaluate
+from mobileclip_dense.dense.evaluation.inference import add_probabilities, predict_classes, predict_depth, slide
+from mobileclip_dense.dense.evaluation.pictures import draw_confusion
+from mobileclip_dense.dense.evaluation.validation_set import HeldOut, set_of_run
 from mobileclip_dense.dense.model import load_dense_run
 from mobileclip_dense.dense.prune import prune
-from mobileclip_dense.dense.train import evaluate_model, finetune
+from mobileclip_dense.dense.training.train import evaluate_model, finetune
 
 TALL, WIDE = 64, 96
 

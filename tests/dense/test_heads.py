@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mobileclip_dense.dense  # noqa: F401
-from export.pooling import AveragePooling, make_pooling_exact
-from export.prepare import DensePredictor
 from mobileclip_dense.config import FinetuneConfig, Head, Task
 from mobileclip_dense.dense.model import build_model, model_config
+from mobileclip_dense.deploy.pooling import AveragePooling, make_pooling_exact
+from mobileclip_dense.deploy.prepare import DensePredictor
 from mobileclip_dense.models.prune import count_macs, count_params
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from tests.models.test_reparam import randomize, relative_error

@@ -10,8 +10,8 @@ import torch
 from mmseg.evaluation import DepthMetric, IoUMetric
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
-from mobileclip_dense.contract.metrics import SegmentationScore, depth_errors
-from mobileclip_dense.dense.metrics import DepthErrors, IoUScore
+from mobileclip_dense.artifact.metrics import SegmentationScore, depth_errors
+from mobileclip_dense.dense.evaluation.metrics import DepthErrors, IoUScore
 
 Maps = npt.NDArray[np.uint8]
 

@@ -11,9 +11,9 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.scan import check_set
-from mobileclip_dense.dense.engine import place_model
-from mobileclip_dense.dense.train import fresh_model, runner_config
+from mobileclip_dense.data.labelled.scan import check_set
+from mobileclip_dense.dense.training.engine import place_model
+from mobileclip_dense.dense.training.train import fresh_model, runner_config
 from tests.conftest import Line
 from tests.pretrain.processes import run_world
 

@@ -15,15 +15,15 @@ import torch
 from mmengine.runner import Runner
 
 import mobileclip_dense.dense  # noqa: F401
-from mobileclip_dense.checkpoints import checkpoint_file
 from mobileclip_dense.config import config_from_json
-from mobileclip_dense.dense.metrics import IoUScore
+from mobileclip_dense.dense.evaluation.metrics import IoUScore
 from mobileclip_dense.dense.model import load_dense_run, model_config
-from mobileclip_dense.dense.train import finetune
+from mobileclip_dense.dense.training.train import finetune
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.recipes.finetuning import RECIPES
-from mobileclip_dense.run import load_run
-from mobileclip_dense.training_log import read_metrics
+from mobileclip_dense.run.checkpoints import checkpoint_file
+from mobileclip_dense.run.folder import load_run
+from mobileclip_dense.run.training_log import read_metrics
 from tests.conftest import REPOSITORY, SMALL_FINETUNE, Line, run_module, write_labelled_folder
 from tests.models.test_reparam import randomize, relative_error
 

@@ -11,8 +11,8 @@ from open_clip.model import CustomTextCLIP
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from mobileclip_dense.artifact.files import read_json, sha256_of, write_json
 from mobileclip_dense.config import ConvertWeightsConfig
-from mobileclip_dense.contract.files import read_json, sha256_of, write_json
 from mobileclip_dense.models import convert
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.convert import convert_weights

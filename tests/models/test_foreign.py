@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mobileclip_dense.dense  # noqa: F401
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.models import weights
 from mobileclip_dense.models.encoders import ENCODERS, Encoder
 from mobileclip_dense.models.foreign import encoder_weights, renormalized

@@ -5,7 +5,7 @@ import pytest
 
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.pretrain import log
-from mobileclip_dense.training_log import append_metrics, read_metrics
+from mobileclip_dense.run.training_log import append_metrics, read_metrics
 
 
 def test_the_pace_counts_the_steps_since_it_was_last_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

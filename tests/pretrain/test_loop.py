@@ -21,15 +21,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mobileclip_dense.__main__ import COMMANDS
-from mobileclip_dense.checkpoints import load_checkpoint
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.data.stream import Batch
+from mobileclip_dense.data.captioned.stream import Batch
 from mobileclip_dense.pretrain import checkpoint, loop
 from mobileclip_dense.pretrain.loop import pretrain
 from mobileclip_dense.pretrain.losses import Losses
 from mobileclip_dense.pretrain.teaching import find_teaching
 from mobileclip_dense.recipes.pretraining import nano_reinforced, nano_scenes
-from mobileclip_dense.training_log import read_metrics
+from mobileclip_dense.run.checkpoints import load_checkpoint
+from mobileclip_dense.run.training_log import read_metrics
 from tests.conftest import REPOSITORY, SMALL_PRETRAIN, Line, run_module
 from tests.data.shards import write_shard
 
@@ -239,7 +239,7 @@ def test_torchrun_trains_one_run_with_two_processes(line: Line, tmp_path: Path) 
     """DDP over gloo: written once, over the pairs of both; the loss starts near ln(pairs of both); no thread stays."""
     scenes, out = tmp_path / "scenes", tmp_path / "two"
     run_module("mobileclip_dense", "scenes", "--out", scenes, "--num-images", 320, "--size-px", 32)
-    run_module("torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29641, "-m", "tests.leaving",
+    run_module("torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29641, "-m", "tests.process_exit",
                "pretrain", "nano-scenes", "--data", scenes / "shards", "--out", out, *SMALL_PRETRAIN, "--steps", 10,
                "--evaluate-every", 5, "--zeroshot-data", scenes / "classify" / "val")  # fmt: skip
     metrics = json.loads((out / "run.json").read_text())["metrics"]

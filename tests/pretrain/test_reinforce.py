@@ -21,9 +21,9 @@ from torchvision.transforms import functional as tv
 from torchvision.transforms.autoaugment import _apply_op
 
 from mobileclip_dense.config import ReinforceConfig
-from mobileclip_dense.data.augmentation import OPERATIONS
-from mobileclip_dense.data.reinforced import SIDECAR, read_reinforcement
-from mobileclip_dense.data.shards import list_shards, read_samples
+from mobileclip_dense.data.captioned.augmentation import OPERATIONS
+from mobileclip_dense.data.captioned.reinforced import SIDECAR, read_reinforcement
+from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.pretrain import reinforce as reinforce_module
 from mobileclip_dense.pretrain.ray_engine import _reinforce
 from mobileclip_dense.pretrain.reinforce import open_folder, reinforce
@@ -291,7 +291,7 @@ def test_a_folder_that_another_process_fills_is_left_to_it(small: ReinforceConfi
     mine = dataclasses.replace(small, data=tmp_path / "data", out=tmp_path / "out")
     mine.out.mkdir()
     (mine.out / SIDECAR).write_text("{}")
-    code = ("import sys, pathlib, mobileclip_dense.contract.lock as lock\n"
+    code = ("import sys, pathlib, mobileclip_dense.artifact.lock as lock\n"
             "with lock.locked_folder(pathlib.Path(sys.argv[1])):\n"
             "    print('locked', flush=True); sys.stdin.read()")  # fmt: skip
     command = [sys.executable, "-c", code, str(mine.out)]

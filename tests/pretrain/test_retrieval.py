@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.contract.preprocess import Normalization
 from mobileclip_dense.pretrain.evaluation import list_held_out
 from mobileclip_dense.pretrain.retrieval import measure_retrieval, recall_at, verify_pairs
 from tests.data.shards import jpeg, plain_members, write_shard

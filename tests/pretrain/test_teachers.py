@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 
+from mobileclip_dense.artifact.files import sha256_of
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.contract.files import sha256_of
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.pretrain.teachers import Teacher, join_embeddings, load_clip
-from mobileclip_dense.run import finish_run, open_run
+from mobileclip_dense.run.folder import finish_run, open_run
 from tests.pretrain.conftest import VIT_MEAN, VIT_STD, blotches
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobileclip_dense.contract.preprocess import Normalization
+from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.models.clip import build_transform
 from mobileclip_dense.pretrain.zeroshot import measure_zeroshot, read_class_names, read_templates
 from mobileclip_dense.pretrain.zeroshot_images import verify_images

@@ -1,4 +1,4 @@
-/** artifact.json, as mobileclip_dense/contract/artifact.py writes it, and models/index.json, which lists them. */
+/** artifact.json, as mobileclip_dense/artifact/artifact.py writes it, and models/index.json, which lists them. */
 
 import type { Rgb } from "./colours";
 import contract from "./contract.json";

@@ -9,7 +9,7 @@ import { judgeOutputs } from "./verdict";
 
 export const NUM_WARMUP = 5;
 
-/** Run every golden input and judge every output, as export/parity.py does. */
+/** Run every golden input and judge every output, as mobileclip_dense/deploy/parity.py does. */
 export async function checkGolden(model: Model): Promise<CheckReport> {
   const golden = await model.golden();
   const input = golden.get("input");

@@ -1,4 +1,4 @@
-/** Colours of class maps and depth maps; the same as mobileclip_dense/contract/palette.py. */
+/** Colours of class maps and depth maps; the same as mobileclip_dense/artifact/palette.py. */
 
 import contract from "./contract.json";
 import type { Plane } from "./resample";

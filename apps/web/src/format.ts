@@ -1,4 +1,4 @@
-/** Which pictures are taken, by their bytes; mobileclip_dense/contract/images.py in TypeScript. */
+/** Which pictures are taken, by their bytes; mobileclip_dense/artifact/images.py in TypeScript. */
 
 import contract from "./contract.json";
 import { Failure } from "./failure";

@@ -1,4 +1,4 @@
-/** How far a model is from PyTorch, judged as export/parity.py does. */
+/** How far a model is from PyTorch, judged as mobileclip_dense/deploy/parity.py does. */
 
 import contract from "./contract.json";
 

@@ -1,4 +1,4 @@
-/** From a photograph to what a model takes; mobileclip_dense/contract/preprocess.py in TypeScript. */
+/** From a photograph to what a model takes; mobileclip_dense/artifact/preprocess.py in TypeScript. */
 
 import type { TensorSpec } from "./artifact";
 import { type Plane, resizeRgb } from "./resample";

@@ -45,7 +45,7 @@ function heightFirst(from: { width: number; height: number }, width: number, hei
   return height < from.height && from.height - height > 2 * (from.width - width);
 }
 
-/** Bilinear, antialiased resize of RGB [H,W,3]; equals `mobileclip_dense.contract.preprocess.resize_image`. */
+/** Bilinear, antialiased resize of RGB [H,W,3]; equals `mobileclip_dense.artifact.preprocess.resize_image`. */
 export function resizeRgb(image: Plane<Uint8Array>, width: number, height: number): Plane<Uint8Array> {
   return heightFirst(image, width, height)
     ? resizeRgbWidth(resizeRgbHeight(image, height), width)
@@ -92,7 +92,7 @@ function resizeRgbHeight(image: Plane<Uint8Array>, height: number): Plane<Uint8A
   return { data: out, width, height };
 }
 
-/** Bilinear, antialiased resize of a map of metres [H,W]; equals `benchmarks.accuracy.resize_map` of floats. */
+/** Bilinear, antialiased resize of a map of metres [H,W]; equals `mobileclip_dense.runtime.accuracy.resize_map` of floats. */
 export function resizeMetres(map: Plane<Float32Array>, width: number, height: number): Plane<Float32Array> {
   return heightFirst(map, width, height)
     ? resizeMetresWidth(resizeMetresHeight(map, height), width)
@@ -140,7 +140,7 @@ function nearestPositions(inSize: number, outSize: number): Uint32Array {
   });
 }
 
-/** Nearest-neighbour resize of a class map [H,W]; equals `benchmarks.accuracy.resize_map` of integers. */
+/** Nearest-neighbour resize of a class map [H,W]; equals `mobileclip_dense.runtime.accuracy.resize_map` of integers. */
 export function resizeClasses(map: Plane<Uint16Array>, width: number, height: number): Plane<Uint16Array> {
   if (width === map.width && height === map.height) return map;
   const columns = nearestPositions(map.width, width);

@@ -1,4 +1,4 @@
-/** The result file, as mobileclip_dense/contract/result.py checks it. */
+/** The result file, as mobileclip_dense/artifact/result.py checks it. */
 
 import { NUM_WARMUP } from "./checking";
 import contract from "./contract.json";

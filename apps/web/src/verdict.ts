@@ -1,4 +1,4 @@
-/** Whether a model computes what PyTorch computed: every output is judged, as export/parity.py does. */
+/** Whether a model computes what PyTorch computed: every output is judged, as mobileclip_dense/deploy/parity.py does. */
 
 import type { NdArray } from "./arrays";
 import contract from "./contract.json";

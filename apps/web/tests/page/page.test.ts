@@ -199,7 +199,7 @@ test("the self-check passes, and the result file is one of the project", async (
   await download.saveAs(path);
   expect(download.suggestedFilename()).toMatch(/^nano-segment-ade-64x64-fp32\.onnx@[a-z0-9-]+-cores\.json$/);
   const check =
-    "import json, sys, pathlib; from mobileclip_dense.contract.result import check_result; " +
+    "import json, sys, pathlib; from mobileclip_dense.artifact.result import check_result; " +
     "path = pathlib.Path(sys.argv[1]); check_result(json.loads(path.read_text()), path)";
   const repository = new URL("../../../../", import.meta.url).pathname;
   const done = spawnSync(process.env.PYTHON ?? "python3", ["-c", check, path], { cwd: repository, encoding: "utf8" });

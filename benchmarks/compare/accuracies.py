@@ -1,0 +1,143 @@
+"""Accuracies of our own runs and exports in result files, and which compared network each is of. No torch."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare.models import Model
+
+_DATA_SETS = {"adechallengedata2016": "ADE20K", "ade20k": "ADE20K", "camvid": "CamVid"}
+# A run counts its train form, its auxiliary head and its own classes, a row what is deployed with 150 classes: 1 % and
+# less apart. Pruning takes more than that.
+_SAME_SIZE = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What a run trained. `num_parameters`: as its run.json says, None where an old result file does not."""
+
+    encoder: str
+    head: str
+    neck_channels: int
+    head_channels: int
+    num_parameters: int | None
+
+    def is_of(self, model: Model, num_parameters: int) -> bool:
+        """Whether it is this compared network, whose row has so many parameters: the classes may be others."""
+        return (
+            (self.encoder, self.head, self.head_channels) == (model.encoder, model.head, model.head_channels)
+            and (self.neck_channels == 256 or self.head == "upernet")
+            and self.num_parameters is not None
+            and abs(self.num_parameters / num_parameters - 1) < _SAME_SIZE
+        )
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        size = "unknown size" if self.num_parameters is None else f"{self.num_parameters / 1e6:.1f} M parameters"
+        return (f"{self.encoder} with {self.head} ({self.neck_channels} channels in the pyramid, {self.head_channels} "
+                f"in the head, {size})")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An accuracy that this project measured: of which network and run in which precision, on which data set, in which
+    file. `iters`, `start`: how long the run trained, and from what.
+
+    Of an export: `artifact`, its name; `reference_percent`, what the float model reaches on the images as the export
+    takes them, which are resized.
+    """
+
+    network: Network
+    miou_percent: float
+    precision: str
+    data_set: str
+    iters: int
+    start: str
+    weights_sha256: str
+    source: str
+    artifact: str | None = None
+    reference_percent: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        export = "" if self.artifact is None else f" (float: {self.reference_percent:.1f} %, both in {self.artifact})"
+        return f"{self.miou_percent:.1f} %{export} on {self.data_set} after {self.iters} iterations from {self.start}"
+
+    @property
+    def data_set_name(self) -> str:
+        """As it is published, for the folder names that data sets come with; any other folder's name as it is."""
+        return _DATA_SETS.get(self.data_set.lower(), self.data_set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """An artifact made of a run."""
+
+    network: Network
+    precision: str
+
+
+def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured], dict[str, Export]]:
+    """Accuracies of segmentation runs and of their exports, and by its hash every export whose run is known.
+
+    Runs that are pruned and not trained since are left out: nobody deploys them.
+
+    Args:
+        contents: what each result file holds.
+
+    Raises:
+        ValueError: a file's runs or exports are not as `python -m benchmarks.report` writes them.
+    """
+    measured: list[Measured] = []
+    exports: dict[str, Export] = {}
+    for path, value in contents.items():
+        try:
+            for run in _segmentation_runs(value):
+                network = _network(run)
+                digest = run["weights_sha256"]
+                of_run = [export for export in value.get("exports", ()) if export["weights_sha256"] == digest]
+                for export in of_run:
+                    exports[export["artifact_sha256"]] = Export(network=network, precision=str(export["precision"]))
+                measured += _accuracies(run, network, of_run, path.name)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: runs, exports: not as `python -m benchmarks.report` writes them "
+                f"({type(error).__name__}: {error}); write them anew, or move the file away"
+            ) from None
+    return measured, exports
+
+
+def _segmentation_runs(value: dict[str, Any]) -> list[dict[str, Any]]:
+    runs = value.get("runs")
+    return [
+        run for run in (runs.values() if isinstance(runs, dict) else ())
+        if run.get("settings", {}).get("task") == "segment" and "mIoU" in run["metrics"] and not run.get("as_pruned")
+    ]  # fmt: skip
+
+
+def _network(run: dict[str, Any]) -> Network:
+    settings = run["settings"]
+    return Network(
+        encoder=str(settings["encoder"]), head=str(settings.get("head", "semantic_fpn")),
+        neck_channels=int(settings["neck_channels"]), head_channels=int(settings["head_channels"]),
+        num_parameters=run.get("num_parameters") and int(run["num_parameters"]),
+    )  # fmt: skip
+
+
+def _accuracies(run: dict[str, Any], network: Network, exports: list[dict[str, Any]], source: str) -> list[Measured]:
+    settings = run["settings"]
+    of_run = Measured(
+        network=network, miou_percent=float(run["metrics"]["mIoU"]), precision="fp32",
+        data_set=Path(settings["data"]).name, iters=int(settings["max_iters"]),
+        start=str(settings["init"] or "scratch"), weights_sha256=str(run["weights_sha256"]), source=source,
+    )  # fmt: skip
+    return [of_run] + [
+        replace(
+            of_run, miou_percent=float(export["parity"]["miou_percent"]), precision=str(export["precision"]),
+            artifact=str(export["artifact"]),
+            reference_percent=float(export["parity"]["reference_miou_percent"]),
+        )
+        for export in exports if "miou_percent" in export["parity"]
+    ]  # fmt: skip

@@ -1,0 +1,148 @@
+"""`python -m benchmarks.compare`: this project's segmenters against large ones, as a table and two plots.
+
+Everything comes from result files; `--measure` makes the one with sizes, latencies and memory anew on this machine.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compare.models import NUM_CLASSES, find_models
+from benchmarks.compare.page import PLOTS, to_csv, to_json, to_markdown
+from benchmarks.compare.plot import draw_panels, latency_points, parameter_points, save_figure
+from benchmarks.compare.result import COMPARISON_SCHEMA_VERSION, result_name
+from benchmarks.compare.rows import Comparison, read_comparison
+from mobileclip_dense.artifact.artifact import load_artifact
+from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
+from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare segmenters by parameters, multiply-accumulates, file size, latency, memory and accuracy, measured and
+    published apart; with plots. Regenerated from result files, or measured anew."""
+
+    results: tuple[Path, ...] = (Path("benchmarks/results"),)
+    """Folders of result files: the first holds the comparison's own; accuracies, phones and browsers from all."""
+    out: Path = Path("docs")
+    """Folder for compare.md, .csv, .json and the plots."""
+    size_px: int = 512
+    """Height and width of the image."""
+    measure: bool = False
+    """Build, export and measure all models on this machine first, in half an hour and more, and replace the
+    comparison's result file; repeat the command to go on where it was interrupted."""
+    models: tuple[str, ...] = ()
+    """Names of models to measure, of `benchmarks/compare/models.py`; none: all."""
+    threads: tuple[int, ...] = (1, 2)
+    """Numbers of threads to measure with."""
+    rounds: int = 7
+    """Rounds over all models; those that take more than a second run in the first 5 only."""
+    seed: int = 0
+    """Of the fresh weights."""
+    work: Path = Path("build/compare")
+    """Folder that keeps exported models and what was measured of them."""
+    force: bool = False
+    """Replace files that exist."""
+
+    def __post_init__(self) -> None:
+        require(self, "results", self.results != (), "at least one folder")
+        require(self, "threads", self.threads != (), "at least one number")
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+        require_numbers(self, "rounds", at_least=1)
+        require_numbers(self, "seed", at_least=0)
+        require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require(self, "size_px", self.size_px % 32 == 0, "a multiple of 32")
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Write the page, the table and the plots, once all of them are made; measure before, if asked to.
+
+    Raises:
+        FileNotFoundError: the result file is missing. FileExistsError: a file exists and --force was not given.
+        ValueError: a file is not of its schema.
+    """
+    page = config.out / "compare.md"
+    for name in (*(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
+                 *(f"{plot}.{suffix}" for plot in PLOTS for suffix in ("png", "svg"))):  # fmt: skip
+        refuse_existing(config.out / name, config.force)
+    if config.measure:
+        refuse_existing(config.results[0] / result_name(config.size_px), config.force)
+        measure(config)
+    comparison = read_comparison(config.results, config.size_px)
+    latency_label = f"median latency at {comparison.threads} threads on {comparison.settings['device']}, ms"
+    latency_title = f"Accuracy against the network's latency at {config.size_px}x{config.size_px} px"
+    size_plot, latency_plot = PLOTS
+    figures = {
+        size_plot: draw_panels(parameter_points(comparison), "parameters, million", "Accuracy against parameters")[0],
+        latency_plot: draw_panels(latency_points(comparison), latency_label, latency_title)[0],
+    }
+    texts, values = {"md": to_markdown(comparison), "csv": to_csv(comparison)}, to_json(comparison)
+    for name, figure in figures.items():
+        save_figure(figure, config.out / name)
+    for suffix, text in texts.items():
+        with staged_file(config.out / f"compare.{suffix}") as staging:
+            staging.write_text(text, encoding="utf-8")
+    write_json(config.out / "compare.json", values)
+    _print(comparison)
+    print(f"{page}: {len(comparison.rows)} rows")
+    return comparison
+
+
+def measure(config: CompareConfig) -> None:
+    """Write the comparison's result file, measured on this machine; models that cannot be built are named in it.
+
+    Raises:
+        ValueError: a model is unknown.
+    """
+    # torch, which regenerating the page does without
+    from benchmarks.compare.export import Exported, export_fresh
+    from benchmarks.compare.measure import describe_machine, discard_notes, measure_artifacts
+
+    exported: list[Exported] = []
+    missing: dict[str, str] = {}
+    for model in find_models(config.models):
+        try:
+            exported.append(export_fresh(model, config.size_px, config.seed, config.work))
+            print(f"{model.name}: exported")
+        except ValueError as error:
+            missing[model.name] = str(error)
+            print(f"{model.name}: left out: {error}")
+    folders = [folder for one in exported for folder in one.folders.values()]
+    measured = measure_artifacts(folders, config.threads, config.rounds, config.work)
+    entries = []
+    for one in exported:
+        for precision, folder in one.folders.items():
+            artifact, found = load_artifact(folder), measured[folder]
+            entries.append({
+                "model": one.model.name,
+                "precision": precision,
+                "num_parameters": artifact.num_parameters,
+                "macs": one.macs,
+                "size_bytes": artifact.files[artifact.model_file]["bytes"],
+                "relative_error": artifact.parity[f"{precision}_relative_error"],
+                **vars(found),
+            })  # fmt: skip
+    result = {
+        "schema_version": COMPARISON_SCHEMA_VERSION, "size_px": config.size_px, "num_classes": NUM_CLASSES,
+        "seed": config.seed, "rounds": config.rounds, "threads": list(config.threads), **describe_machine(),
+        "models": entries, "missing": missing,
+    }  # fmt: skip
+    write_json(config.results[0] / result_name(config.size_px), result)
+    for one in exported:  # or the next measurement would find all of it done
+        one.discard()
+    discard_notes(config.work)
+
+
+def _print(comparison: Comparison) -> None:
+    table = Table(title="against Swin-L + UPerNet")
+    for name in ("how many times Swin-L's is that of", "wanted", "by", "measured", ""):
+        table.add_column(name)
+    for ratio in comparison.ratios():
+        found = "-" if ratio.found is None else f"{ratio.found:.2f}x"
+        table.add_row(ratio.text, f"{ratio.wanted:g}x", ratio.by, found, ratio.verdict)
+    console = Console(width=max(100, Console().width))
+    console.print(table)
+    for sentence in comparison.missing:
+        console.print(f"missing: {sentence}", highlight=False)

@@ -1,0 +1,121 @@
+"""Measuring the compared models on this machine: peak memory one by one, latency in one interleaved run.
+
+All models at once would not fit a small machine's memory, so a session is loaded, warmed up, timed and dropped, model
+after model, round after round: a slow hour of the machine hits all. What was measured is kept in the work folder, so
+that an interrupted run goes on with its next round, until the result is written.
+"""
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.latency import peak_memory_mb
+from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_golden
+from mobileclip_dense.artifact.files import read_json, write_json
+from mobileclip_dense.artifact.result import CPU_RUNTIME
+from mobileclip_dense.runtime.device import device_name
+from mobileclip_dense.runtime.onnx_model import OnnxModel
+from mobileclip_dense.runtime.timing import summarize
+
+NUM_WARMUP = 2  # after each loading
+SLOW_MS = 1000.0  # a model that takes longer is run once a round, and in the first _SLOW_ROUNDS only
+_RUNS_A_ROUND = 3
+_SLOW_ROUNDS = 5
+_NOTES = "measured.json"
+
+Times = dict[str, dict[str, list[float]]]  # artifact's name -> threads -> milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Of one artifact; `latency_ms_by_threads` as in a result file."""
+
+    artifact_sha256: str
+    latency_ms_by_threads: dict[str, dict[str, float]]
+    peak_memory_mb: float
+
+
+def measure_artifacts(
+    folders: Sequence[Path], threads: Sequence[int], num_rounds: int, work: Path
+) -> dict[Path, Measurement]:
+    """Peak memory, then latency over rounds.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_artifact`.
+    """
+    hashes = {folder: artifact_sha256(folder) for folder in folders}
+    for folder in folders:
+        load_artifact(folder)
+    notes = work / _NOTES
+    kept: dict[str, Any] = read_json(notes) if notes.is_file() else {}
+    settings = {"artifacts": sorted(hashes.values()), "threads": list(threads), **describe_machine()}
+    if kept.get("settings") != settings:
+        if kept:
+            print(f"{notes}: measured of other artifacts or on another machine; starting over")
+        kept = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
+    for folder in tqdm(folders, desc="peak memory", unit="model"):
+        if folder.name not in kept["peak_memory_mb"]:
+            kept["peak_memory_mb"][folder.name] = peak_memory_mb(folder)
+            write_json(notes, kept)
+    for _ in tqdm(range(len(kept["rounds"]), num_rounds), desc="latency", unit="round"):
+        kept["rounds"].append(_measure_round(folders, threads, kept["rounds"]))
+        write_json(notes, kept)
+    rounds = kept["rounds"][:num_rounds]
+    return {
+        folder: Measurement(
+            artifact_sha256=hashes[folder],
+            latency_ms_by_threads={str(n): summarize(_times_of(rounds, folder.name, str(n))) for n in threads},
+            peak_memory_mb=kept["peak_memory_mb"][folder.name],
+        )
+        for folder in folders
+    }
+
+
+def _measure_round(folders: Sequence[Path], threads: Sequence[int], before: list[Times]) -> Times:
+    times: Times = {}
+    for folder in folders:
+        image, path = load_golden(folder)["input"][:1], folder / "model.onnx"
+        for count in threads:
+            known = _times_of(before, folder.name, str(count))
+            if len(before) >= _SLOW_ROUNDS and min(known) > SLOW_MS:
+                continue
+            model = OnnxModel(path, count)
+            kept: list[float] = []
+            for index in range(NUM_WARMUP + _RUNS_A_ROUND):
+                begin = time.perf_counter_ns()
+                model(image)
+                passed_ms = (time.perf_counter_ns() - begin) / 1e6
+                if index >= NUM_WARMUP:
+                    kept.append(passed_ms)
+                if kept and passed_ms > SLOW_MS:
+                    break
+            times.setdefault(folder.name, {})[str(count)] = kept
+            del model
+    return times
+
+
+def discard_notes(work: Path) -> None:
+    """Forget what was measured."""
+    (work / _NOTES).unlink()
+
+
+def _times_of(rounds: list[Times], name: str, threads: str) -> list[float]:
+    return [value for kept in rounds for value in kept.get(name, {}).get(threads, [])]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Device, system, runtime and versions, for the result file."""
+    return {
+        "device": device_name(),
+        "system": platform.platform(),
+        "runtime": CPU_RUNTIME,
+        "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "timm", "mmsegmentation")}
+        | {"python": platform.python_version()},
+        "num_warmup": NUM_WARMUP,
+    }

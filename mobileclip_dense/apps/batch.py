@@ -1,0 +1,293 @@
+"""What all demos do: each input in, its picture out, a summary at the end; bad inputs are named and passed over."""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from mobileclip_dense.apps.inputs import Input, find_inputs
+from mobileclip_dense.apps.pipeline import Times, overlap
+from mobileclip_dense.apps.summary import Summary, format_summary
+from mobileclip_dense.apps.terminal import printable
+from mobileclip_dense.apps.video import Frames, open_frames, show, staged_video
+from mobileclip_dense.artifact.artifact import Artifact
+from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
+from mobileclip_dense.runtime.onnx_model import OnnxModel, find_provider, load_onnx_artifact
+
+_NUM_WORKERS = 4  # threads of reading, and of writing, at most
+MOST_SIDE_PX = 65_535  # of a picture; legend and scale are as wide as it, and a PNG viewer has limits too
+Pixels = npt.NDArray[np.uint8]
+Outputs = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """What all demos take."""
+
+    artifact: Annotated[Path, tyro.conf.Positional]
+    """ONNX artifact."""
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files (JPEG, PNG, WebP, BMP), folders with their subfolders, patterns, videos, or camera:0 (ends with q or
+    ctrl-C)."""
+    out: Path = Path("pictures")
+    """Folder for the results and TASK-summary.json."""
+    max_frames: int | None = None
+    """Frames to take of a video or a camera at most; None: all."""
+    threads: int | None = None
+    """Threads of ONNX Runtime; None: one for each core."""
+    provider: str = "cpu"
+    """Execution provider of ONNX Runtime, such as cpu, cuda, coreml or openvino; cpu runs what it does not know."""
+    force: bool = False
+    """Replace results that exist."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "max_frames", at_least=1)
+        require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a demo makes of one image.
+
+    Attributes:
+        picture: uint8 [H',W',3]. result: figures by name; of a video, their means over the frames are kept.
+        files: by suffix, functions that write a file beside the picture; of a video they are not called.
+    """
+
+    picture: Pixels
+    result: dict[str, float]
+    files: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """What tells one demo from another.
+
+    Attributes:
+        name: in file names: NAME-segment.png. result_name: what `Drawn.result` holds.
+        prepare: image uint8 [H,W,3] -> what the model takes, uint8 [h,w,3].
+        new_drawing: whether it is for a video (legend and scale of all frames alike) -> a function of an image and the
+            model's outputs for it. That of a video is called frame after frame, that of images from several threads.
+        suffixes: of the files of one image, the picture among them. describe: a result in a few words.
+    """
+
+    name: str
+    result_name: str
+    prepare: Callable[[Pixels], Pixels]
+    new_drawing: Callable[[bool], Callable[[Pixels, Outputs], Drawn]]
+    suffixes: tuple[str, ...]
+    describe: Callable[[dict[str, float]], str]
+
+
+def load_for(config: BatchConfig, task: str) -> tuple[Artifact, OnnxModel]:
+    """The artifact and its session.
+
+    Raises:
+        FileNotFoundError, ValueError: it is damaged, for another task or runtime, or the provider is not there.
+    """
+    provider = find_provider(config.provider)
+    artifact, model = load_onnx_artifact(config.artifact, config.threads, provider)
+    if artifact.task != task:
+        demos = {"segment": "apps.segment", "depth": "apps.depth", "embed-image": "apps.classify"}
+        hint = f"; try {demos[artifact.task]}" if artifact.task in demos else ""
+        raise ValueError(f"{config.artifact}: task: found {artifact.task}, expected {task}{hint}")
+    return artifact, model
+
+
+def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxModel) -> dict[str, Any]:
+    """Do all inputs, write their files, and write, print and return the summary (see `Summary.as_json`).
+
+    Raises:
+        FileExistsError: a result exists already; nothing was done. ValueError: at the end, if an input could not be
+            used; the others were.
+    """
+    inputs, problems = find_inputs(config.inputs, config.out)
+    if not config.inputs:
+        raise ValueError("INPUT: found none, expected at least one image, folder, pattern, video or camera:0")
+    if not inputs:
+        raise ValueError("; ".join(problems.values()))
+    for problem in problems.values():
+        print(f"error: {printable(problem)}", file=sys.stderr)
+    path = config.out / f"{demo.name}-summary.json"
+    _refuse_existing(config, demo, inputs, path)
+    if config.out.exists() and not config.out.is_dir():
+        raise ValueError(f"--out: found {config.out}, which is no folder, expected one or a new name")
+    model_s = _warm_up(model, artifact)
+    summary = Summary(demo.name, demo.result_name, config.artifact, model)
+    for argument, problem in problems.items():
+        summary.fail(argument, problem)
+    _run_images([one for one in inputs if one.kind == "image"], config, demo, model, summary)
+    for one in inputs:
+        if one.kind != "image":
+            _run_stream(one, config, demo, model, summary, model_s)
+    record = summary.as_json()
+    write_json(path, record)
+    print(format_summary(record, demo.result_name, demo.describe))
+    print(f"{printable(str(path))}: written")
+    if summary.failures:
+        num = len(inputs) + len(problems)
+        others = "; the others were" if len(summary.failures) < num else ""
+        raise ValueError(f"{len(summary.failures)} of {num} inputs could not be used (see above){others}")
+    return record
+
+
+def _warm_up(model: OnnxModel, artifact: Artifact) -> float:
+    """Seconds that the model takes; its first run also allocates what the others use again."""
+    blank = np.zeros((1, *artifact.input_size_px, 3), np.uint8)
+    model(blank)
+    began = time.perf_counter()
+    model(blank)
+    return time.perf_counter() - began
+
+
+def _refuse_existing(config: BatchConfig, demo: Demo, inputs: list[Input], summary: Path) -> None:
+    targets = [summary]
+    for one in inputs:
+        suffixes = demo.suffixes if one.kind == "image" else (f"-{demo.name}.mp4",)
+        targets += [config.out / f"{one.name}{suffix}" for suffix in suffixes]
+    existing = [path for path in targets if _exists(path)]
+    sources = {Path(one.source).resolve() for one in inputs if one.kind != "camera"}
+    for path in existing:
+        if path.resolve() in sources:
+            raise FileExistsError(f"{path}: is an input, and would be replaced by a result; choose another --out")
+    if len(existing) > 1 and not config.force:
+        raise FileExistsError(f"{existing[0]} and {len(existing) - 1} other results already exist; choose another "
+                              f"--out, or pass --force to replace them")  # fmt: skip
+    for path in existing:
+        refuse_existing(path, config.force)
+
+
+def _exists(path: Path) -> bool:
+    """False too for a name that is too long: writing it fails its own input."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def save_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], path: Path) -> None:
+    """uint8 [H,W,3] or [H,W], or uint16 [H,W]. The fastest compression: the others take several times as long."""
+    Image.fromarray(picture).save(path, compress_level=1)
+
+
+def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: OnnxModel, summary: Summary) -> None:
+    def read(one: Input) -> tuple[Input, Pixels, Pixels]:
+        image = load_image(Path(one.source))
+        height, width = image.shape[:2]
+        if max(height, width) > MOST_SIDE_PX:
+            raise ValueError(f"{one.source}: image: found {width}x{height} pixels, expected at most {MOST_SIDE_PX} on "
+                             f"a side; cut it first")  # fmt: skip
+        return one, image, demo.prepare(image)
+
+    def write(taken: tuple[Input, Pixels, Pixels], outputs: Outputs) -> dict[str, float]:
+        one, image, _ = taken
+        drawn = draw(image, outputs)
+        files = {f"-{demo.name}.png": lambda path: save_png(drawn.picture, path), **drawn.files}
+        for suffix, save in files.items():
+            with staged_file(config.out / f"{one.name}{suffix}") as staging:
+                save(staging)
+        return drawn.result
+
+    draw = demo.new_drawing(False)
+    threads = min(_NUM_WORKERS, os.cpu_count() or 1)
+    outcomes = overlap(
+        images, read, lambda taken: model(taken[2][None]), write, num_threads=threads, num_waiting=2 * threads
+    )
+    for outcome in tqdm(outcomes, total=len(images), unit="image", desc=demo.name, disable=not images):
+        if outcome.error is not None or outcome.written is None:
+            problem = _in_words(outcome.item.source, outcome.error)
+            tqdm.write(f"error: {printable(problem)}", file=sys.stderr)
+            summary.fail(outcome.item.source, problem)
+        else:
+            files = [f"{outcome.item.name}{suffix}" for suffix in demo.suffixes]
+            summary.finish(outcome.item.source, files, outcome.written, [outcome.times_ms])
+
+
+def _run_stream(
+    source: Input, config: BatchConfig, demo: Demo, model: OnnxModel, summary: Summary, model_s: float
+) -> None:
+    """A video or a camera; its pictures become a video."""
+    live = source.kind == "camera"
+    target = config.out / f"{source.name}-{demo.name}.mp4"
+    totals: Counter[str] = Counter()
+    times: list[Times] = []
+    ended = False
+    try:
+        with open_frames(source, config.max_frames) as opened:
+            # A camera gives its newest frame whenever the model is ready: that is the rate of what is written.
+            rate = min(opened.rate, 1 / model_s) if live else opened.rate
+            with staged_video(target, rate) as append:
+                draw = demo.new_drawing(True)
+
+                def read(_: int) -> tuple[Pixels, Pixels] | None:
+                    image = next(opened.frames, None)
+                    return None if image is None else (image, demo.prepare(image))
+
+                def write(taken: tuple[Pixels, Pixels], outputs: Outputs) -> tuple[dict[str, float], Pixels | None]:
+                    drawn = draw(taken[0], outputs)
+                    append(drawn.picture)
+                    return drawn.result, drawn.picture if live else None
+
+                outcomes = overlap(
+                    count(), read, lambda taken: model(taken[1][None]), write, num_threads=1, num_waiting=2
+                )
+                # Ctrl-C is how one stops a camera without a window.
+                with suppress(KeyboardInterrupt) if live else nullcontext(), closing(outcomes):
+                    for outcome in tqdm(outcomes, total=opened.num_frames, unit="frame", desc=source.source):
+                        if outcome.written is None:
+                            problem = _in_words(f"frame {outcome.item}", outcome.error)
+                            raise ValueError(f"{source.source}: {problem}")
+                        result, picture = outcome.written
+                        totals.update(result)
+                        times.append(outcome.times_ms)
+                        if picture is not None and not show(picture, source.source):
+                            break
+                    else:
+                        ended = True
+                if not times:
+                    raise ValueError(f"{source.source}: stopped before its first frame was done")
+    except Exception as error:  # of this input; the others go on
+        problem = _in_words(source.source, error)
+        print(f"error: {printable(problem)}", file=sys.stderr)
+        summary.fail(source.source, problem)
+    else:
+        means = {name: total / len(times) for name, total in totals.items()}
+        summary.finish(source.source, [target.name], means, times)
+        if ended and len(times) != config.max_frames and (reason := _why_early(opened, len(times), live)):
+            lost = (f"{source.source}: {source.kind}: gave {len(times)} frames and then no more; {reason} What it gave "
+                    f"is in {target}")  # fmt: skip
+            print(f"error: {printable(lost)}", file=sys.stderr)
+            summary.fail(source.source, lost)
+
+
+def _why_early(opened: Frames, num_frames: int, live: bool) -> str:
+    """Why a video or camera that gave no more frames ended too early; empty if it did not."""
+    if live:
+        return "was it unplugged?"
+    if opened.missing_bytes:
+        return f"the file is cut short: {opened.missing_bytes} bytes are missing."
+    if opened.is_exact and opened.num_frames is not None and num_frames < opened.num_frames:
+        return f"expected {opened.num_frames}, which the file announces: it is damaged."
+    return ""
+
+
+def _in_words(what: str, error: Exception | None) -> str:
+    """The message for an input that failed; it names the input, and the kind of an error that is not the user's."""
+    if isinstance(error, MemoryError):
+        return f"{what}: needs more memory than this machine gives"
+    text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+    return text if what in text else f"{what}: {text}"

@@ -1,0 +1,128 @@
+"""What a demo did: a JSON file for programs, a table for people."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobileclip_dense.apps.pipeline import Times
+from mobileclip_dense.apps.terminal import printable
+from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.runtime.device import device_name
+from mobileclip_dense.runtime.onnx_model import OnnxModel
+from mobileclip_dense.runtime.timing import summarize
+
+SUMMARY_SCHEMA_VERSION = 1
+_STAGES = ("preprocessing", "model", "postprocessing")
+_NUM_ROWS = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """An input that was used: its files, its figures, frames, and the median time of each stage for one of them."""
+
+    input: str
+    files: list[str]
+    result: dict[str, float]
+    num_frames: int
+    latency_ms: dict[str, float]
+
+
+class Summary:
+    """Grows with the inputs; its clock starts when it is made.
+
+    Attributes:
+        done, failures: of the latter, `input` and `error`.
+    """
+
+    def __init__(self, task: str, result_name: str, artifact: Path, model: OnnxModel):
+        self._task, self._result_name, self._artifact, self._model = task, result_name, artifact, model
+        self.done: list[Done] = []
+        self.failures: list[dict[str, str]] = []
+        self._times: list[Times] = []
+        self._began = time.perf_counter()
+
+    def finish(self, source: str, files: list[str], result: dict[str, float], times: list[Times]) -> None:
+        """Add an input with the times of its frames, of which an image has one."""
+        self._times += times
+        medians = dict(zip(_STAGES, np.median(times, axis=0).tolist(), strict=True))
+        self.done.append(Done(input=source, files=files, result=result, num_frames=len(times), latency_ms=medians))
+
+    def fail(self, source: str, error: str) -> None:
+        """Add an input that could not be used."""
+        self.failures.append({"input": source, "error": error})
+
+    def as_json(self) -> dict[str, Any]:
+        """The contents of TASK-summary.json.
+
+        `latency_ms` holds percentiles over all frames, each stage by itself; `wall_ms_per_frame` is the time from one
+        to the next, which is less than the sum of the stages, since they overlap.
+        """
+        wall_ms = (time.perf_counter() - self._began) * 1000
+        columns = np.array(self._times).reshape(-1, len(_STAGES)).T
+        return {
+            "schema_version": SUMMARY_SCHEMA_VERSION,
+            "task": self._task,
+            "artifact": self._artifact.name,
+            "artifact_sha256": artifact_sha256(self._artifact),
+            "device": device_name(),
+            "provider": self._model.session.get_providers()[0],
+            "threads": self._model.num_threads,
+            "versions": {name: version(name) for name in ("onnxruntime", "numpy", "pillow")}
+            | {"python": platform.python_version()},
+            "num_frames": len(self._times),
+            "wall_time_s": wall_ms / 1000,
+            "wall_ms_per_frame": wall_ms / max(1, len(self._times)),
+            "model_share_percent": float(columns[1].sum()) / wall_ms * 100,
+            "latency_ms": {
+                stage: summarize(column.tolist()) for stage, column in zip(_STAGES, columns, strict=True) if len(column)
+            },
+            "inputs": [
+                {name if name != "result" else self._result_name: value for name, value in asdict(one).items()}
+                for one in self.done
+            ],
+            "failures": self.failures,
+        }
+
+
+def format_summary(record: dict[str, Any], result_name: str, describe: Callable[[dict[str, float]], str]) -> str:
+    """Two tables: the inputs with their results in the words of `describe`, and the time of the stages."""
+    rows = [
+        (_shorten(one["input"]), printable(describe(one[result_name])), f"{one['latency_ms']['model']:.1f}")
+        for one in record["inputs"]
+    ]
+    rows += [(_shorten(one["input"]), "not used, see above", "-") for one in record["failures"]]
+    lines = _columns([("input", record["task"], "model ms"), *rows[:_NUM_ROWS]])
+    if len(rows) > _NUM_ROWS:
+        lines.append(f"... and {len(rows) - _NUM_ROWS} more")
+    if latency := record["latency_ms"]:
+        stages = [(stage, f"{times['p50']:.1f}", f"{times['p90']:.1f}") for stage, times in latency.items()]
+        lines += ["", *_columns([("milliseconds", "p50", "p90"), *stages])]
+        lines.append(
+            f"{record['num_frames']} images in {record['wall_time_s']:.1f} s, {record['wall_ms_per_frame']:.1f} ms "
+            f"each, {record['model_share_percent']:.0f} % of it in the model ({record['provider']})"
+        )
+    return "\n".join(lines)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """The first row underlined; the first column to the left, numbers to the right."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if index == len(widths) - 1 else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _shorten(path: str, length: int = 40) -> str:
+    path = printable(path)
+    return path if len(path) <= length else f"...{path[3 - length :]}"

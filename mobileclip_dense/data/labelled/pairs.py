@@ -1,0 +1,40 @@
+"""An image and what it is labelled with."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
+from mobileclip_dense.data.hidden import is_hidden
+
+# What other pictures are called. They are paired too, so that the scan names them: a picture of a format that is not
+# read must not be passed over in silence, and some hold a JPEG under another name.
+_OTHER_SUFFIXES = (".jfif", ".jpe", ".tif", ".tiff", ".gif", ".apng", ".heic", ".heif", ".avif", ".jxl", ".jp2",
+                   ".j2k", ".ppm", ".pgm", ".pnm", ".tga", ".pcx", ".qoi", ".ico", ".psd", ".dng", ".cr2", ".nef",
+                   ".arw", ".exr", ".hdr")  # fmt: skip
+
+
+class Pair(NamedTuple):
+    """An image, and its mask or depth map (which need not exist: the scan says so)."""
+
+    image: Path
+    label: Path
+
+
+def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
+    """The pictures of a folder (by suffix, in any case), sorted by name, each with the label of the same name.
+
+    Labels are .png in any case. A label without an image is left alone, and so is a picture of a format that is not
+    read, such as a camera's raw file, beside one of the same name that is. None at all where `images` is no folder.
+    """
+    if not images.is_dir():
+        return ()
+    found = {path.stem: path for path in _visible(labels) if path.suffix.lower() == ".png"} if labels.is_dir() else {}
+    pictures = sorted(_visible(images))
+    read = [path for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES]
+    names = {path.stem for path in read}
+    others = [path for path in pictures if path.suffix.lower() in _OTHER_SUFFIXES and path.stem not in names]
+    return tuple(Pair(image, found.get(image.stem, labels / f"{image.stem}.png")) for image in sorted(read + others))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not is_hidden(path.name)]

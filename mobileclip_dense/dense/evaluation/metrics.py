@@ -1,0 +1,78 @@
+"""The project's own metrics in mmengine's evaluator: the same figures in training as everywhere else, not rounded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mmengine.evaluator import BaseMetric
+from mmseg.registry import METRICS
+
+from mobileclip_dense.artifact.metrics import SegmentationScore, depth_errors, mean_errors
+
+Cells = tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
+
+
+@METRICS.register_module()
+class IoUScore(BaseMetric):
+    """mIoU, aAcc and mAcc of all images together, in percent: `dict(type="IoUScore")` in place of mmseg's IoUMetric.
+
+    One entry per image, the cells of its confusion matrix that are not empty: mmengine's collection over processes
+    then drops the images that the sampler repeated to give every process as many, and few bytes travel.
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Count images: `pred_sem_seg` and `gt_sem_seg`, each integer [1,H,W]."""
+        for sample in data_samples:
+            score = SegmentationScore(num_classes=self._num_classes())
+            predicted, truth = (sample[key]["data"].squeeze(0).cpu().numpy() for key in ("pred_sem_seg", "gt_sem_seg"))
+            score.add(predicted, truth)
+            cells = np.flatnonzero(score.confusion)
+            self.results.append((cells, score.confusion.flat[cells]))
+
+    def compute_metrics(self, results: list[Cells]) -> dict[str, float]:
+        """The figures of the sum of all confusion matrices.
+
+        Raises:
+            ValueError: no pixel is labelled, so there are none.
+        """
+        score = SegmentationScore(num_classes=self._num_classes())
+        for cells, counts in results:
+            score.confusion.flat[cells] += counts
+        if not score.confusion.any():
+            raise ValueError(f"mIoU: found no labelled pixel in {len(results)} images, expected some to measure on")
+        return score.figures()
+
+    def _num_classes(self) -> int:
+        assert self.dataset_meta is not None
+        return len(self.dataset_meta["classes"])
+
+
+@METRICS.register_module()
+class DepthErrors(BaseMetric):
+    """Mean over images of each error of `artifact.metrics.depth_errors`, in place of mmseg's DepthMetric.
+
+    Args:
+        max_depth_m: readings from there on do not count, metres. eigen_crop: see `depth_errors`.
+        Further arguments: as for mmengine's `BaseMetric`.
+    """
+
+    def __init__(self, max_depth_m: float, eigen_crop: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.max_depth_m = max_depth_m
+        self.eigen_crop = eigen_crop
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Measure images: `pred_depth_map` and `gt_depth_map`, each float [1,H,W], metres."""
+        for sample in data_samples:
+            predicted, truth = (
+                sample[key]["data"].squeeze().cpu().numpy() for key in ("pred_depth_map", "gt_depth_map")
+            )
+            try:
+                self.results.append(depth_errors(predicted, truth, self.max_depth_m, eigen_crop=self.eigen_crop))
+            except ValueError as error:
+                raise ValueError(f"{sample['img_path']}: {error}") from None
+
+    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
+        """The mean of each error."""
+        return mean_errors(results)

@@ -1,0 +1,56 @@
+"""A feature-pyramid head for phones: SemanticFPN (Kirillov 2019) without what costs most and tells least."""
+
+from typing import Any
+
+import torch
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from torch import nn
+
+from mobileclip_dense.dense.heads.metric_depth import MetricDepthHead
+
+
+@MODELS.register_module()
+class LiteFPNHead(BaseDecodeHead):
+    """Pyramid -> class scores, in one pass from the coarsest map to the finest.
+
+    Each map is brought to `channels` by a 1x1 convolution; a running sum starts at stride 32 and is refined by a
+    residual separable 3x3 convolution, upsampled and added to the next map, until stride 4. There, where SemanticFPN
+    has most of its multiply-accumulates, nothing is left but the addition, a ReLU and the classifier; and one map is
+    upsampled per level instead of two. It consists of convolutions, additions, ReLU and bilinear upsampling only, every
+    BatchNorm behind a convolution, every ReLU behind a convolution or an addition, where runtimes fuse it.
+
+    Args:
+        in_channels: channels of the maps, finest first. channels: of the running sum.
+        kwargs: as for mmseg's `BaseDecodeHead`.
+    """
+
+    def __init__(self, in_channels: list[int], channels: int, **kwargs: Any):
+        super().__init__(in_channels, channels, input_transform="multiple_select", **kwargs)
+        self.laterals = nn.ModuleList(
+            ConvModule(width, channels, 1, norm_cfg=self.norm_cfg, act_cfg=None) for width in in_channels
+        )
+        self.refinements = nn.ModuleList(
+            DepthwiseSeparableConvModule(
+                channels, channels, 3, padding=1, norm_cfg=self.norm_cfg, dw_act_cfg=self.act_cfg, pw_act_cfg=None
+            )
+            for _ in in_channels[1:]
+        )
+
+    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Maps float [B,C_i,h_i,w_i] -> scores float [B,num_classes,h_0,w_0]."""
+        maps = [lateral(level) for lateral, level in zip(self.laterals, self._transform_inputs(inputs), strict=True)]
+        running = maps.pop()
+        for refine in reversed(self.refinements):
+            running = running + refine(running)
+            finer = maps.pop()
+            running = finer + resize(running, size=finer.shape[2:], mode="bilinear", align_corners=self.align_corners)
+        scores: torch.Tensor = self.cls_seg(torch.relu(running))
+        return scores
+
+
+@MODELS.register_module()
+class LiteFPNDepthHead(MetricDepthHead, LiteFPNHead):
+    """The same for depth in metres."""

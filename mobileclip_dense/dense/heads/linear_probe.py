@@ -1,0 +1,53 @@
+"""The linear probe of a feature pyramid: how much a straight line can read from it."""
+
+from typing import Any
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from torch import nn
+
+from mobileclip_dense.dense.heads.metric_depth import MetricDepthHead
+
+
+@MODELS.register_module()
+class LinearHead(BaseDecodeHead):
+    """One linear layer on all maps, upsampled to the finest and joined, each channel normalized before.
+
+    Computed map by map: a 1x1 convolution and bilinear upsampling commute, so the sum of the upsampled scores of the
+    maps is the linear layer on the joined maps, which would have to be much larger. BatchNorm has no affine part: the
+    layer behind it has one.
+
+    Args:
+        in_channels: channels of the maps, finest first. kwargs: as for mmseg's `BaseDecodeHead`.
+    """
+
+    def __init__(self, in_channels: list[int], **kwargs: Any):
+        super().__init__(
+            in_channels, sum(in_channels), input_transform="multiple_select", dropout_ratio=0,
+            init_cfg=dict(type="Normal", std=0.01, layer="Conv2d"), **kwargs,
+        )  # fmt: skip
+        del self.conv_seg  # these are the classifier; the bias is needed once
+        self.probes = nn.ModuleList(
+            nn.Sequential(
+                build_norm_layer({**self.norm_cfg, "affine": False}, width)[1],
+                nn.Conv2d(width, self.out_channels, 1, bias=level == 0),
+            )
+            for level, width in enumerate(in_channels)
+        )
+
+    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Maps float [B,C_i,h_i,w_i] -> scores float [B,num_classes,h_0,w_0]."""
+        scores, *coarser = [
+            probe(level) for probe, level in zip(self.probes, self._transform_inputs(inputs), strict=True)
+        ]
+        for level in coarser:
+            scores = scores + resize(level, size=scores.shape[2:], mode="bilinear", align_corners=self.align_corners)
+        return scores
+
+
+@MODELS.register_module()
+class LinearDepthHead(MetricDepthHead, LinearHead):
+    """The same for depth in metres."""

@@ -1,0 +1,26 @@
+"""Explicit pairs of image and label as an mmsegmentation data set."""
+
+from typing import Any
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+
+@DATASETS.register_module()
+class PairDataset(BaseSegDataset):
+    """`dict(type="PairDataset", pairs=[("a.jpg", "a.png")], task="segment", metainfo=..., pipeline=...)`.
+
+    Args:
+        pairs: paths of image and label; the order stays.
+        task: segment (labels are class indices) or depth (labels are depth maps).
+        kwargs: as for mmseg's `BaseSegDataset`.
+    """
+
+    def __init__(self, pairs: list[tuple[str, str]], task: str, **kwargs: Any):
+        self.pairs = pairs
+        self.label_key = "seg_map_path" if task == "segment" else "depth_map_path"
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One entry per pair, as the transforms of `training.loading` expect it."""
+        return [{"img_path": image, self.label_key: label, "seg_fields": []} for image, label in self.pairs]

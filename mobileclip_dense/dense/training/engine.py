@@ -1,0 +1,149 @@
+"""What mmengine's Runner lacks for our runs: processes on a CPU, bf16 anywhere, a resume that loads nothing twice."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.dist import init_dist, is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import LOOPS, OPTIM_WRAPPERS
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch import nn
+from tqdm import tqdm
+
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.models.memory_format import memory_format_on
+from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after
+
+_LOG_EVERY = 10
+_TIMEOUT = timedelta(hours=2)  # the others wait while the first process opens every file of a data set
+
+
+def join_processes() -> str:
+    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on a CPU, for which mmengine has no way.
+
+    Returns:
+        mmengine's name of the launcher: pytorch or none.
+    """
+    if "RANK" not in os.environ:
+        return "none"
+    if not torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            init_dist("pytorch", backend="nccl", timeout=int(_TIMEOUT.total_seconds()))
+        else:
+            torch.distributed.init_process_group("gloo", timeout=_TIMEOUT)
+    return "pytorch"
+
+
+def place_model(model: nn.Module) -> nn.Module:
+    """On this process's device in the memory format that is fast there, wrapped where there are several processes."""
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    placed: nn.Module = model.to(device, memory_format=memory_format_on(device))  # type: ignore[call-overload]
+    if not torch.distributed.is_initialized():
+        return placed
+    device_ids = [device.index] if device.type == "cuda" else None  # mmengine names one on a CPU too, which fails
+    return MMDistributedDataParallel(placed, device_ids=device_ids, broadcast_buffers=False)
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Autocast to bfloat16 on any device; its range is float32's, so no loss is scaled. mmengine's wants a GPU."""
+
+    @contextlib.contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Around the forward pass and the loss."""
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield
+
+
+class _Skipping:
+    """An iterator whose first answers are None: mmengine asks for them and throws them away when it resumes."""
+
+    def __init__(self, batches: Any, num: int):
+        self.batches, self.left = batches, num
+
+    def __next__(self) -> Any:
+        if self.left:
+            self.left -= 1
+            return None
+        return next(self.batches)
+
+
+@LOOPS.register_module()
+class ResumingTrainLoop(IterBasedTrainLoop):
+    """mmengine's, but a resumed run passes over the images it has seen by their numbers instead of loading them."""
+
+    def run(self) -> nn.Module:
+        """As mmengine's."""
+        if self._iter > 0:
+            sampler = self.dataloader.sampler
+            sampler.indices = sampler._indices_of_rank()  # the loader has fetched from it in advance
+            deque(islice(sampler.indices, self._iter * self.dataloader.batch_size), maxlen=0)
+            self.dataloader_iterator = _Skipping(_InfiniteDataloaderIterator(self.dataloader), self._iter)
+        model: nn.Module = super().run()
+        return model
+
+
+class StepAverage(EMAHook):
+    """mmengine's moving average, BatchNorm's statistics included, taken after each step of the optimizer.
+
+    Its own interval counts micro-batches from the first one, and so takes the weights before a step.
+    """
+
+    def __init__(self, config: FinetuneConfig):
+        super().__init__(momentum=1 - config.ema_decay, update_buffers=True)
+        self.accumulate = config.accumulate
+
+    def after_train_iter(self, runner: Runner, *arguments: Any, **options: Any) -> None:
+        if self.every_n_train_iters(runner, self.accumulate):
+            super().after_train_iter(runner, *arguments, **options)
+
+
+def compile_settings(config: FinetuneConfig) -> bool | dict[str, Any]:
+    """What mmengine hands to torch.compile. Its channels-last convolutions crash on a CPU in torch 2.11, as ours do."""
+    if not config.compile or torch.cuda.is_available():
+        return config.compile
+    return {"options": {"layout_optimization": False}}
+
+
+class RunLog(Hook):
+    """Progress bar and metrics.jsonl; steps are those of the optimizer."""
+
+    def __init__(self, config: FinetuneConfig):
+        self.config = config
+
+    def before_train(self, runner: Runner) -> None:
+        step = runner.iter // self.config.accumulate
+        if is_main_process():
+            drop_metrics_after(self.config.out, step)
+        self.bar = tqdm(total=self.config.max_iters, initial=step, unit="iter", desc=f"finetune {self.config.task}",
+                        disable=not is_main_process())  # fmt: skip
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Count, and log every tenth step; a loss that is not finite ends the run."""
+        assert outputs is not None
+        step, micro = divmod(runner.iter + 1, self.config.accumulate)
+        if micro:
+            return
+        loss = float(outputs["loss"].detach())
+        if not torch.isfinite(torch.tensor(loss)):
+            raise ValueError(f"{self.config.out}: loss: found {loss} at step {step}; lower --learning-rate")
+        self.bar.update()
+        if step % _LOG_EVERY == 0 and is_main_process():
+            rate = max(group["lr"] for group in runner.optim_wrapper.param_groups)
+            append_metrics(self.config.out, step=step, loss=loss, learning_rate=rate)
+            self.bar.set_postfix(loss=f"{loss:.3f}")
+
+    def after_train(self, runner: Runner) -> None:
+        self.bar.close()

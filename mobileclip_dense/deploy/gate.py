@@ -1,0 +1,84 @@
+"""What a lossy precision costs on the run's own held-out images, and whether that is too much."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobileclip_dense.artifact.palette import IGNORE_INDEX
+from mobileclip_dense.config import FinetuneConfig, PretrainConfig
+from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
+from mobileclip_dense.deploy.prepare import Prepared
+from mobileclip_dense.deploy.samples import list_dense_pairs, sample_images
+from mobileclip_dense.runtime.accuracy import Map, Predictor, predict_all, score_depth, score_segmentation
+
+MAX_MIOU_DROP_POINTS = 0.5
+MAX_RMSE_INCREASE_PERCENT = 2.0
+MIN_MEAN_COSINE = 0.99
+
+Cost = dict[str, float]
+
+
+def cost_function(prepared: Prepared, reference: Predictor, num_images: int) -> Callable[[Predictor], Cost]:
+    """A function that measures what a candidate costs against `reference`, which is run only once.
+
+    The figures, by task: reference and candidate mIoU in percent, their difference in points, class map agreement in
+    percent; RMSE in metres of both and its increase in percent; mean cosine of the embeddings.
+    """
+    config = prepared.run.config
+    if isinstance(config, PretrainConfig):
+        images = sample_images(config, "val", num_images, prepared.size_px)
+        expected = _embed(reference, prepared.outputs[0], images)
+        return lambda candidate: {
+            "num_evaluated_images": len(images),
+            "mean_cosine": float(np.mean(np.sum(_embed(candidate, prepared.outputs[0], images) * expected, axis=1))),
+        }
+    measure = _segmentation_cost if prepared.task == "segment" else _depth_cost
+    pairs = list_dense_pairs(config, "val", num_images)
+    images_of = [image for image, _ in pairs]
+    before = predict_all(reference, prepared.outputs[-1], images_of, prepared.size_px, "reference")
+
+    def cost(candidate: Predictor) -> Cost:
+        after = predict_all(candidate, prepared.outputs[-1], images_of, prepared.size_px, "candidate")
+        labels = [label for _, label in pairs]
+        return {"num_evaluated_images": len(pairs), **measure(prepared, config, labels, before, after)}
+
+    return cost
+
+
+def excess(cost: Cost) -> str | None:
+    """What is too much about a cost, in words; None if it is within the tolerance."""
+    # Written so that NaN is too much, too.
+    if not cost.get("miou_drop_points", 0.0) <= MAX_MIOU_DROP_POINTS:
+        return f"mIoU falls by {cost['miou_drop_points']:.2f} points, at most {MAX_MIOU_DROP_POINTS} are tolerated"
+    if not cost.get("rmse_increase_percent", 0.0) <= MAX_RMSE_INCREASE_PERCENT:
+        return (f"RMSE grows by {cost['rmse_increase_percent']:.2f} %, at most {MAX_RMSE_INCREASE_PERCENT} % are "
+                f"tolerated")  # fmt: skip
+    if not cost.get("mean_cosine", 1.0) >= MIN_MEAN_COSINE:
+        return f"the mean cosine of the embeddings is {cost['mean_cosine']:.4f}, at least {MIN_MEAN_COSINE} is wanted"
+    return None
+
+
+def _embed(predictor: Predictor, output: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    return np.concatenate([predictor(image[None])[output] for image in images])
+
+
+def _segmentation_cost(
+    prepared: Prepared, _config: FinetuneConfig, labels: list[Any], before: list[Map], after: list[Map]
+) -> Cost:
+    record = prepared.run.record
+    ignored = record.get("ignored_label", IGNORE_INDEX)
+    truths = [read_class_labels(label, record["reduce_zero_label"], ignored) for label in labels]
+    reference, found = (score_segmentation(maps, truths, len(record["class_names"])) for maps in (before, after))
+    agreement = float(np.mean([(a == b).mean() for a, b in zip(before, after, strict=True)]) * 100)
+    return {"reference_miou_percent": reference, "miou_percent": found, "miou_drop_points": reference - found,
+            "class_map_agreement_percent": agreement}  # fmt: skip
+
+
+def _depth_cost(
+    _prepared: Prepared, config: FinetuneConfig, labels: list[Any], before: list[Map], after: list[Map]
+) -> Cost:
+    truths = [read_depth_m(label, config.depth_units_per_m) for label in labels]
+    reference, found = (score_depth(maps, truths, config.max_depth_m)["rmse"] for maps in (before, after))
+    return {"reference_rmse_m": reference, "rmse_m": found, "rmse_increase_percent": (found / reference - 1) * 100}

@@ -1,0 +1,112 @@
+"""How far a model is from PyTorch, and how far it may be: every output is judged."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mobileclip_dense.artifact.artifact import Artifact
+from mobileclip_dense.artifact.tolerance import (
+    MIN_LOGITS_AGREEMENT_PERCENT,
+    NEAR_TIE,
+    min_agreement_percent,
+    tolerance,
+)
+from mobileclip_dense.runtime.accuracy import Predictor
+
+Golden = dict[str, npt.NDArray[Any]]
+
+
+def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Norm of the difference over the norm of `expected`, in float64; NaN where `found` is not finite."""
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30)
+
+
+def compare_with_golden(where: Path, artifact: Artifact, golden: Golden, predictor: Predictor) -> dict[str, float]:
+    """Run the golden inputs one by one and judge every output; the figures, see `judge_outputs`.
+
+    Raises:
+        ValueError: golden.npz holds no example, or as `judge_outputs`.
+    """
+    if len(golden.get("input", ())) == 0:
+        raise ValueError(f"{where}: golden.npz: input: found no example, expected at least one; export the model again")
+    answers = [predictor(item[None]) for item in golden["input"]]
+    outputs = {name for answer in answers for name in answer}
+    found = {name: np.concatenate([answer[name] for answer in answers]) for name in outputs}
+    return judge_outputs(where, artifact, golden, found)
+
+
+def judge_outputs(
+    where: Path, artifact: Artifact, expected: Mapping[str, npt.NDArray[Any]], found: Mapping[str, npt.NDArray[Any]],
+    at: str = "",
+) -> dict[str, float]:  # fmt: skip
+    """Compare every output of an artifact with PyTorch's, by the tolerances of its runtime and precision.
+
+    Args:
+        expected: PyTorch's outputs by name, each [N,...]; other entries are passed over. found: the model's.
+        at: said after an output's name in errors, such as " at another shape".
+
+    Returns:
+        `<precision>_relative_error` of the first output, `<output>_relative_error` of every other one of floats; of a
+        class map `golden_agreement_percent`, the share of pixels with PyTorch's class, and `logits_agreement_percent`,
+        the share whose class is the best by the model's own logits.
+
+    Raises:
+        ValueError: an output is missing, of another shape or dtype, or further from PyTorch than is tolerated; or the
+            class map is not what the logits say.
+    """
+    label = f"{where}: {artifact.runtime} {artifact.precision}"
+    figures: dict[str, float] = {}
+    for index, name in enumerate(spec.name for spec in artifact.outputs):
+        if name not in found or name not in expected:
+            raise ValueError(f"{label}: {name}{at}: found no such output in "
+                             f"{'the model' if name not in found else 'golden.npz'}, expected it; export the model "
+                             f"again")  # fmt: skip
+        kinds = [f"{values[name].dtype} {list(values[name].shape)}" for values in (found, expected)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"{label}: {name}{at}: found {kinds[0]}, expected {kinds[1]}; the exported model is wrong")
+        if np.issubdtype(expected[name].dtype, np.integer):
+            share = float((found[name] == expected[name]).mean() * 100)
+            _require_agreement(label, name + at, share, min_agreement_percent(artifact.precision), "PyTorch's class")
+            figures["golden_agreement_percent"] = share
+        else:
+            error = relative_error(found[name], expected[name])
+            _require_close(label, name + at, error, tolerance(artifact.runtime, artifact.precision))
+            figures[f"{name if index else artifact.precision}_relative_error"] = error
+    if {"logits", "class_map"} <= {spec.name for spec in artifact.outputs}:
+        share = logits_agreement_percent(found["logits"], found["class_map"])
+        _require_agreement(label, "class_map" + at, share, MIN_LOGITS_AGREEMENT_PERCENT, "the best class of its logits")
+        figures["logits_agreement_percent"] = share
+    return figures
+
+
+def logits_agreement_percent(logits: npt.NDArray[Any], class_map: npt.NDArray[Any]) -> float:
+    """Share of pixels, in percent, whose class has the best score by the logits, near ties included (see NEAR_TIE).
+
+    Args:
+        logits: float [N,C,h,w]; upsampled here as mmsegmentation does it, bilinear, before the classes are compared.
+        class_map: integers [N,H,W]; a class that is not in 0..C-1 does not agree.
+    """
+    agreeing = []
+    for scores, classes in zip(torch.from_numpy(logits).float(), torch.from_numpy(class_map).long(), strict=True):
+        full = torch.nn.functional.interpolate(scores[None], classes.shape, mode="bilinear", align_corners=False)[0]
+        chosen = full.gather(0, classes.clamp(0, len(scores) - 1)[None])[0]
+        near = full.amax(0) - chosen <= NEAR_TIE * scores.square().mean().sqrt()
+        agreeing.append(near & (classes >= 0) & (classes < len(scores)))
+    return float(torch.stack(agreeing).double().mean() * 100)
+
+
+def _require_close(label: str, output: str, error: float, allowed: float) -> None:
+    if not error <= allowed:
+        raise ValueError(f"{label}: {output}: relative error {error:.1e} to PyTorch, expected at most {allowed:.0e}; "
+                         f"the exported model is wrong")  # fmt: skip
+
+
+def _require_agreement(label: str, output: str, share: float, wanted: float, whose: str) -> None:
+    if not share >= wanted:
+        raise ValueError(f"{label}: {output}: found {whose} in {share:.2f} % of the pixels, expected at least "
+                         f"{wanted:g} %; the exported model is wrong")  # fmt: skip

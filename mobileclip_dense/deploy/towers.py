@@ -1,0 +1,66 @@
+"""The two towers of a pretraining run, for zero-shot classification and retrieval on a device."""
+
+import torch
+from open_clip import SimpleTokenizer
+from open_clip.model import CustomTextCLIP
+from torch import nn
+
+from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.deploy.prepare import NUM_GOLDEN, Normalized, Prepared, fuse_exactly, predict, require_exact
+from mobileclip_dense.deploy.samples import read_pairs
+from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.run.folder import Run, fill_model
+
+_IMAGE, _TEXT = ("image_embedding",), ("text_embedding",)
+
+
+class ImageTower(nn.Module):
+    """float [B,3,H,W] RGB in 0..1 -> (image_embedding [B,D],), of unit norm."""
+
+    def __init__(self, visual: nn.Module, normalization: Normalization):
+        super().__init__()
+        self.normalized, self.visual = Normalized(normalization), visual
+
+    def forward(self, unit_image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As in the class docstring."""
+        return (nn.functional.normalize(self.visual(self.normalized(unit_image)), dim=-1),)
+
+
+class TextTower(nn.Module):
+    """int [B,L] tokens -> (text_embedding [B,D],), of unit norm."""
+
+    def __init__(self, text: nn.Module):
+        super().__init__()
+        self.text = text
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As in the class docstring."""
+        return (nn.functional.normalize(self.text(tokens), dim=-1),)
+
+
+def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -> list[Prepared]:
+    """The image tower, fused, and the text tower of a pretraining run, with golden examples of its held-out pairs.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights do not fit, the shards cannot be read, or fusion is not exact.
+    """
+    clip, tokenizer, normalization = build_clip(config.model, config.image_size_px)
+    if not (isinstance(clip, CustomTextCLIP) and isinstance(tokenizer, SimpleTokenizer)):
+        raise ValueError(f"{run.folder}: model: found {config.model}, expected one with an MCi image tower and CLIP's "
+                         f"tokenizer, such as nano, mci0, mci1, mci2; other towers are not exported")  # fmt: skip
+    fill_model(clip, run)
+    clip.eval()
+    images, captions = read_pairs(config, "val", NUM_GOLDEN, size_px)
+    network = ImageTower(fuse_exactly(clip.visual, run.folder), normalization).eval()
+    golden = {"input": images, **predict(network, images, _IMAGE)}
+    unfused = predict(ImageTower(clip.visual, normalization).eval(), images, _IMAGE)
+    error = require_exact(golden[_IMAGE[0]], unfused[_IMAGE[0]], run.folder)
+    text, tokens = TextTower(clip.text).eval(), tokenizer(captions).numpy()
+    scale = float(clip.logit_scale.detach().exp())
+    return [
+        Prepared(run=run, task="embed-image", network=network, outputs=_IMAGE, golden=golden, fusion_error=error,
+                 logit_scale=scale),
+        Prepared(run=run, task="embed-text", network=text, outputs=_TEXT, fusion_error=0.0, logit_scale=scale,
+                 tokenizer=tokenizer, golden={"input": tokens, **predict(text, tokens, _TEXT)}),
+    ]  # fmt: skip

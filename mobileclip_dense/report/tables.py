@@ -1,0 +1,113 @@
+"""The tables of the report, and the figures that may be published. No torch."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mobileclip_dense.artifact.artifact import Artifact, artifact_sha256
+from mobileclip_dense.report.records import HEADLINE, PUBLISHED, Evidence, RunFiles, Verdict
+
+
+def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: size, distance to PyTorch, accuracy, latency and memory where measured.
+
+    An artifact has a row for each result file, each of one device, and one row where there is none. There is a column
+    for every number of threads that was measured.
+    """
+    of_artifacts = [evidence.results.get(artifact_sha256(folder), []) for folder, _ in evidence.artifacts]
+    threads = sorted({int(n) for results in of_artifacts for one in results for n in one["latency_ms_by_threads"]})
+    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "device",
+              *(f"{n} thread{'s' if n > 1 else ''}, p50 / p90 ms" for n in threads), "peak MB"]  # fmt: skip
+    rows = []
+    for (_, artifact), results in zip(evidence.artifacts, of_artifacts, strict=True):
+        size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
+        described = [
+            artifact.name,
+            f"{artifact.num_parameters / 1e6:.2f} M",
+            f"{size / 1e6:.2f}",
+            _distance(artifact),
+            _accuracy(artifact, evidence.runs),
+        ]
+        rows += [described + _measured(result, threads) for result in results]
+        if not results:
+            rows.append(described + ["-"] * (len(header) - len(described)))
+    return header, rows
+
+
+def _measured(result: dict[str, Any], threads: list[int]) -> list[str]:
+    """Device, latency by number of threads, and memory, of a result file."""
+    latencies, peak_mb = result["latency_ms_by_threads"], result["peak_memory_mb"]
+    told = [f"{one['p50']:.2f} / {one['p90']:.2f}" if (one := latencies.get(str(n))) else "-" for n in threads]
+    return [result["device"], *told, "-" if peak_mb is None else f"{peak_mb:.0f}"]
+
+
+def elsewhere_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one per result of another runtime for one of these very artifacts."""
+    names = {artifact_sha256(folder): artifact.name for folder, artifact in evidence.artifacts}
+    rows = [
+        [names[value["artifact_sha256"]], value["device"], value["runtime"], threads,
+         f"{latency['p50']:.2f} / {latency['p90']:.2f}", str(latency["num_runs"])]
+        for value in evidence.elsewhere
+        if value["artifact_sha256"] in names
+        for threads, latency in value["latency_ms_by_threads"].items()
+    ]  # fmt: skip
+    return ["artifact", "device", "runtime", "threads", "p50 / p90 ms", "runs"], rows
+
+
+def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
+    """All figures with what they were measured with, for a result file that may be published: no path of a machine."""
+    header, rows = table_rows(evidence)
+    return {
+        "runs": {run.folder.name: _published(run) for run in evidence.runs},
+        "artifacts": {"header": header, "rows": rows},
+        "exports": [_export(folder, artifact) for folder, artifact in evidence.artifacts],
+        "latencies": [*(one for results in evidence.results.values() for one in results), *evidence.elsewhere],
+        "left_out": evidence.left_out,
+        "verdicts": [{**dataclasses.asdict(v), "supported": v.supported, "sentence": v.sentence()} for v in verdicts],
+    }
+
+
+def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
+    """Of which weights an artifact is, and what its export measured of it."""
+    return {
+        "artifact": artifact.name,
+        "artifact_sha256": artifact_sha256(folder),
+        "precision": artifact.precision,
+        "weights_sha256": artifact.parent["weights_sha256"],
+        "parity": artifact.parity,
+    }
+
+
+def _published(run: RunFiles) -> dict[str, Any]:
+    settings = {name: _last_part(value) for name, value in run.config.items()}
+    parent = (run.record["parent"] or {}).get("weights_sha256")
+    published = {name: run.record[name] for name in PUBLISHED} | {"num_parameters": run.record.get("num_parameters")}
+    if "pruned" in run.record:
+        published["as_pruned"] = True  # its settings are those of the run that was pruned
+    return {"settings": settings, "parent_weights_sha256": parent} | published
+
+
+def _last_part(value: Any) -> Any:
+    """Of a path, or of each in a list; anything else as it is: where a folder lies is nobody's business."""
+    if isinstance(value, list):
+        return [_last_part(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _distance(artifact: Artifact) -> str:
+    return f"{artifact.parity[f'{artifact.precision}_relative_error']:.0e}"
+
+
+def _accuracy(artifact: Artifact, runs: list[RunFiles]) -> str:
+    """Of the exported model where the export measured it, else of the run it came from."""
+    if artifact.task not in HEADLINE:
+        cosine = artifact.parity.get("mean_cosine")
+        return "-" if cosine is None else f"cosine {cosine:.4f}"
+    key, name, unit, _ = HEADLINE[artifact.task]
+    figure = "miou_percent" if artifact.task == "segment" else "rmse_m"
+    if figure in artifact.parity:  # both on images resized to the model's input, unlike the run's own figure
+        return f"{name} {artifact.parity[figure]:.3g} {unit} (before: {artifact.parity[f'reference_{figure}']:.3g})"
+    for run in runs:
+        if run.record["weights_sha256"] == artifact.parent["weights_sha256"] and artifact.precision == "fp32":
+            return f"{name} {run.record['metrics'][key]:.3g} {unit}"
+    return "-"

@@ -1,0 +1,60 @@
+"""metrics.jsonl of a run: a line for each step that is logged."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from mobileclip_dense.artifact.files import staged_file
+
+
+def append_metrics(folder: Path, **values: float) -> None:
+    """Add a line to metrics.jsonl."""
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """All lines of metrics.jsonl; none if there is no such file. One that a full disk cut short is none.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    lines, damaged = _parse_metrics(folder)
+    if damaged:
+        raise ValueError(f"{folder / 'metrics.jsonl'}: {damaged[0]}, expected a JSON object with a step; take the line "
+                         "out")  # fmt: skip
+    return lines
+
+
+def drop_metrics_after(folder: Path, step: int) -> None:
+    """Forget what was logged past the checkpoint from which a run resumes.
+
+    Damaged lines do not end a training: they are left out with a warning, and the file is kept as it was beside.
+    """
+    path = folder / "metrics.jsonl"
+    lines, damaged = _parse_metrics(folder)
+    if damaged:
+        aside = path.with_name("metrics.damaged.jsonl")
+        shutil.copyfile(path, aside)
+        print(f"warning: {path}: {damaged[0]}, expected a JSON object with a step; {len(damaged)} such lines are left "
+              f"out, the file as it was is {aside}", file=sys.stderr)  # fmt: skip
+    with staged_file(path) as staging:
+        staging.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+
+
+def _parse_metrics(folder: Path) -> tuple[list[dict[str, float]], list[str]]:
+    """The good lines of metrics.jsonl, and what is wrong with the others."""
+    path = folder / "metrics.jsonl"
+    data = path.read_bytes() if path.is_file() else b""
+    good, damaged = [], []
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict) and type(values.get("step")) is int:
+            good.append(values)
+        else:
+            damaged.append(f"line {number}: found {line[:40].decode(errors='replace')!r}")
+    return good, damaged

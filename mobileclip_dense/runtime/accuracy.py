@@ -1,0 +1,54 @@
+"""Task metrics of ONNX models on labelled images: the figures that latency is weighed against."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from mobileclip_dense.artifact.images import load_image
+from mobileclip_dense.artifact.metrics import SegmentationScore, depth_errors, mean_errors
+from mobileclip_dense.artifact.preprocess import resize_image
+
+Map = npt.NDArray[np.generic]
+Predictor = Callable[[npt.NDArray[np.uint8]], dict[str, Map]]  # uint8 [1,H,W,3] -> outputs by name
+
+
+def resize_map(values: Map, height_px: int, width_px: int) -> Map:
+    """[h,w] -> [height_px,width_px]; class indices by nearest neighbour, metres bilinearly."""
+    if values.shape == (height_px, width_px):
+        return values
+    smooth = np.issubdtype(values.dtype, np.floating)
+    method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    picture = Image.fromarray(values.astype(np.float32 if smooth else np.int32))
+    return np.asarray(picture.resize((width_px, height_px), method))
+
+
+def predict_at(model: Predictor, output: str, image: npt.NDArray[np.uint8], size_px: tuple[int, int]) -> Map:
+    """Run the model on an image uint8 [H,W,3] of any size; its map `output` at the image's resolution, [H,W]."""
+    return resize_map(model(resize_image(image, *size_px)[None])[output][0], *image.shape[:2])
+
+
+def predict_all(model: Predictor, output: str, images: list[Path], size_px: tuple[int, int], label: str) -> list[Map]:
+    """`predict_at` for image files, with a progress bar."""
+    return [predict_at(model, output, load_image(path), size_px) for path in tqdm(images, unit="image", desc=label)]
+
+
+def score_segmentation(predictions: list[Map], truths: list[npt.NDArray[np.uint8]], num_classes: int) -> float:
+    """mIoU in percent over class maps [H,W]; IGNORE_INDEX in the truth does not count."""
+    score = SegmentationScore(num_classes=num_classes)
+    for prediction, truth in zip(predictions, truths, strict=True):
+        score.add(prediction.astype(np.int64), truth)
+    return score.miou_percent()
+
+
+def score_depth(predictions: list[Map], truths: list[npt.NDArray[np.float32]], max_depth_m: float) -> dict[str, float]:
+    """Depth errors averaged over images, as `depth_errors` names them."""
+    return mean_errors(
+        [
+            depth_errors(prediction.astype(np.float32), truth, max_depth_m)
+            for prediction, truth in zip(predictions, truths, strict=True)
+        ]
+    )
