@@ -15,6 +15,7 @@ from mobileclip_dense.config.dense import (
     PruneConfig,
     Task,
 )
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig, VerifyConfig
 from mobileclip_dense.config.pretraining import ConvertWeightsConfig, PretrainConfig
 
 __all__ = [
@@ -35,6 +36,9 @@ __all__ = [
     "ReinforceConfig",
     "ScenesConfig",
     "Task",
+    "ToCoreMLConfig",
+    "ToOnnxConfig",
+    "VerifyConfig",
     "config_from_json",
     "config_to_json",
 ]

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.config import FinetuneConfig, Head, Task
 from mobileclip_dense.dense.model import build_model, model_config
+from mobileclip_dense.deploy.networks import DensePredictor
 from mobileclip_dense.deploy.pooling import AveragePooling, make_pooling_exact
-from mobileclip_dense.deploy.prepare import DensePredictor
 from mobileclip_dense.models.prune import count_macs, count_params
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from tests.models.test_reparam import randomize, relative_error

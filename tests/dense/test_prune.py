@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from mobileclip_dense.config import PruneConfig
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
 from mobileclip_dense.dense.model import load_dense_run
 from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.dense.training.train import finetune
-from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.deploy.coreml.exporter import to_coreml
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.models.prune import count_macs, count_params, find_units, search_target
 from mobileclip_dense.models.structure import structure_of
 from mobileclip_dense.run.folder import load_run
