@@ -16,11 +16,11 @@ from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
 from mobileclip_dense.artifact.palette import class_palette
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.dense.model import load_dense_run, make_upsampling_symbolic
 from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.deploy.pooling import make_pooling_exact
 from mobileclip_dense.deploy.samples import sample_images
-from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.run.folder import Run, load_run
 

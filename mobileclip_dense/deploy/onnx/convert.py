@@ -23,6 +23,7 @@ from mobileclip_dense.artifact.outputs import ARTIFACT, claim_folder, staged_fol
 from mobileclip_dense.artifact.preprocess import unit_planes
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.deploy.gate import cost_function, excess
 from mobileclip_dense.deploy.onnx.channels_last import upsample_channels_last
 from mobileclip_dense.deploy.onnx.debug_info import strip_debug_info
@@ -32,7 +33,6 @@ from mobileclip_dense.deploy.prepare import FromPixels, Prepared, describe, pred
 from mobileclip_dense.deploy.profiles import ONNX_PROFILES, Flexible, OnnxPrecision, OnnxProfile, Pixels
 from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.deploy.tokenizer import save_tokenizer
-from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 
 MAX_EVALUATED = 200
