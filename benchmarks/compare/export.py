@@ -88,14 +88,16 @@ def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
 
 def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
     config = FinetuneConfig(
-        data=Path("fresh"), out=Path(model.name), encoder=model.encoder, head=model.head,  # type: ignore[arg-type]
+        data=Path("fresh"), out=Path(model.name), encoder=model.encoder, head=model.head,
         head_channels=model.head_channels, crop_size_px=(size_px, size_px), drop_path_rate=0.0,
     )  # fmt: skip
     torch.manual_seed(seed)
     network: nn.Module = build_model(config, NUM_CLASSES).eval()
     if model.pruned:
         whole = count_params(network)
-        network, _ = search_target(network, find_units(network), lambda m: count_params(m) / whole, PRUNED_TO)
+        network, _ = search_target(
+            network, find_units(network, model.head), lambda m: count_params(m) / whole, PRUNED_TO
+        )
         network = network.eval()
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     record = {

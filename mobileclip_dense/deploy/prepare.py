@@ -8,13 +8,13 @@ import numpy.typing as npt
 from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.dense.model import build_from_run, make_upsampling_symbolic
 from mobileclip_dense.deploy.networks import DensePredictor
 from mobileclip_dense.deploy.pooling import make_pooling_exact
 from mobileclip_dense.deploy.prepared import NUM_GOLDEN, Prepared, fuse_exactly, predict, require_exact
 from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.deploy.towers import prepare_towers
-from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.run.folder import Run, load_run
 
 

@@ -13,15 +13,15 @@ from torchvision.ops import masks_to_boxes
 from mobileclip_dense.__main__ import COMMANDS
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, PruneConfig
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.data.labelled.coco import find_coco
-from mobileclip_dense.dense.detector import InstanceDetector, build_detector, detector_config
+from mobileclip_dense.dense.detector import InstanceDetector, detector_config
 from mobileclip_dense.dense.evaluation.detection_pictures import draw_detections
 from mobileclip_dense.dense.evaluation.evaluate import evaluate
-from mobileclip_dense.dense.model import load_dense_run
+from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.dense.training.coco import CocoObjects, fit_boxes, read_example, train_transforms, val_transforms
 from mobileclip_dense.deploy.prepare import prepare
-from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.recipes.finetuning import RECIPES
 from mobileclip_dense.run.folder import load_run
 from tests.conftest import Line
@@ -40,14 +40,14 @@ def settings(**changes: object) -> FinetuneConfig:
 @pytest.fixture
 def detector() -> InstanceDetector:
     torch.manual_seed(0)
-    return build_detector(settings(), num_classes=3).eval()
+    return build_model(settings(), num_classes=3).eval()
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_detection_recipe_builds(name: str) -> None:
     recipe = RECIPES[name]()
     with torch.device("meta"):
-        model = build_detector(recipe, 80)
+        model = build_model(recipe, 80)
     assert model.backbone.encoder.name == recipe.encoder
     assert model.roi_heads.box_predictor.cls_score.out_features == 81
 
@@ -56,7 +56,7 @@ def test_pixels_are_normalized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.4, 0.3)
     spec = dataclasses.replace(ENCODERS["nano"], normalization=Normalization(mean=mean, std=std))
     monkeypatch.setitem(ENCODERS, "nano", spec)
-    model = build_detector(settings(), num_classes=3).eval()
+    model = build_model(settings(), num_classes=3).eval()
     image = torch.rand(3, 64, 96)
     normalized = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     by_hand = model.neck(dict(zip("0123", model.backbone.encoder(normalized[None]), strict=True)))

@@ -37,7 +37,9 @@ def test_a_pruned_run_reloads_from_its_folder_alone(line: Line, pruned_run: Path
     model, run, config = load_dense_run(tmp_path / "alone")
     parent, parent_run, _ = load_dense_run(line.run("segment"))
     whole = count_params(parent)
-    expected, _ = search_target(parent, find_units(parent), lambda m: count_params(m) / whole, 0.7)
+    expected, _ = search_target(
+        parent, find_units(parent, parent_run.config.head), lambda m: count_params(m) / whole, 0.7
+    )
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(predict(model, image), predict(expected, image))
     record = run.record["pruned"]

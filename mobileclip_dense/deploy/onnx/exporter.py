@@ -9,6 +9,7 @@ from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
 from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.artifact.precision import Precision, find_precision
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.config.export import OnnxProfile, ToOnnxConfig
 from mobileclip_dense.deploy.driver import export
 from mobileclip_dense.deploy.gate import cost_function, require_tolerable
@@ -17,7 +18,6 @@ from mobileclip_dense.deploy.onnx.quantize import NUM_CALIBRATION, quantize_by_m
 from mobileclip_dense.deploy.parity import compare_with_golden, judge_outputs
 from mobileclip_dense.deploy.prepared import Prepared, as_taken
 from mobileclip_dense.deploy.samples import sample_images
-from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 
 
