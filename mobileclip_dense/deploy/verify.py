@@ -10,7 +10,7 @@ from mobileclip_dense.artifact.artifact import Artifact, load_artifact, load_gol
 from mobileclip_dense.config import Task
 from mobileclip_dense.config.check import require_numbers
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
-from mobileclip_dense.data.labelled.sets import find_set
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.deploy.coreml.convert import program_predictor, verify_program
 from mobileclip_dense.deploy.coreml.mil.executor import first_divergence
 from mobileclip_dense.deploy.coreml.mil.program import load_program

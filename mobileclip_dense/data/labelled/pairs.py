@@ -36,5 +36,11 @@ def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
     return tuple(Pair(image, found.get(image.stem, labels / f"{image.stem}.png")) for image in sorted(read + others))
 
 
+def pair_splits(root: Path, train: str, val: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """`pair_by_name` of root/images/SPLIT and root/annotations/SPLIT, of either split."""
+    pairs = [pair_by_name(root / "images" / split, root / "annotations" / split) for split in (train, val)]
+    return pairs[0], pairs[1]
+
+
 def _visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not is_hidden(path.name)]
