@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from mobileclip_dense.analysis.caption_page import Picture, render_page
+from mobileclip_dense.analysis.caption_page import Picture, captions_page
 from mobileclip_dense.analysis.caption_statistics import CaptionSet, describe_sets
 from mobileclip_dense.artifact.files import figures_beside, staged_file, write_json
 from mobileclip_dense.config import CaptionsConfig
@@ -115,7 +115,7 @@ def analyze_captions(config: CaptionsConfig) -> None:
     ]
     described = describe_sets([one for source in sources for one in source.sets()])
     pictures = {source.name: pick_pictures(source, config.num_pictures) for source in sources}
-    page = render_page(described, pictures, {source.name: dict(source.bad) for source in sources}, config.clip)
+    page = captions_page(described, pictures, {source.name: dict(source.bad) for source in sources}, config.clip)
     with staged_file(config.out) as staging:
         staging.write_text(page, encoding="utf-8", errors="backslashreplace")
     bad = {source.source: dict(source.bad) for source in sources}
