@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
-from mobileclip_dense.data.hidden import is_hidden
 
 # What other pictures are called. They are paired too, so that the scan names them: a picture of a format that is not
 # read must not be passed over in silence, and some hold a JPEG under another name.
