@@ -10,10 +10,10 @@ from open_clip.transformer import VisionTransformer as OpenClipViT
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES, load_image
 from mobileclip_dense.artifact.preprocess import Normalization, crop_image
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.data.hidden import is_hidden
 from mobileclip_dense.models.clip import build_clip, normalize_pixels
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.families.family import family_of

@@ -16,8 +16,8 @@ class FinetuneConfig:
     """Fine-tune an encoder with a dense head through mmsegmentation, or with Mask R-CNN through torchvision."""
 
     data: Path
-    """Data set as it is published: ADE20K, CamVid, VOC, NYUv2 (folder, split files or the labelled .mat), COCO; or a
-    folder of your own. `mobileclip-dense data check` says what is there and what is missing."""
+    """Data set as it is published, or a folder of your own. `mobileclip-dense data check --help` lists the layouts that
+    are known, `data check NAME PATH` what is there and what is missing."""
     out: Path
     """Run folder; the same command resumes it if it was interrupted."""
     task: Task = "segment"
@@ -117,8 +117,8 @@ class FinetuneConfig:
 class DataCheckConfig:
     """Say what of a data set is there, what is missing and where to get it, and which files cannot be used."""
 
-    name: Annotated[Literal["ade20k", "camvid", "voc", "nyuv2", "coco", "segment", "depth"], tyro.conf.Positional]
-    """A published data set; segment or depth: a folder of your own."""
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """A published data set, see above; segment or depth: a folder of your own."""
     path: Annotated[Path, tyro.conf.Positional]
     """Where it lies; of NYUv2 also the labelled .mat file."""
     class_names: Path | None = None

@@ -4,7 +4,7 @@ from mobileclip_dense.artifact.artifact import Artifact, load_golden
 from mobileclip_dense.config import Task
 from mobileclip_dense.config.export import VerifyConfig
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
-from mobileclip_dense.data.labelled.sets import find_set
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.deploy.coreml.mil.executor import first_divergence
 from mobileclip_dense.deploy.coreml.mil.program import load_program
 from mobileclip_dense.deploy.driver import inspect

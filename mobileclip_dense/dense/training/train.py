@@ -21,9 +21,10 @@ from torch import nn
 from mobileclip_dense.artifact.palette import class_palette
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.config.heads import HEADS
-from mobileclip_dense.data.labelled.coco import CocoSet, check_coco, read_images
+from mobileclip_dense.data.labelled.coco import CocoSet, read_images
+from mobileclip_dense.data.labelled.coco_check import check_coco
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 from mobileclip_dense.data.labelled.scan import check_set
-from mobileclip_dense.data.labelled.sets import LabelledSet
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.training.checkpoint import FIELDS, LastCheckpoint
 from mobileclip_dense.dense.training.coco import detection_config
