@@ -8,12 +8,11 @@ webdataset, Pillow, torchvision's transforms on Pillow images, ToTensor, `torch.
 import gzip
 import io
 import json
-import platform
 import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +28,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 from tqdm import tqdm
 
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from benchmarks.harness import ResultSettings, provenance, save_result
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.artifact.outputs import REINFORCED, staged_folder
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
@@ -42,6 +42,7 @@ from mobileclip_dense.data.captioned.tar import add_sample
 from mobileclip_dense.data.scenes.writer import make_example
 from mobileclip_dense.models.clip import Tokenizer, build_clip
 from mobileclip_dense.runtime.device import device_name
+from mobileclip_dense.runtime.timing import time_in_turn
 
 _NUM_AUGMENTATIONS, _WIDTH, _TEACHERS = 30, 1536, 2  # DataCompDR-12M
 _NUM_COMPARED = 100
@@ -49,13 +50,12 @@ _VERSIONED = ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "ope
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPathConfig:
+class DataPathConfig(ResultSettings):
     """Time loading of reinforced samples: this package against webdataset, Pillow, torchvision and torch.load."""
 
     shards: Annotated[Path, tyro.conf.Positional]
     """Folder of reinforced shards (jpg, txt, syn.json, paug.json, pth.gz); made of 512-pixel scenes if missing."""
     out: Path = Path("results/data-path.json")
-    """Result file."""
     image_size_px: int = 256
     """Side of the training image."""
     batch_size: int = 32
@@ -66,8 +66,6 @@ class DataPathConfig:
     """Scenes to make if there are no shards."""
     seed: int = 0
     """Seeds scenes, embeddings and choices."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "batches", at_least=1)
@@ -96,37 +94,35 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
         )
     )  # fmt: skip
     plain = plain_batches(shards, tokenizer, config)
-    seconds = time_batches({"ours": ours, "plain": plain}, config.batches)
-    rates = {name: config.batch_size / float(np.median(times)) for name, times in seconds.items()}
+    times_ms = time_in_turn(
+        [partial(next, ours), partial(next, plain)],
+        config.batches,
+        num_warmup=1,
+        clock_ns=time.process_time_ns,
+        progress="data path",
+    )
+    rates = {
+        name: config.batch_size / (float(np.median(times)) / 1e3)
+        for name, times in zip(("ours", "plain"), times_ms, strict=True)
+    }
     result = {
-        "device": device_name(),
+        **provenance(device_name(), *_VERSIONED),
         "threads": 1,
         "seed": config.seed,
         "image_size_px": config.image_size_px,
         "batch_size": config.batch_size,
         "batches": config.batches,
-        "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
         "samples_per_s": rates,
         "ms_per_sample": {name: 1e3 / rate for name, rate in rates.items()},
         "speedup": rates["ours"] / rates["plain"],
         "largest_grey_level_difference": largest_difference(shards, config),
     }
-    write_json(config.out, result)
-    print(f"{rates['ours']:.0f} samples/s against {rates['plain']:.0f}: {result['speedup']:.2f}x; images differ by at "
-          f"most {result['largest_grey_level_difference']} grey levels")  # fmt: skip
-    return result
-
-
-def time_batches(ways: dict[str, Iterator[Any]], count: int) -> dict[str, list[float]]:
-    """CPU seconds of every batch, the ways taking turns; the first batch of each is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in tqdm(range(count + 1), unit="batch", desc="data path"):
-        for name, batches in ways.items():
-            start = time.process_time()
-            next(batches)
-            if number:
-                seconds[name].append(time.process_time() - start)
-    return seconds
+    return save_result(
+        config.out,
+        result,
+        f"{rates['ours']:.0f} samples/s against {rates['plain']:.0f}: {result['speedup']:.2f}x; images differ by at "
+        f"most {result['largest_grey_level_difference']} grey levels",
+    )
 
 
 def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:

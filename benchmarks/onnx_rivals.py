@@ -9,9 +9,8 @@ All rivals export the same weights at the same size and run in ONNX Runtime, in 
 """
 
 import copy
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from timm.utils.onnx import onnx_export
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness import ResultSettings, provenance
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_golden
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.artifact.preprocess import unit_planes
@@ -48,7 +48,7 @@ _GEMM_SIDE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalsConfig:
+class RivalsConfig(ResultSettings):
     """Time our fp32 and int8 exports of an image tower against timm's export, torch's of timm's fused model, and the
     tutorials' int8 of that: the same weights, the same size, in turn."""
 
@@ -61,9 +61,6 @@ class RivalsConfig:
     runs: int = 50
     """Timed runs of each model."""
     out: Path = Path("results/onnx-rivals.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
@@ -94,7 +91,7 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
         models[f"ours {precision}"] = load_onnx_artifact(folder, config.threads)[1]
         bytes_of[f"ours {precision}"] = (folder / "model.onnx").stat().st_size
     image = load_golden(ours["fp32"])["input"][:1]
-    times = time_in_turn([(model, image) for model in models.values()], config.runs, "rivals")
+    times = time_in_turn([partial(model, image) for model in models.values()], config.runs, progress="rivals")
     latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
     result = _record(run.config.model, size_px, config, latencies, bytes_of, trunk)
     result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
@@ -143,11 +140,9 @@ def _record(
     return {
         "encoder": encoder,
         "size_px": list(size_px),
-        "device": device_name(),
+        **provenance(device_name(), "onnxruntime", "onnx", "torch", "timm"),
         "threads": config.threads,
         "num_warmup": NUM_WARMUP,
-        "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "timm")}
-        | {"python": platform.python_version()},
         "latency_ms": latencies,
         "size_bytes": bytes_of,
         "fp32_against_best_rival": min(p50["timm"], p50["fused"]) / p50["ours fp32"],
@@ -165,7 +160,7 @@ def _measure_gemm_flops_per_s(threads: int) -> float:
     """Of a large fp32 matrix product in PyTorch: what this machine can do at best."""
     torch.set_num_threads(threads)
     a, b = torch.rand(_GEMM_SIDE, _GEMM_SIDE), torch.rand(_GEMM_SIDE, _GEMM_SIDE)
-    (times,) = time_in_turn([(lambda _: a @ b, np.zeros(0))], 10)
+    (times,) = time_in_turn([lambda: a @ b], 10)
     return 2 * _GEMM_SIDE**3 / (summarize(times)["p50"] / 1e3)
 
 

@@ -11,14 +11,12 @@ Give it a folder of its own with both:
 """
 
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -28,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.harness import compute_device_name
+from benchmarks.harness import ResultSettings, compute_device_name, provenance
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
@@ -40,7 +38,7 @@ _WINDOW = 10  # steps: what our log averages over
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRivalConfig:
+class TrainingRivalConfig(ResultSettings):
     """Measure the time of a training step, ours against open_clip's trainer, in turn."""
 
     data: Path
@@ -62,9 +60,6 @@ class TrainingRivalConfig:
     compile: bool = False
     """Both with torch.compile as well."""
     out: Path = Path("results/training-rival.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "windows", "rounds", at_least=1)
@@ -91,9 +86,7 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     medians = {name: median(kept) for name, kept in times.items()}
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "batch_size", "precision")},
-        "device": compute_device_name(),
-        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}
-        | {"python": platform.python_version()},
+        **provenance(compute_device_name(), "torch", "open_clip_torch", "timm"),
         "seed": 0,
         "windows_of_steps": _WINDOW,
         "s_per_step": times,

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import platform
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks.caption_quality.claims import (
@@ -28,6 +26,7 @@ from benchmarks.caption_quality.plan import (
 )
 from benchmarks.caption_quality.statistics import Comparison, compare, data_efficiency, summarize
 from mobileclip_dense.artifact.files import read_json
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.report.records import HEADLINE
 from mobileclip_dense.runtime.device import device_name
 
@@ -78,7 +77,7 @@ def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]
         "preset": preset,
         "model": protocol.pretrain.model,
         "device": _device(records),
-        "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
+        "versions": versions_of(*_VERSIONED),
         "git_revisions": sorted({str(r["git_revision"]) for r in records.values() if "git_revision" in r}),
         "seeds": list(protocol.seeds),
         "num_pairs": list(protocol.num_pairs),

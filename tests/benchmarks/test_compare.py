@@ -286,7 +286,7 @@ def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
 ) -> None:
     monkeypatch.setattr(quantize, "_NUM_ROUNDS", 1)
     monkeypatch.setattr(quantize, "profile_ms", lambda *_: {})
-    monkeypatch.setattr(compare_measure, "peak_memory_mb", lambda folder: 12.5)  # a process each; latency's own
+    monkeypatch.setattr(compare_measure, "measure_peak_memory_mb", lambda folder: 12.5)  # a process each; latency's own
     config = CompareConfig(
         results=(tmp_path,), out=tmp_path / "out", size_px=64, measure=True, models=(SMALLEST.name,), threads=(1,),
         rounds=2, work=tmp_path / "work", force=True,
