@@ -25,6 +25,9 @@ ALLOWED["pretrain"] = ALLOWED["dense"] = {"artifact", "config", "run", "models",
 ALLOWED["deploy"] = ALLOWED["pretrain"] | {"pretrain", "dense", "runtime"}
 ALLOWED["apps"] = {"artifact", "config", "runtime"}  # of config, the checks of settings
 ALLOWED["analysis"] = ALLOWED["report"] = ALLOWED["deploy"] | {"deploy"}
+for rooms in ALLOWED.values():
+    rooms.add("pages")
+ALLOWED["pages"] = set()
 ALLOWED["__main__"] = set(ALLOWED)
 
 NO_TORCH = (

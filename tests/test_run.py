@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -212,7 +213,7 @@ def test_a_damaged_file_of_a_run_is_named_with_a_remedy(tmp_path: Path, name: st
     [
         ("config.json", "data", 5), ("config.json", "command", ["finetune"]), ("config.json", "batch_size", "many"),
         ("config.json", "crop_size_px", None), ("run.json", "weights_sha256", 5), ("run.json", "class_names", None),
-        ("run.json", "metrics", []), ("run.json", "structure_sha256", None),
+        ("run.json", "metrics", []), ("run.json", "architecture", None), ("run.json", "structure_sha256", None),
     ],
 )  # fmt: skip
 def test_a_field_of_another_type_is_named(tmp_path: Path, name: str, field: str, value: object) -> None:
@@ -221,3 +222,29 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, name: str, field: str,
     (run / name).write_text(json.dumps(record | {field: value}))
     with pytest.raises(ValueError, match=rf"{name}: .*; copy the run again, or train it again$"):
         load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "structure", "expected"),
+    [
+        ({"encoder": "mci2", "head": "fpn_lite"}, None, "mci2-fpn_lite"),
+        ({"encoder": "mci2", "head": "fpn_lite"}, {"layer": {"channels": 3}}, "mci2-fpn_lite-pruned"),
+        ({"task": "detect", "head": "mask_rcnn"}, None, "nano-mask_rcnn"),
+    ],
+)
+def test_a_dense_run_records_encoder_head_and_pruning_as_its_architecture(
+    tmp_path: Path, settings: dict[str, Any], structure: dict[str, dict[str, int]] | None, expected: str
+) -> None:
+    config = FinetuneConfig(data=tmp_path, out=tmp_path / "run", **settings)
+    with open_run(config, {}):
+        finish_run(config, {"weight": torch.zeros(9)}, {}, started=0.0, device="cpu", details={"class_names": ["a"]},
+                   structure=structure)  # fmt: skip
+    assert load_run(config.out).architecture == expected
+
+
+@pytest.mark.parametrize("model", ["nano", "ViT-B-16"])
+def test_a_pretraining_run_records_its_model_as_its_architecture(tmp_path: Path, model: str) -> None:
+    config = PretrainConfig(data=("shards",), out=tmp_path / "run", model=model)
+    with open_run(config, {}):
+        finish_run(config, {"weight": torch.zeros(9)}, {}, started=0.0, device="cpu", details={})
+    assert load_run(config.out).architecture == model

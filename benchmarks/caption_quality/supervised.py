@@ -172,6 +172,7 @@ def _finish(
         {
             "versions": {name: version(name) for name in ("torch", "timm", "open_clip_torch", "numpy")}
             | {"python": platform.python_version()},
+            "architecture": config.model,
             "parent": None,
             "seed": config.seed,
             "device": str(device),

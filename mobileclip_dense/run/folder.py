@@ -124,6 +124,7 @@ def finish_run(
         folder / "run.json",
         {
             "command": shlex.join(sys.argv),
+            "architecture": architecture_of(config, pruned=structure is not None),
             "git_revision": _git_revision(),
             "versions": library_versions(),
             "parent": None if parent is None else _parent_record(parent),
@@ -136,6 +137,13 @@ def finish_run(
             **details,
         },
     )
+
+
+def architecture_of(config: Config, *, pruned: bool = False) -> str:
+    """The name of what a config builds: the encoder or CLIP model of a pretraining, else ENCODER-HEAD[-pruned]."""
+    if not isinstance(config, FinetuneConfig):
+        return config.model
+    return f"{config.encoder}-{config.head}{'-pruned' if pruned else ''}"
 
 
 def library_versions() -> dict[str, str]:
@@ -173,6 +181,11 @@ class Run:
     weights: dict[str, torch.Tensor] = dataclasses.field(repr=False)
     structure: dict[str, dict[str, int]] | None = dataclasses.field(repr=False)
 
+    @property
+    def architecture(self) -> str:
+        """As recorded, see `architecture_of`."""
+        return str(self.record["architecture"])
+
 
 def load_run(folder: Path) -> Run:
     """Read a complete run and check its weights and structure against the recorded hashes.
@@ -209,7 +222,7 @@ def _read_record(path: Path, config: Config) -> dict[str, Any]:
         record = read_json(path)
     except ValueError as error:
         raise ValueError(f"{error}; {_DAMAGED}") from None
-    wanted: dict[str, type] = {"weights_sha256": str, "metrics": dict}
+    wanted: dict[str, type] = {"architecture": str, "weights_sha256": str, "metrics": dict}
     if "structure_sha256" in record:
         wanted["structure_sha256"] = str
     if isinstance(config, FinetuneConfig):
