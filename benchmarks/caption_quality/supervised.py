@@ -4,10 +4,8 @@ Everything but the target is CLIP's: the tower, the pictures, their order and th
 batch, the optimizer and its schedule.
 """
 
-import platform
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.artifact.files import read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.data.captioned.samples import read_sample
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
@@ -170,8 +169,7 @@ def _finish(
     write_json(
         config.out / "run.json",
         {
-            "versions": {name: version(name) for name in ("torch", "timm", "open_clip_torch", "numpy")}
-            | {"python": platform.python_version()},
+            "versions": versions_of("torch", "timm", "open_clip_torch", "numpy"),
             "architecture": config.model,
             "parent": None,
             "seed": config.seed,
