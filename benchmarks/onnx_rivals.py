@@ -21,16 +21,14 @@ import torch
 import tyro
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from rich.console import Console
-from rich.table import Table
 from timm.utils import reparameterize_model
 from timm.utils.onnx import onnx_export
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import ResultSettings, provenance
+from benchmarks.harness import ResultSettings, provenance, save_result
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_golden
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.artifact.preprocess import unit_planes
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
@@ -38,6 +36,7 @@ from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.deploy.onnx.quantize import NUM_CALIBRATION, ImageReader
 from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.run.folder import fill_model, load_run
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel, load_onnx_artifact
@@ -95,9 +94,8 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
     latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
     result = _record(run.config.model, size_px, config, latencies, bytes_of, trunk)
     result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
-    write_json(config.out, result)
     _print(result)
-    return result
+    return save_result(config.out, result, _summary(result))
 
 
 def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
@@ -165,20 +163,23 @@ def _measure_gemm_flops_per_s(threads: int) -> float:
 
 
 def _print(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['encoder']} at {result['size_px'][0]}x{result['size_px'][1]}, {result['device']}, "
-                        f"{result['threads']} threads")  # fmt: skip
-    for column in ("export", "p50 ms", "p90 ms", "MB"):
-        table.add_column(column, justify="left" if column == "export" else "right")
-    for name, latency in result["latency_ms"].items():
-        table.add_row(name, f"{latency['p50']:.1f}", f"{latency['p90']:.1f}", f"{result['size_bytes'][name] / 1e6:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(
+    print_table(
+        f"{result['encoder']} at {result['size_px'][0]}x{result['size_px'][1]}, {result['device']}, "
+        f"{result['threads']} threads",
+        ["export", "p50 ms", "p90 ms", "MB"],
+        [
+            [name, f"{latency['p50']:.1f}", f"{latency['p90']:.1f}", f"{result['size_bytes'][name] / 1e6:.1f}"]
+            for name, latency in result["latency_ms"].items()
+        ],
+    )
+
+
+def _summary(result: dict[str, Any]) -> str:
+    return (
         f"fp32: {result['fp32_against_best_rival']:.2f}x the best rival, "
         f"{result['fp32_share_of_gemm_percent']:.0f} % of a GEMM's rate; int8: "
         f"{result['int8_against_our_fp32']:.2f}x our fp32, {result['int8_against_tutorial']:.2f}x the tutorial "
-        f"({result['int8_against_preprocessed']:.2f}x preprocessed), {result['int8_size_percent']:.0f} % of the size",
-        highlight=False,
+        f"({result['int8_against_preprocessed']:.2f}x preprocessed), {result['int8_size_percent']:.0f} % of the size"
     )
 
 

@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.harness import ResultSettings, compute_device_name, provenance, run_in_fresh_process
@@ -26,6 +24,7 @@ from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.memory_format import memory_format_on
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.losses import reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer
@@ -113,14 +112,13 @@ def _measure(config: TrainingMemoryConfig, way: Way, batch_size: int) -> dict[st
 
 
 def _print(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['model']} at {result['image_size_px']} px, {result['precision']}, {result['device']}")
-    for column in ("batch", "way", "pairs per s", f"peak MB, {result['memory']}"):
-        table.add_column(column, justify="left" if column == "way" else "right")
+    rows = []
     for row in result["rows"]:
         pace, peak = row["pairs_per_s"], row["peak_memory_mb"]
         figures = ("-", "out of memory") if pace is None else (f"{pace:.1f}", f"{peak:.0f}")
-        table.add_row(str(row["batch_size"]), row["way"], *figures)
-    Console().print(table)
+        rows.append([str(row["batch_size"]), row["way"], *figures])
+    title = f"{result['model']} at {result['image_size_px']} px, {result['precision']}, {result['device']}"
+    print_table(title, ["batch", "way", "pairs per s", f"peak MB, {result['memory']}"], rows)
 
 
 if __name__ == "__main__":

@@ -22,16 +22,15 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.harness import ResultSettings, compute_device_name, provenance
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from benchmarks.harness import ResultSettings, compute_device_name, provenance, save_result
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.models.clip import clip_name
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.run.training_log import read_metrics
 
 _WINDOW = 10  # steps: what our log averages over
@@ -95,9 +94,9 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
         "ours_against_open_clip": min(v for n, v in medians.items() if n.startswith("open_clip"))
         / min(v for n, v in medians.items() if n.startswith("ours")),
     }
-    write_json(config.out, result)
     _print(result)
-    return result
+    summary = f"ours is {result['ours_against_open_clip']:.2f}x as fast as open_clip's at its best"
+    return save_result(config.out, result, summary)
 
 
 def _num_steps(config: TrainingRivalConfig) -> int:
@@ -146,13 +145,15 @@ def _run(command: list[str], **environment: str) -> str:
 
 
 def _print(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['model']} at {result['image_size_px']} px, batch {result['batch_size']}, "
-                        f"{result['precision']}, {result['device']}")  # fmt: skip
-    for column in ("trainer", "s per step", "pairs per s"):
-        table.add_column(column, justify="left" if column == "trainer" else "right")
-    for name, seconds in result["s_per_step_median"].items():
-        table.add_row(name, f"{seconds:.3f}", f"{result['pairs_per_s'][name]:.1f}")
-    Console().print(table, f"ours is {result['ours_against_open_clip']:.2f}x as fast as open_clip's at its best")
+    settings = f"{result['image_size_px']} px, batch {result['batch_size']}, {result['precision']}, {result['device']}"
+    print_table(
+        f"{result['model']} at {settings}",
+        ["trainer", "s per step", "pairs per s"],
+        [
+            [name, f"{seconds:.3f}", f"{result['pairs_per_s'][name]:.1f}"]
+            for name, seconds in result["s_per_step_median"].items()
+        ],
+    )
 
 
 if __name__ == "__main__":

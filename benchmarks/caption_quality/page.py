@@ -1,6 +1,5 @@
-"""The page of `benchmarks.caption_quality`: verdicts, plots and tables, everything inline."""
+"""The HTML page of `benchmarks.caption_quality`: claims, plots and tables."""
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -14,29 +13,25 @@ from benchmarks.caption_quality.claims import factor_sentence, short_factor
 from benchmarks.caption_quality.plan import BETTER, TASKS, TUNINGS, WORSE
 from benchmarks.caption_quality.statistics import Efficiency, pairs_needed
 from mobileclip_dense.artifact.files import staged_file, write_json
+from mobileclip_dense.pages.html_page import render_image, render_page, render_table
 from mobileclip_dense.report.records import HEADLINE
 
 _TUNING_NAMES = {"finetune": "fine-tuned", "probe": "linear probe"}
 _COLOURS = {"finetune": "#1f6fb4", "probe": "#d8722c", WORSE: "#8a8f98", BETTER: "#1f6fb4"}
 _MARKS = {"supported": "yes", "not supported": "no", "not testable": "open"}
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 1.5rem auto; padding: 0 1rem; }
-h1 { margin: 0; line-height: 1.2; } h2 { margin: 2.5rem 0 .5rem; }
+h1 { margin-bottom: 0; }
+td, th { padding: .3rem .5rem; white-space: nowrap; }
 .claims { list-style: none; padding: 0; }
 .claims li { border-left: 4px solid; padding: .1rem 0 .1rem .8rem; margin: 1rem 0; }
 .claims b { display: inline-block; padding: 0 .5rem; border-radius: 1rem; color: #fff; font-size: .85rem; }
 .claims .yes { border-color: #1c8a5f; } .yes b { background: #1c8a5f; }
 .claims .no { border-color: #b4442a; } .no b { background: #b4442a; }
 .claims .open { border-color: #6b7280; } .open b { background: #6b7280; }
-.reason { display: block; font-size: .9rem; opacity: .85; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-td, th { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: right; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; }
+.reason { display: block; font-size: .9rem; opacity: .85; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
 .plots img { width: 100%; height: auto; background: #fff; border-radius: 6px; }
-figure { margin: 0; } figcaption, .small { font-size: .85rem; opacity: .8; } details { margin-top: 1rem; }
+.small { font-size: .85rem; opacity: .8; } details { margin-top: 1rem; }
 """
 
 
@@ -47,18 +42,16 @@ def write_page(result: dict[str, Any], path: Path) -> Path:
         result: what `collect` gave.
     """
     with staged_file(path) as staging:
-        staging.write_text(render_page(result), encoding="utf-8")
+        staging.write_text(render_result(result), encoding="utf-8")
     write_json(path.with_suffix(".json"), result)
     return path
 
 
-def render_page(result: dict[str, Any]) -> str:
+def render_result(result: dict[str, Any]) -> str:
     """The whole page as HTML."""
     n, pairs = len(result["seeds"]), result["num_pairs"][-1]
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Caption quality, small</title>",
-        f"<style>{_STYLE}</style><h1>Caption quality, reproduced small</h1>",
+        "<h1>Caption quality, reproduced small</h1>",
         f"<p>{html.escape(result['model'])}, {pairs} generated pictures, {n} seeds, {result['num_labelled']} labelled "
         f"scenes that were not pretrained on. The same pictures, order, crops, steps and seeds for every pretraining; "
         f"what differs is what it reads: alt text, one clean sentence, five detailed ones, tags, or nothing.</p>",
@@ -68,25 +61,25 @@ def render_page(result: dict[str, Any]) -> str:
         "<h2>Each arm</h2><div class='plots'>",
         *(_plot(_draw_arms, result, task, f"{_figure_name(task)}: seeds, mean, standard error") for task in TASKS),
         "</div>",
-        _table(*_arm_rows(result)),
+        render_table(*_arm_rows(result)),
         "<h2>Differences</h2><div class='plots'>",
         *(_plot(_draw_gains, result, task, f"{task}: gain in % of the other arm's figure, 95 % interval (Welch); right "
                 "of 0 is better") for task in TASKS),
         "</div>",
-        _table(*_comparison_rows(result)),
+        render_table(*_comparison_rows(result)),
         "<h2>Fewer pairs, better captions</h2>",
         f"<p>{html.escape(_efficiency_sentence(result))}</p><div class='plots'>",
         *(_plot(_draw_scaling, result, task, f"{_figure_name(task)} against the number of pretraining pairs, at the "
                 "same number of steps; mean and standard error; fine-tuned") for task in TASKS),
         "</div>",
         "<h2>Did pretraining learn?</h2>",
-        _table(*_pretraining_rows(result)),
+        render_table(*_pretraining_rows(result)),
         "<details><summary>Every run</summary>",
-        _table(*_run_rows(result)),
+        render_table(*_run_rows(result)),
         "</details>",
-        f"<p class='small'>{html.escape(_provenance(result))}</p></html>",
+        f"<p class='small'>{html.escape(_provenance(result))}</p>",
     ]  # fmt: skip
-    return "\n".join(parts) + "\n"
+    return render_page("Caption quality, small", parts, _STYLE)
 
 
 def _claims(claims: list[dict[str, Any]]) -> str:
@@ -112,9 +105,8 @@ def _plot(draw: Any, result: dict[str, Any], task: str, caption: str) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = html.escape(caption, quote=True)
-    return f"<figure><img alt='{text}' src='data:image/svg+xml;base64,{data}'><figcaption>{text}</figcaption></figure>"
+    image = render_image(buffer.getvalue(), caption)
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _draw_arms(axes: Axes, result: dict[str, Any], task: str) -> None:
@@ -162,12 +154,6 @@ def _draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
     axes.set_xticks(pairs, [str(number) for number in pairs])
     axes.minorticks_off()
     axes.set(xlabel="pretraining pairs", ylabel=f"{HEADLINE[task][1]}, {HEADLINE[task][2]}", title=f"{task}: {factor}")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _arm_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

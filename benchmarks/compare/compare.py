@@ -6,17 +6,15 @@ Everything comes from result files; `--measure` makes the one with sizes, latenc
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.compare.models import NUM_CLASSES, find_models
-from benchmarks.compare.page import PLOTS, to_csv, to_json, to_markdown
+from benchmarks.compare.page import PLOTS, ratio_cells, to_csv, to_json, to_markdown
 from benchmarks.compare.plot import draw_panels, latency_points, parameter_points, save_figure
 from benchmarks.compare.result import COMPARISON_SCHEMA_VERSION, result_name
 from benchmarks.compare.rows import Comparison, read_comparison
 from mobileclip_dense.artifact.artifact import load_artifact
 from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
+from mobileclip_dense.pages.text_table import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +134,6 @@ def measure(config: CompareConfig) -> None:
 
 
 def _print(comparison: Comparison) -> None:
-    table = Table(title="against Swin-L + UPerNet")
-    for name in ("how many times Swin-L's is that of", "wanted", "by", "measured", ""):
-        table.add_column(name)
-    for ratio in comparison.ratios():
-        found = "-" if ratio.found is None else f"{ratio.found:.2f}x"
-        table.add_row(ratio.text, f"{ratio.wanted:g}x", ratio.by, found, ratio.verdict)
-    console = Console(width=max(100, Console().width))
-    console.print(table)
+    print_table("against Swin-L + UPerNet", *ratio_cells(comparison))
     for sentence in comparison.missing:
-        console.print(f"missing: {sentence}", highlight=False)
+        print(f"missing: {sentence}")

@@ -48,20 +48,25 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """The whole page."""
-    settings = comparison.settings
-    size = settings["size_px"]
-    ratios = [
+def ratio_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table against Swin-L."""
+    rows = [
         [
             ratio.text,
             f"{ratio.wanted:g}x",
             ratio.by,
             "-" if ratio.found is None else f"{ratio.found:.2f}x",
-            ratio.verdict,
+            ratio.outcome,
         ]
         for ratio in comparison.ratios()
     ]
+    return ["how many times Swin-L's is that of", "wanted", "by", "measured", ""], rows
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The whole page."""
+    settings = comparison.settings
+    size = settings["size_px"]
     published = [
         [
             str(_number(item)),
@@ -77,7 +82,7 @@ def to_markdown(comparison: Comparison) -> str:
         f"`make compare` writes this page from {', '.join(comparison.sources)}; edit nothing here.",
         _how_measured(settings),
         "## Against Swin-L + UPerNet",
-        _table(["how many times Swin-L's is that of", "wanted", "by", "measured", ""], ratios),
+        _table(*ratio_cells(comparison)),
         _auxiliary_head(comparison),
         "The accuracy beside a latency is that of trained weights in the artifact named there, with another number of "
         "classes and another size: the timed artifact has fresh weights. How many nodes of int8 pay, and how much, "
@@ -148,7 +153,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "settings": comparison.settings,
         "sources": comparison.sources,
         "rows": [{**dataclasses.asdict(row), "model": row.model.name, "label": row.label} for row in comparison.rows],
-        "ratios": [dataclasses.asdict(ratio) | {"verdict": ratio.verdict} for ratio in comparison.ratios()],
+        "ratios": [dataclasses.asdict(ratio) | {"verdict": ratio.outcome} for ratio in comparison.ratios()],
         "missing": comparison.missing,
     }
 

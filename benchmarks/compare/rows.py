@@ -78,8 +78,8 @@ class Ratio:
     found: float | None
 
     @property
-    def verdict(self) -> str:
-        """In a word."""
+    def outcome(self) -> str:
+        """met, NOT met or not measured."""
         return "not measured" if self.found is None else "met" if self.found >= self.wanted else "NOT met"
 
 

@@ -15,7 +15,8 @@ from mobileclip_dense.apps.depth import DepthConfig, depth
 from mobileclip_dense.apps.segment import SegmentConfig, segment
 from mobileclip_dense.artifact.artifact import load_artifact
 from mobileclip_dense.deploy.verify import VerifyConfig, verify
-from mobileclip_dense.report.records import RunFiles, compare_with_scratch
+from mobileclip_dense.report.pretraining_gain import compare_with_scratch
+from mobileclip_dense.report.records import RunFiles
 from mobileclip_dense.report.report import ReportConfig, report
 from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
 from tests.conftest import Line, run_module
