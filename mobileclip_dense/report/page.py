@@ -24,7 +24,7 @@ from mobileclip_dense.runtime.onnx_model import OnnxModel
 
 _NUM_EXAMPLES = 6
 _STYLE = """
-body { max-width: 1080px; margin-top: 2rem; }
+body { max-width: 1112px; margin-top: 2rem; }
 td, th { padding: .35rem .6rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 1rem; }
 .pictures img { width: 100%; height: auto; image-rendering: pixelated; }

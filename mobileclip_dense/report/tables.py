@@ -84,7 +84,9 @@ def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
 def _published(run: RunFiles) -> dict[str, Any]:
     settings = {name: _last_part(value) for name, value in run.config.items()}
     parent = (run.record["parent"] or {}).get("weights_sha256")
-    published = {name: run.record[name] for name in PUBLISHED} | {"num_parameters": run.record.get("num_parameters")}
+    published = {name: run.record[name] for name in PUBLISHED} | {
+        name: run.record.get(name) for name in ("architecture", "num_parameters")
+    }
     if "pruned" in run.record:
         published["as_pruned"] = True  # its settings are those of the run that was pruned
     return {"settings": settings, "parent_weights_sha256": parent} | published
