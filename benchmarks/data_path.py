@@ -82,20 +82,14 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
     """
     refuse_existing(config.out, config.force)
     if not config.shards.exists():
-        write_reinforced_scenes(config.shards, config.num_scenes, config.seed)
+        _write_reinforced_scenes(config.shards, config.num_scenes, config.seed)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     shards = list_shards(config.shards, "train")
     _, tokenizer, _ = build_clip("nano", 64)
-    ours = iter(
-        CaptionStream(
-            [shards], tokenizer, image_size_px=config.image_size_px, batch_size=config.batch_size, seed=config.seed,
-            use_reinforcement=True, crop_scale_min=1.0, shuffle_block=config.batch_size, max_bad_share=0.0,
-        )
-    )  # fmt: skip
-    plain = plain_batches(shards, tokenizer, config)
+    ways = (_our_batches(shards, tokenizer, config), _plain_batches(shards, tokenizer, config))
     times_ms = time_in_turn(
-        [partial(next, ours), partial(next, plain)],
+        [partial(next, batches) for batches in ways],
         config.batches,
         num_warmup=1,
         clock_ns=time.process_time_ns,
@@ -115,7 +109,7 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
         "samples_per_s": rates,
         "ms_per_sample": {name: 1e3 / rate for name, rate in rates.items()},
         "speedup": rates["ours"] / rates["plain"],
-        "largest_grey_level_difference": largest_difference(shards, config),
+        "largest_grey_level_difference": _largest_difference(shards, config),
     }
     return save_result(
         config.out,
@@ -125,7 +119,24 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
     )
 
 
-def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
+def _our_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[Any]:
+    """The package's way, without end."""
+    return iter(
+        CaptionStream(
+            [shards],
+            tokenizer,
+            image_size_px=config.image_size_px,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            use_reinforcement=True,
+            crop_scale_min=1.0,
+            shuffle_block=config.batch_size,
+            max_bad_share=0.0,
+        )
+    )
+
+
+def _plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
     """The plain way, without end."""
     rng = np.random.default_rng(config.seed)
     rows: list[tuple[torch.Tensor, ...]] = []
@@ -136,7 +147,7 @@ def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfi
             synthetic = json.loads(sample["syn.json"])["syn_text"]
             a, s = int(rng.integers(len(entries))), int(rng.integers(len(synthetic)))
             tables = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
-            image = F.to_tensor(plain_replay(sample["jpg"], entries[a], config.image_size_px))
+            image = F.to_tensor(_plain_replay(sample["jpg"], entries[a], config.image_size_px))
             captions = tokenizer([sample["txt"].decode()])[0], tokenizer([synthetic[s]])[0]
             texts = tables["text_emb"]
             embeddings = tables["image_emb"][a], texts[0], texts[len(texts) - len(synthetic) + s]
@@ -146,7 +157,7 @@ def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfi
                 rows = []
 
 
-def plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
+def _plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
     """A stored augmentation as published, on a Pillow image."""
     augmentation = from_param_aug(entry)
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
@@ -156,7 +167,7 @@ def plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
     return image
 
 
-def largest_difference(shards: list[str], config: DataPathConfig) -> int:
+def _largest_difference(shards: list[str], config: DataPathConfig) -> int:
     """Between images of the two ways, over a random augmentation of the first samples."""
     rng, largest = np.random.default_rng(config.seed), 0
     samples = (sample for shard in shards for sample in read_samples(shard))
@@ -164,12 +175,12 @@ def largest_difference(shards: list[str], config: DataPathConfig) -> int:
         entries = read_augmentations(sample.members)
         entry = entries[int(rng.integers(len(entries)))]
         ours = replay(read_image(sample.members), from_param_aug(entry), config.image_size_px)
-        plain = np.asarray(plain_replay(sample.members["jpg"], entry, config.image_size_px))
+        plain = np.asarray(_plain_replay(sample.members["jpg"], entry, config.image_size_px))
         largest = max(largest, int(np.abs(ours.astype(np.int16) - plain).max()))
     return largest
 
 
-def write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
+def _write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
     """One shard of 512-pixel scenes with DataCompDR's members; the embeddings are random."""
     generator = torch.Generator().manual_seed(seed)
 

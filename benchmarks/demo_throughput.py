@@ -71,8 +71,9 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         folder = config.folder or write_photographs(Path(scratch) / "photographs", config.images)
         with redirect_stdout(io.StringIO()):
-            record = demos[artifact.task](artifact=config.artifact, inputs=(str(folder),), threads=config.threads,
-                                          out=Path(scratch) / "pictures")  # fmt: skip
+            record = demos[artifact.task](
+                artifact=config.artifact, inputs=(str(folder),), threads=config.threads, out=Path(scratch) / "pictures"
+            )
     latency_alone = summarize(alone)
     result = {
         **{name: value for name, value in record.items() if name not in ("inputs", "failures")},

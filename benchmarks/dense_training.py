@@ -97,9 +97,13 @@ def _device() -> torch.device:
 def _arm(config: DenseTrainingConfig, precision: Any, placed: Callable[[Any], Any]) -> Callable[[], None]:
     """A function that takes one training step."""
     settings = FinetuneConfig(
-        data=Path(), out=Path(), encoder=config.encoder, crop_size_px=(config.size_px, config.size_px),
-        batch_size=config.batch_size, precision=precision,
-    )  # fmt: skip
+        data=Path(),
+        out=Path(),
+        encoder=config.encoder,
+        crop_size_px=(config.size_px, config.size_px),
+        batch_size=config.batch_size,
+        precision=precision,
+    )
     set_random_seed(0)
     model: Any = fresh_model(model_config(settings, _NUM_CLASSES))
     model.init_weights()

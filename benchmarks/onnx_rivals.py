@@ -102,8 +102,10 @@ def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
     for path in sorted(folder.glob(f"*-embed-image-*-{precision}.onnx")):
         if load_onnx_artifact(path)[0].parent["weights_sha256"] == weights_sha256:
             return path
-    raise FileNotFoundError(f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
-                            f"`python -m export.to_onnx RUN --precision fp32 int8`")  # fmt: skip
+    raise FileNotFoundError(
+        f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
+        f"`python -m export.to_onnx RUN --precision fp32 int8`"
+    )
 
 
 def _export_rivals(trunk: nn.Module, planes: npt.NDArray[np.float32], folder: Path) -> dict[str, Path]:
@@ -118,18 +120,31 @@ def _export_rivals(trunk: nn.Module, planes: npt.NDArray[np.float32], folder: Pa
     quant_pre_process(fused_path, prepared, skip_symbolic_shape=True)
     for source, out, per_channel in ((fused_path, tutorial_path, False), (prepared, preprocessed_path, True)):
         quantize_static(
-            source, out, ImageReader(OnnxModel(source).input_name, planes), quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=per_channel,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )  # fmt: skip
-    return {"timm": timm_path, "fused": fused_path, "tutorial int8": tutorial_path,
-            "preprocessed int8": preprocessed_path}  # fmt: skip
+            source,
+            out,
+            ImageReader(OnnxModel(source).input_name, planes),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    return {
+        "timm": timm_path,
+        "fused": fused_path,
+        "tutorial int8": tutorial_path,
+        "preprocessed int8": preprocessed_path,
+    }
 
 
 def _record(
-    encoder: str, size_px: tuple[int, int], config: RivalsConfig, latencies: dict[str, dict[str, float]],
-    bytes_of: dict[str, int], trunk: nn.Module,
-) -> dict[str, Any]:  # fmt: skip
+    encoder: str,
+    size_px: tuple[int, int],
+    config: RivalsConfig,
+    latencies: dict[str, dict[str, float]],
+    bytes_of: dict[str, int],
+    trunk: nn.Module,
+) -> dict[str, Any]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         reparameterize_model(trunk)(torch.zeros(1, 3, *size_px))
     p50 = {name: latency["p50"] for name, latency in latencies.items()}

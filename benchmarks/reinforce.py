@@ -70,11 +70,14 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
         shard = _first_images(config, folder / "shard.tar")
         workshop = Workshop(
             ReinforceConfig(
-                data=config.data, out=folder / "out", teachers=tuple(_random_teachers(config.models, folder)),
-                num_augmentations=config.num_augmentations, batch_size=config.batch_size,
+                data=config.data,
+                out=folder / "out",
+                teachers=tuple(_random_teachers(config.models, folder)),
+                num_augmentations=config.num_augmentations,
+                batch_size=config.batch_size,
                 num_workers=config.num_workers,
             )
-        )  # fmt: skip
+        )
         reinforced = Job(shard=shard, out=folder / "out" / "shard.tar")
         forward, num_texts = _forward_passes(shard, config, workshop)
         actions = [lambda: reinforce_shard(reinforced, workshop), forward]

@@ -73,8 +73,10 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     """
     refuse_existing(config.out, config.force)
     if not (config.open_clip_path / "webdataset").is_dir():
-        raise FileNotFoundError(f"{config.open_clip_path}: webdataset: not found; fill the folder as "
-                                "`python -m pydoc benchmarks.training_rival` says")  # fmt: skip
+        raise FileNotFoundError(
+            f"{config.open_clip_path}: webdataset: not found; fill the folder as "
+            "`python -m pydoc benchmarks.training_rival` says"
+        )
     programs: dict[str, Callable[..., list[float]]] = {"open_clip": _time_open_clip, "ours": _time_ours}
     variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
     times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
@@ -105,10 +107,29 @@ def _num_steps(config: TrainingRivalConfig) -> int:
 
 def _time_ours(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
     """Seconds per step of each timed window."""
-    arguments = ["pretrain", "mci2-datacomp12m", "--data", str(config.data.absolute()), "--out", str(scratch / "run"),
-                 "--model", config.model, "--image-size-px", str(config.image_size_px), "--batch-size",
-                 str(config.batch_size), "--steps", str(_num_steps(config)), "--warmup-steps", "10", "--precision",
-                 config.precision, "--num-workers", "1", "--no-grad-checkpointing"]  # fmt: skip
+    arguments = [
+        "pretrain",
+        "mci2-datacomp12m",
+        "--data",
+        str(config.data.absolute()),
+        "--out",
+        str(scratch / "run"),
+        "--model",
+        config.model,
+        "--image-size-px",
+        str(config.image_size_px),
+        "--batch-size",
+        str(config.batch_size),
+        "--steps",
+        str(_num_steps(config)),
+        "--warmup-steps",
+        "10",
+        "--precision",
+        config.precision,
+        "--num-workers",
+        "1",
+        "--no-grad-checkpointing",
+    ]
     arguments += ["--compile"] if compiled else []
     _run([sys.executable, "-m", "mobileclip_dense", *arguments])
     lines = read_metrics(scratch / "run")[1:]
@@ -119,21 +140,38 @@ def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) 
     """Seconds per step of each timed window, from the time that its log gives of every step, loading included."""
     shards = "::".join(list_shards(str(config.data.absolute()), "train"))
     arguments = {
-        "train-data": shards, "dataset-type": "webdataset", "dataset-resampled": None, "model": clip_name(config.model),
-        "train-num-samples": config.batch_size * _num_steps(config), "batch-size": config.batch_size, "epochs": 1,
-        "force-image-size": config.image_size_px, "workers": 1, "lr": 1e-3, "wd": 0.2, "beta2": 0.95, "warmup": 10,
-        "grad-clip-norm": 1.0, "precision": "fp32" if config.precision == "32-true" else "amp_bf16",
-        "device": "cuda" if torch.cuda.is_available() else "cpu", "log-every-n-steps": 1, "save-frequency": 0,
-        "logs": scratch, "name": "run", "torchcompile": None,
-    }  # fmt: skip
+        "train-data": shards,
+        "dataset-type": "webdataset",
+        "dataset-resampled": None,
+        "model": clip_name(config.model),
+        "train-num-samples": config.batch_size * _num_steps(config),
+        "batch-size": config.batch_size,
+        "epochs": 1,
+        "force-image-size": config.image_size_px,
+        "workers": 1,
+        "lr": 1e-3,
+        "wd": 0.2,
+        "beta2": 0.95,
+        "warmup": 10,
+        "grad-clip-norm": 1.0,
+        "precision": "fp32" if config.precision == "32-true" else "amp_bf16",
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "log-every-n-steps": 1,
+        "save-frequency": 0,
+        "logs": scratch,
+        "name": "run",
+        "torchcompile": None,
+    }
     if not compiled:
         del arguments["torchcompile"]
     flags = [part for name, value in arguments.items() for part in (f"--{name}", *([] if value is None else [value]))]
     log = _run([sys.executable, "-m", "open_clip_train.main", *map(str, flags)], PYTHONPATH=str(config.open_clip_path))
     steps = [float(found) for found in re.findall(r"Batch \(t\): ([\d.]+)", log)][: _num_steps(config)]
     if len(steps) < _num_steps(config):
-        raise ValueError(f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
-                         f"its log ends:\n{log[-2000:]}")  # fmt: skip
+        raise ValueError(
+            f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
+            f"its log ends:\n{log[-2000:]}"
+        )
     return [sum(steps[start : start + _WINDOW]) / _WINDOW for start in range(_WINDOW, len(steps), _WINDOW)]
 
 

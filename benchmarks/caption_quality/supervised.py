@@ -87,8 +87,13 @@ def pretrain_supervised(config: PretrainConfig, scenes: Path) -> None:
         if done % _LOG_EVERY == 0:
             append_metrics(config.out, step=done, loss=loss)
         if done % config.checkpoint_every == 0 or done == config.steps:
-            state = {"model": trunk.state_dict(), "optimizer": optimizer.state_dict(), "step": done,
-                     "positions": positions, "random": random_states(device)}  # fmt: skip
+            state = {
+                "model": trunk.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": done,
+                "positions": positions,
+                "random": random_states(device),
+            }
             save_checkpoint(checkpoint_file(config.out), state)
     transform = build_transform(clip, normalization, config.image_size_px)
     metrics = {"tag_map_percent": _mean_average_precision(trunk, transform, scenes, device)}
@@ -96,9 +101,15 @@ def pretrain_supervised(config: PretrainConfig, scenes: Path) -> None:
 
 
 def _step(
-    trunk: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, tags: Tags, normalization: Normalization,
-    config: PretrainConfig, step: int, device: torch.device,
-) -> float:  # fmt: skip
+    trunk: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    tags: Tags,
+    normalization: Normalization,
+    config: PretrainConfig,
+    step: int,
+    device: torch.device,
+) -> float:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(step, config)
     images = normalize_pixels(batch.images.to(device, non_blocking=True), normalization)
@@ -134,11 +145,18 @@ def _load(
 ) -> DataLoader[Batch]:
     """As `pretrain` loads: the same settings give the same pictures in the same order with the same crops."""
     stream = CaptionStream(
-        [list_shards(source, "train") for source in config.data], tokenizer, image_size_px=config.image_size_px,
-        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min, use_reinforcement=False,
-        shuffle_block=config.shuffle_block, max_bad_share=config.max_bad_share, seed=config.seed, positions=positions,
+        [list_shards(source, "train") for source in config.data],
+        tokenizer,
+        image_size_px=config.image_size_px,
+        batch_size=config.batch_size,
+        crop_scale_min=config.crop_scale_min,
+        use_reinforcement=False,
+        shuffle_block=config.shuffle_block,
+        max_bad_share=config.max_bad_share,
+        seed=config.seed,
+        positions=positions,
         first_batch=step,
-    )  # fmt: skip
+    )
     return DataLoader(stream, batch_size=None, num_workers=config.num_workers, pin_memory=torch.cuda.is_available())
 
 

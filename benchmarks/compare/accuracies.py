@@ -47,8 +47,10 @@ class Network:
     def sentence(self) -> str:
         """The network in words."""
         size = "unknown size" if self.num_parameters is None else f"{self.num_parameters / 1e6:.1f} M parameters"
-        return (f"{self.encoder} with {self.head} ({self.neck_channels} channels in the pyramid, {self.head_channels} "
-                f"in the head, {size})")  # fmt: skip
+        return (
+            f"{self.encoder} with {self.head} ({self.neck_channels} channels in the pyramid, {self.head_channels} "
+            f"in the head, {size})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,33 +126,44 @@ def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured],
 def _segmentation_runs(value: dict[str, Any]) -> list[dict[str, Any]]:
     runs = value.get("runs")
     return [
-        run for run in (runs.values() if isinstance(runs, dict) else ())
+        run
+        for run in (runs.values() if isinstance(runs, dict) else ())
         if run.get("settings", {}).get("task") == "segment" and "mIoU" in run["metrics"] and not run.get("as_pruned")
-    ]  # fmt: skip
+    ]
 
 
 def _network(run: dict[str, Any]) -> Network:
     settings = run["settings"]
     return Network(
         architecture=run.get("architecture"),
-        encoder=str(settings["encoder"]), head=str(settings.get("head", "semantic_fpn")),
-        neck_channels=int(settings["neck_channels"]), head_channels=int(settings["head_channels"]),
+        encoder=str(settings["encoder"]),
+        head=str(settings.get("head", "semantic_fpn")),
+        neck_channels=int(settings["neck_channels"]),
+        head_channels=int(settings["head_channels"]),
         num_parameters=run.get("num_parameters") and int(run["num_parameters"]),
-    )  # fmt: skip
+    )
 
 
 def _accuracies(run: dict[str, Any], network: Network, exports: list[dict[str, Any]], source: str) -> list[Measured]:
     settings = run["settings"]
     of_run = Measured(
-        network=network, miou_percent=float(run["metrics"]["mIoU"]), precision="fp32",
-        data_set=Path(settings["data"]).name, iters=int(settings["max_iters"]),
-        start=str(settings["init"] or "scratch"), weights_sha256=str(run["weights_sha256"]), source=source,
-    )  # fmt: skip
+        network=network,
+        miou_percent=float(run["metrics"]["mIoU"]),
+        precision="fp32",
+        data_set=Path(settings["data"]).name,
+        iters=int(settings["max_iters"]),
+        start=str(settings["init"] or "scratch"),
+        weights_sha256=str(run["weights_sha256"]),
+        source=source,
+    )
     return [of_run] + [
         replace(
-            of_run, miou_percent=float(export["parity"]["miou_percent"]), precision=str(export["precision"]),
+            of_run,
+            miou_percent=float(export["parity"]["miou_percent"]),
+            precision=str(export["precision"]),
             artifact=str(export["artifact"]),
             reference_percent=float(export["parity"]["reference_miou_percent"]),
         )
-        for export in exports if "miou_percent" in export["parity"]
-    ]  # fmt: skip
+        for export in exports
+        if "miou_percent" in export["parity"]
+    ]

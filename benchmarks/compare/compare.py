@@ -5,6 +5,7 @@ Everything comes from result files; `--measure` makes the one with sizes, latenc
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.compare.models import NUM_CLASSES, find_models
 from benchmarks.compare.page import PLOTS, ratio_cells, to_csv, to_json, to_markdown
@@ -62,8 +63,10 @@ def compare(config: CompareConfig) -> Comparison:
         ValueError: a file is not of its schema.
     """
     page = config.out / "compare.md"
-    for name in (*(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
-                 *(f"{plot}.{suffix}" for plot in PLOTS for suffix in ("png", "svg"))):  # fmt: skip
+    for name in (
+        *(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
+        *(f"{plot}.{suffix}" for plot in PLOTS for suffix in ("png", "svg")),
+    ):
         refuse_existing(config.out / name, config.force)
     if config.measure:
         refuse_existing(config.results[0] / result_name(config.size_px), config.force)
@@ -109,28 +112,38 @@ def measure(config: CompareConfig) -> None:
             print(f"{model.name}: left out: {error}")
     folders = [folder for one in exported for folder in one.folders.values()]
     measured = measure_artifacts(folders, config.threads, config.rounds, config.work)
-    entries = []
-    for one in exported:
-        for precision, folder in one.folders.items():
-            artifact, found = load_artifact(folder), measured[folder]
-            entries.append({
-                "model": one.model.name,
-                "precision": precision,
-                "num_parameters": artifact.num_parameters,
-                "macs": one.macs,
-                "size_bytes": artifact.files[artifact.model_file]["bytes"],
-                "relative_error": artifact.parity[f"{precision}_relative_error"],
-                **vars(found),
-            })  # fmt: skip
+    entries = [
+        {"model": one.model.name, "precision": precision, "macs": one.macs}
+        | _artifact_figures(folder, precision)
+        | vars(measured[folder])
+        for one in exported
+        for precision, folder in one.folders.items()
+    ]
     result = {
-        "schema_version": COMPARISON_SCHEMA_VERSION, "size_px": config.size_px, "num_classes": NUM_CLASSES,
-        "seed": config.seed, "rounds": config.rounds, "threads": list(config.threads), **describe_machine(),
-        "models": entries, "missing": missing,
-    }  # fmt: skip
+        "schema_version": COMPARISON_SCHEMA_VERSION,
+        "size_px": config.size_px,
+        "num_classes": NUM_CLASSES,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "threads": list(config.threads),
+        **describe_machine(),
+        "models": entries,
+        "missing": missing,
+    }
     write_json(config.results[0] / result_name(config.size_px), result)
     for one in exported:  # or the next measurement would find all of it done
         one.discard()
     discard_notes(config.work)
+
+
+def _artifact_figures(folder: Path, precision: str) -> dict[str, Any]:
+    """Figures of an entry that are in artifact.json."""
+    artifact = load_artifact(folder)
+    return {
+        "num_parameters": artifact.num_parameters,
+        "size_bytes": artifact.files[artifact.model_file]["bytes"],
+        "relative_error": artifact.parity[f"{precision}_relative_error"],
+    }
 
 
 def _print(comparison: Comparison) -> None:

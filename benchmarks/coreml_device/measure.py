@@ -59,9 +59,11 @@ def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
             `load_artifact`. FileExistsError: a result exists and --force was not given.
     """
     if sys.platform != "darwin":
-        raise ValueError(f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
-                         f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
-                         f"Xcode's report with `python -m benchmarks.xcode_report`")  # fmt: skip
+        raise ValueError(
+            f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
+            f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
+            f"Xcode's report with `python -m benchmarks.xcode_report`"
+        )
     return asyncio.run(_measure_all(config))
 
 
@@ -81,8 +83,15 @@ async def _measure_all(config: CoreMLDeviceConfig) -> list[Path]:
         folder, artifact = artifacts[digest]
         benchmarker, inputs = _open(folder, artifact, units, device)
         samples_ms, operations = await benchmark(benchmarker, inputs, config.runs)
-        result = coreml_result(artifact, digest, samples_ms, device=f"{name} {units}", system=system,
-                               runtime=f"coreml {units}", num_warmup=NUM_WARMUP)  # fmt: skip
+        result = coreml_result(
+            artifact,
+            digest,
+            samples_ms,
+            device=f"{name} {units}",
+            system=system,
+            runtime=f"coreml {units}",
+            num_warmup=NUM_WARMUP,
+        )
         plan = {**{key: result[key] for key in ("artifact", "artifact_sha256", "device")}, **summarize_plan(operations)}
         write_json(_plan_path(path), plan)
         p50, by_unit = result["latency_ms_by_threads"]["1"]["p50"], plan["operations_by_unit"]
@@ -146,8 +155,9 @@ async def _attached_device(config: CoreMLDeviceConfig) -> Any:
             credentials=AppSigningCredentials(development_team=config.development_team)
         )
     except Exception as error:  # devicectl's and xcodebuild's own come as plain Exception
-        raise ValueError(f"--device {config.device}: {error} (needs Xcode, developer mode on the device, and "
-                         f"--development-team)") from None  # fmt: skip
+        raise ValueError(
+            f"--device {config.device}: {error} (needs Xcode, developer mode on the device, and --development-team)"
+        ) from None
 
 
 def _describe_mac() -> tuple[str, str]:

@@ -13,14 +13,16 @@ def load_coreml(folder: Path) -> Artifact:
     """Raises ValueError if the artifact is not a Core ML one, and as `load_artifact`."""
     artifact = load_artifact(folder)
     if artifact.runtime != "coreml":
-        raise ValueError(f"{folder}: runtime: found {artifact.runtime}, expected coreml; `python -m "
-                         f"benchmarks.latency` measures ONNX")  # fmt: skip
+        raise ValueError(
+            f"{folder}: runtime: found {artifact.runtime}, expected coreml; `python -m "
+            f"benchmarks.latency` measures ONNX"
+        )
     return artifact
 
 
 def result_path(out: Path, name: str, device: str) -> Path:
     """Where the result of an artifact on a device goes; `name` as of `result_names`."""
-    return out / f"{name}@{slug(device)}.json"
+    return out / f"{name}@{_slug(device)}.json"
 
 
 def coreml_result(
@@ -41,11 +43,11 @@ def coreml_result(
         runtime=runtime,
         num_warmup=num_warmup,
         libraries=("coremltools",),
-        device=slug(device),
+        device=_slug(device),
         system=system,
     )
 
 
-def slug(name: str) -> str:
+def _slug(name: str) -> str:
     """As a part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"

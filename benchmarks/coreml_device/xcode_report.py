@@ -63,8 +63,15 @@ def import_report(config: XcodeReportConfig) -> Path:
     path = result_path(config.out, result_names({digest: artifact.name})[digest], name)
     refuse_existing(path, config.force)
     samples_ms = [1e3 * sample for sample in samples_s]
-    result = coreml_result(artifact, digest, samples_ms, device=name, system=system,
-                           runtime=f"coreml {_UNITS[units]}, by Xcode", num_warmup=0)  # fmt: skip
+    result = coreml_result(
+        artifact,
+        digest,
+        samples_ms,
+        device=name,
+        system=system,
+        runtime=f"coreml {_UNITS[units]}, by Xcode",
+        num_warmup=0,
+    )
     p50 = result["latency_ms_by_threads"]["1"]["p50"]
     save_latency(path, result, f"p50 {p50:.2f} ms over {len(samples_ms)} predictions")
     return path

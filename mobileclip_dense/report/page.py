@@ -56,8 +56,10 @@ def _gain_section(gains: list[PretrainingGain]) -> str:
     if not gains:
         return "<p>No runs from scratch to compare the pretrained ones with.</p>"
     lines = [f"<p class='{'yes' if gain.supported else 'no'}'>{html.escape(gain.sentence())}</p>" for gain in gains]
-    return ("<h2>Does CLIP pretraining help here?</h2>" + "".join(lines) + "<p>A hint and no test: with two seeds in "
-            "each arm, chance alone exceeds the spread between seeds in about one case of nine.</p>")  # fmt: skip
+    return (
+        "<h2>Does CLIP pretraining help here?</h2>" + "".join(lines) + "<p>A hint and no test: with two seeds in "
+        "each arm, chance alone exceeds the spread between seeds in about one case of nine.</p>"
+    )
 
 
 def _elsewhere_section(records: Records) -> list[str]:
@@ -90,8 +92,17 @@ def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
         parent = run.record["parent"]
         start = str(parent.get("path", "unknown")).rsplit("/", 1)[-1] if parent else "scratch"
         network = run.config["model" if run.task == "pretrain" else "encoder"]
-        rows.append([run.folder.name, run.task, network, start, str(run.config["seed"]), figure,
-                     f"{run.record['wall_time_s']:.0f} s"])  # fmt: skip
+        rows.append(
+            [
+                run.folder.name,
+                run.task,
+                network,
+                start,
+                str(run.config["seed"]),
+                figure,
+                f"{run.record['wall_time_s']:.0f} s",
+            ]
+        )
     return ["run", "task", "network", "start", "seed", "held-out figure", "time"], rows
 
 
@@ -139,8 +150,10 @@ def _picture_sections(records: Records) -> list[str]:
             sections.append(f"{title}<p>No pictures: held-out images of its run could not be read.</p>")
             continue
         pictures = "".join(f"<figure>{render_image(_png(strip), name)}</figure>" for name, strip in strips)
-        sections.append(f"{title}<p>Held-out images: picture, ground truth, prediction "
-                        f"of the exported model.</p><div class='pictures'>{pictures}</div>")  # fmt: skip
+        sections.append(
+            f"{title}<p>Held-out images: picture, ground truth, prediction "
+            f"of the exported model.</p><div class='pictures'>{pictures}</div>"
+        )
     return sections
 
 

@@ -140,10 +140,15 @@ def _read_run(folder: Path) -> RunFiles | None:
         raise ValueError(f"{folder}: no run.json: the run is not complete; repeat its command to go on")
     record = read_json(source)
     if missing := [name for name in (*PUBLISHED, "parent") if name not in record]:
-        raise ValueError(f"{source}: {missing[0]}: missing, so this is no record of a run; train it again, or move the "
-                         "folder away")  # fmt: skip
-    run = RunFiles(folder=folder, config=read_json(folder / "config.json"), record=record,
-                   curve=_read_curve(folder / "metrics.jsonl"))  # fmt: skip
+        raise ValueError(
+            f"{source}: {missing[0]}: missing, so this is no record of a run; train it again, or move the folder away"
+        )
+    run = RunFiles(
+        folder=folder,
+        config=read_json(folder / "config.json"),
+        record=record,
+        curve=_read_curve(folder / "metrics.jsonl"),
+    )
     settings = folder / "config.json"
     if run.task not in ("pretrain", *HEADLINE):
         raise ValueError(f"{settings}: task: found {run.task}, expected one of {', '.join(HEADLINE)}")
@@ -185,6 +190,7 @@ def _read_curve(path: Path) -> list[dict[str, float]]:
                 values["step"], values["loss"] = float(values["step"]), float(values["loss"])
             curve.append(values)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: line {number}: found {line[:80]!r}, expected a JSON object ({error}); delete "
-                             "the line") from None  # fmt: skip
+            raise ValueError(
+                f"{path}: line {number}: found {line[:80]!r}, expected a JSON object ({error}); delete the line"
+            ) from None
     return curve

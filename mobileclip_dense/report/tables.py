@@ -17,8 +17,16 @@ def table_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     """
     of_artifacts = [records.results.get(artifact_sha256(folder), []) for folder, _ in records.artifacts]
     threads = sorted({int(n) for results in of_artifacts for one in results for n in one["latency_ms_by_threads"]})
-    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "device",
-              *(f"{n} thread{'s' if n > 1 else ''}, p50 / p90 ms" for n in threads), "peak MB"]  # fmt: skip
+    header = [
+        "artifact",
+        "parameters",
+        "size MB",
+        "distance to PyTorch",
+        "accuracy",
+        "device",
+        *(f"{n} thread{'s' if n > 1 else ''}, p50 / p90 ms" for n in threads),
+        "peak MB",
+    ]
     rows = []
     for (_, artifact), results in zip(records.artifacts, of_artifacts, strict=True):
         size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
@@ -46,12 +54,18 @@ def elsewhere_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     """Header and rows, one per result of another runtime for one of these very artifacts."""
     names = {artifact_sha256(folder): artifact.name for folder, artifact in records.artifacts}
     rows = [
-        [names[value["artifact_sha256"]], value["device"], value["runtime"], threads,
-         f"{latency['p50']:.2f} / {latency['p90']:.2f}", str(latency["num_runs"])]
+        [
+            names[value["artifact_sha256"]],
+            value["device"],
+            value["runtime"],
+            threads,
+            f"{latency['p50']:.2f} / {latency['p90']:.2f}",
+            str(latency["num_runs"]),
+        ]
         for value in records.elsewhere
         if value["artifact_sha256"] in names
         for threads, latency in value["latency_ms_by_threads"].items()
-    ]  # fmt: skip
+    ]
     return ["artifact", "device", "runtime", "threads", "p50 / p90 ms", "runs"], rows
 
 
