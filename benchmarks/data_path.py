@@ -8,12 +8,11 @@ webdataset, Pillow, torchvision's transforms on Pillow images, ToTensor, `torch.
 import gzip
 import io
 import json
-import platform
 import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +28,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 from tqdm import tqdm
 
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from benchmarks.harness import ResultSettings, provenance, save_result
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.artifact.outputs import REINFORCED, staged_folder
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
@@ -42,6 +42,7 @@ from mobileclip_dense.data.captioned.tar import add_sample
 from mobileclip_dense.data.scenes.writer import make_example
 from mobileclip_dense.models.clip import Tokenizer, build_clip
 from mobileclip_dense.runtime.device import device_name
+from mobileclip_dense.runtime.timing import time_in_turn
 
 _NUM_AUGMENTATIONS, _WIDTH, _TEACHERS = 30, 1536, 2  # DataCompDR-12M
 _NUM_COMPARED = 100
@@ -49,13 +50,12 @@ _VERSIONED = ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "ope
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPathConfig:
+class DataPathConfig(ResultSettings):
     """Time loading of reinforced samples: this package against webdataset, Pillow, torchvision and torch.load."""
 
     shards: Annotated[Path, tyro.conf.Positional]
     """Folder of reinforced shards (jpg, txt, syn.json, paug.json, pth.gz); made of 512-pixel scenes if missing."""
     out: Path = Path("results/data-path.json")
-    """Result file."""
     image_size_px: int = 256
     """Side of the training image."""
     batch_size: int = 32
@@ -66,8 +66,6 @@ class DataPathConfig:
     """Scenes to make if there are no shards."""
     seed: int = 0
     """Seeds scenes, embeddings and choices."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "batches", at_least=1)
@@ -84,52 +82,61 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
     """
     refuse_existing(config.out, config.force)
     if not config.shards.exists():
-        write_reinforced_scenes(config.shards, config.num_scenes, config.seed)
+        _write_reinforced_scenes(config.shards, config.num_scenes, config.seed)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     shards = list_shards(config.shards, "train")
     _, tokenizer, _ = build_clip("nano", 64)
-    ours = iter(
-        CaptionStream(
-            [shards], tokenizer, image_size_px=config.image_size_px, batch_size=config.batch_size, seed=config.seed,
-            use_reinforcement=True, crop_scale_min=1.0, shuffle_block=config.batch_size, max_bad_share=0.0,
-        )
-    )  # fmt: skip
-    plain = plain_batches(shards, tokenizer, config)
-    seconds = time_batches({"ours": ours, "plain": plain}, config.batches)
-    rates = {name: config.batch_size / float(np.median(times)) for name, times in seconds.items()}
+    ways = (_our_batches(shards, tokenizer, config), _plain_batches(shards, tokenizer, config))
+    times_ms = time_in_turn(
+        [partial(next, batches) for batches in ways],
+        config.batches,
+        num_warmup=1,
+        clock_ns=time.process_time_ns,
+        progress="data path",
+    )
+    rates = {
+        name: config.batch_size / (float(np.median(times)) / 1e3)
+        for name, times in zip(("ours", "plain"), times_ms, strict=True)
+    }
     result = {
-        "device": device_name(),
+        **provenance(device_name(), *_VERSIONED),
         "threads": 1,
         "seed": config.seed,
         "image_size_px": config.image_size_px,
         "batch_size": config.batch_size,
         "batches": config.batches,
-        "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
         "samples_per_s": rates,
         "ms_per_sample": {name: 1e3 / rate for name, rate in rates.items()},
         "speedup": rates["ours"] / rates["plain"],
-        "largest_grey_level_difference": largest_difference(shards, config),
+        "largest_grey_level_difference": _largest_difference(shards, config),
     }
-    write_json(config.out, result)
-    print(f"{rates['ours']:.0f} samples/s against {rates['plain']:.0f}: {result['speedup']:.2f}x; images differ by at "
-          f"most {result['largest_grey_level_difference']} grey levels")  # fmt: skip
-    return result
+    return save_result(
+        config.out,
+        result,
+        f"{rates['ours']:.0f} samples/s against {rates['plain']:.0f}: {result['speedup']:.2f}x; images differ by at "
+        f"most {result['largest_grey_level_difference']} grey levels",
+    )
 
 
-def time_batches(ways: dict[str, Iterator[Any]], count: int) -> dict[str, list[float]]:
-    """CPU seconds of every batch, the ways taking turns; the first batch of each is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in tqdm(range(count + 1), unit="batch", desc="data path"):
-        for name, batches in ways.items():
-            start = time.process_time()
-            next(batches)
-            if number:
-                seconds[name].append(time.process_time() - start)
-    return seconds
+def _our_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[Any]:
+    """The package's way, without end."""
+    return iter(
+        CaptionStream(
+            [shards],
+            tokenizer,
+            image_size_px=config.image_size_px,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            use_reinforcement=True,
+            crop_scale_min=1.0,
+            shuffle_block=config.batch_size,
+            max_bad_share=0.0,
+        )
+    )
 
 
-def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
+def _plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
     """The plain way, without end."""
     rng = np.random.default_rng(config.seed)
     rows: list[tuple[torch.Tensor, ...]] = []
@@ -140,7 +147,7 @@ def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfi
             synthetic = json.loads(sample["syn.json"])["syn_text"]
             a, s = int(rng.integers(len(entries))), int(rng.integers(len(synthetic)))
             tables = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
-            image = F.to_tensor(plain_replay(sample["jpg"], entries[a], config.image_size_px))
+            image = F.to_tensor(_plain_replay(sample["jpg"], entries[a], config.image_size_px))
             captions = tokenizer([sample["txt"].decode()])[0], tokenizer([synthetic[s]])[0]
             texts = tables["text_emb"]
             embeddings = tables["image_emb"][a], texts[0], texts[len(texts) - len(synthetic) + s]
@@ -150,7 +157,7 @@ def plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfi
                 rows = []
 
 
-def plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
+def _plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
     """A stored augmentation as published, on a Pillow image."""
     augmentation = from_param_aug(entry)
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
@@ -160,7 +167,7 @@ def plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
     return image
 
 
-def largest_difference(shards: list[str], config: DataPathConfig) -> int:
+def _largest_difference(shards: list[str], config: DataPathConfig) -> int:
     """Between images of the two ways, over a random augmentation of the first samples."""
     rng, largest = np.random.default_rng(config.seed), 0
     samples = (sample for shard in shards for sample in read_samples(shard))
@@ -168,12 +175,12 @@ def largest_difference(shards: list[str], config: DataPathConfig) -> int:
         entries = read_augmentations(sample.members)
         entry = entries[int(rng.integers(len(entries)))]
         ours = replay(read_image(sample.members), from_param_aug(entry), config.image_size_px)
-        plain = np.asarray(plain_replay(sample.members["jpg"], entry, config.image_size_px))
+        plain = np.asarray(_plain_replay(sample.members["jpg"], entry, config.image_size_px))
         largest = max(largest, int(np.abs(ours.astype(np.int16) - plain).max()))
     return largest
 
 
-def write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
+def _write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
     """One shard of 512-pixel scenes with DataCompDR's members; the embeddings are random."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -16,10 +17,11 @@ import numpy.typing as npt
 import tyro
 from PIL import Image
 
+from benchmarks.harness import ResultSettings, save_result
 from mobileclip_dense.apps.depth import DepthConfig, depth
 from mobileclip_dense.apps.segment import SegmentConfig, segment
 from mobileclip_dense.artifact.artifact import load_golden
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
@@ -30,7 +32,7 @@ _FALLOFF = 1.6  # of amplitude with frequency: JPEG then makes about 60 kB of it
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThroughputConfig:
+class ThroughputConfig(ResultSettings):
     """Run a demo on a folder of photographs and compare its time for one with the time of the model."""
 
     artifact: Annotated[Path, tyro.conf.Positional]
@@ -44,9 +46,6 @@ class ThroughputConfig:
     runs: int = 50
     """Timed runs of the model by itself."""
     out: Path = Path("results/demo-throughput.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "images", "runs", at_least=1)
@@ -67,12 +66,14 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
     }
     if artifact.task not in demos:
         raise ValueError(f"{config.artifact}: task: found {artifact.task}, expected one of {', '.join(demos)}")
-    (alone,) = time_in_turn([(model, load_golden(config.artifact)["input"][:1])], config.runs, "model alone")
+    run_model = partial(model, load_golden(config.artifact)["input"][:1])
+    (alone,) = time_in_turn([run_model], config.runs, progress="model alone")
     with TemporaryDirectory() as scratch:
         folder = config.folder or write_photographs(Path(scratch) / "photographs", config.images)
         with redirect_stdout(io.StringIO()):
-            record = demos[artifact.task](artifact=config.artifact, inputs=(str(folder),), threads=config.threads,
-                                          out=Path(scratch) / "pictures")  # fmt: skip
+            record = demos[artifact.task](
+                artifact=config.artifact, inputs=(str(folder),), threads=config.threads, out=Path(scratch) / "pictures"
+            )
     latency_alone = summarize(alone)
     result = {
         **{name: value for name, value in record.items() if name not in ("inputs", "failures")},
@@ -83,12 +84,14 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
         # Beside it, the model runs slower for want of the cores that read and draw: the stricter figure of the two.
         "model_alone_share_percent": latency_alone["mean"] / record["wall_ms_per_frame"] * 100,
     }
-    write_json(config.out, result)
     shares = record["model_share_percent"], result["model_alone_share_percent"]
-    print(f"{config.out}: {record['num_frames']} photographs, {record['wall_ms_per_frame']:.1f} ms each, "
-          f"{record['latency_ms']['model']['mean']:.1f} ms in the model ({shares[0]:.1f} %); the model by itself takes "
-          f"{latency_alone['mean']:.1f} ms ({shares[1]:.1f} %)")  # fmt: skip
-    return result
+    return save_result(
+        config.out,
+        result,
+        f"{record['num_frames']} photographs, {record['wall_ms_per_frame']:.1f} ms each, "
+        f"{record['latency_ms']['model']['mean']:.1f} ms in the model ({shares[0]:.1f} %); the model by itself takes "
+        f"{latency_alone['mean']:.1f} ms ({shares[1]:.1f} %)",
+    )
 
 
 def write_photographs(folder: Path, count: int) -> Path:

@@ -5,11 +5,8 @@ mmsegmentation's settings: float32, contiguous. Ours: bf16 autocast, channels-la
 --compile.
 """
 
-import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,20 +17,21 @@ from mmengine.runner import set_random_seed
 from mmengine.structures import PixelData
 from tqdm import tqdm
 
-from benchmarks.harness import compute_device_name
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from benchmarks.harness import ResultSettings, compute_device_name, provenance, save_result
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require, require_numbers
 from mobileclip_dense.dense.model import model_config
 from mobileclip_dense.dense.training.engine import place_model
 from mobileclip_dense.dense.training.train import fresh_model, optim_wrapper_config
+from mobileclip_dense.runtime.timing import time_in_turn
 
 _NUM_CLASSES = 150
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTrainingConfig:
+class DenseTrainingConfig(ResultSettings):
     """Measure images per second of dense fine-tuning, ours and in mmsegmentation's settings, in turn."""
 
     encoder: str = "mci2"
@@ -49,9 +47,6 @@ class DenseTrainingConfig:
     rounds: int = 5
     """How often the arms take turns."""
     out: Path = Path("results/dense-training.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "steps", "rounds", at_least=1)
@@ -73,27 +68,26 @@ def measure_dense_training(config: DenseTrainingConfig) -> dict[str, Any]:
         "stock": _arm(config, precision="32-true", placed=lambda model: model.to(_device())),
         "ours": _arm(config, precision="bf16-mixed", placed=place_model),
     }
-    times: dict[str, list[float]] = {name: [] for name in arms}
+    times_ms: dict[str, list[float]] = {name: [] for name in arms}
     for _ in tqdm(range(config.rounds), unit="round"):
         for name, step in arms.items():
-            step()
-            times[name] += [_timed(step) for _ in range(config.steps)]
-    seconds = {name: median(taken) for name, taken in times.items()}
+            times_ms[name] += time_in_turn([step], config.steps, num_warmup=1)[0]
+    seconds = {name: median(taken) / 1e3 for name, taken in times_ms.items()}
     result = {
         **{name: getattr(config, name) for name in ("encoder", "size_px", "batch_size", "compile", "steps", "rounds")},
         "head": "semantic_fpn",
-        "device": compute_device_name(),
+        **provenance(compute_device_name(), "torch", "mmengine", "mmsegmentation", "timm"),
         "seed": 0,
-        "versions": {name: version(name) for name in ("torch", "mmengine", "mmsegmentation", "timm")}
-        | {"python": platform.python_version()},
         "s_per_step_median": seconds,
         "images_per_s": {name: config.batch_size / taken for name, taken in seconds.items()},
         "ours_against_stock": seconds["stock"] / seconds["ours"],
     }
-    write_json(config.out, result)
-    print(f"{config.out}: {result['images_per_s']['ours']:.1f} images per s, {result['ours_against_stock']:.2f}x the "
-          f"{result['images_per_s']['stock']:.1f} of mmsegmentation's settings")  # fmt: skip
-    return result
+    return save_result(
+        config.out,
+        result,
+        f"{result['images_per_s']['ours']:.1f} images per s, {result['ours_against_stock']:.2f}x the "
+        f"{result['images_per_s']['stock']:.1f} of mmsegmentation's settings",
+    )
 
 
 def _device() -> torch.device:
@@ -103,9 +97,13 @@ def _device() -> torch.device:
 def _arm(config: DenseTrainingConfig, precision: Any, placed: Callable[[Any], Any]) -> Callable[[], None]:
     """A function that takes one training step."""
     settings = FinetuneConfig(
-        data=Path(), out=Path(), encoder=config.encoder, crop_size_px=(config.size_px, config.size_px),
-        batch_size=config.batch_size, precision=precision,
-    )  # fmt: skip
+        data=Path(),
+        out=Path(),
+        encoder=config.encoder,
+        crop_size_px=(config.size_px, config.size_px),
+        batch_size=config.batch_size,
+        precision=precision,
+    )
     set_random_seed(0)
     model: Any = fresh_model(model_config(settings, _NUM_CLASSES))
     model.init_weights()
@@ -116,6 +114,8 @@ def _arm(config: DenseTrainingConfig, precision: Any, placed: Callable[[Any], An
 
     def step() -> None:
         take(batch, wrapper)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
 
     return step
 
@@ -132,14 +132,6 @@ def _batch(config: DenseTrainingConfig) -> dict[str, Any]:
         samples.append(sample)
     pictures = torch.randint(256, (config.batch_size, 3, *shape), dtype=torch.uint8, generator=generator)
     return dict(inputs=list(pictures), data_samples=samples)
-
-
-def _timed(step: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

@@ -1,27 +1,25 @@
 """`python -m benchmarks.latency ARTIFACT...`: how long ONNX artifacts take on this machine, as result files."""
 
-import platform
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
+from benchmarks.harness import ResultSettings, latency_result, run_in_fresh_process, save_latency
 from mobileclip_dense.artifact.artifact import load_artifacts, load_golden
-from mobileclip_dense.artifact.files import refuse_existing, write_json
-from mobileclip_dense.artifact.result import CPU_RUNTIME, RESULT_SCHEMA_VERSION, check_result, result_names
+from mobileclip_dense.artifact.files import refuse_existing
+from mobileclip_dense.artifact.result import CPU_RUNTIME, result_names
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_PARALLEL, require, require_numbers
 from mobileclip_dense.runtime.device import device_name, peak_resident_mb
 from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
-from mobileclip_dense.runtime.timing import NUM_WARMUP, summarize, time_in_turn
+from mobileclip_dense.runtime.timing import NUM_WARMUP, time_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyConfig:
+class LatencyConfig(ResultSettings):
     """Measure the latency and the peak memory of ONNX artifacts in ONNX Runtime on this machine's CPU."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -52,47 +50,35 @@ def measure_latency(config: LatencyConfig) -> list[Path]:
     device = device_name()
     loaded = load_artifacts(config.artifacts)
     folders = {digest: folder for digest, (folder, _) in loaded.items()}
-    names = {digest: artifact.name for digest, (_, artifact) in loaded.items()}
+    names = result_names({digest: artifact.name for digest, (_, artifact) in loaded.items()})
     threads = tuple(dict.fromkeys(config.threads))
-    paths = {digest: config.out / f"{name}@{device}.json" for digest, name in result_names(names).items()}
+    paths = {digest: config.out / f"{name}@{device}.json" for digest, name in names.items()}
     for path in paths.values():
         refuse_existing(path, config.force)
     keys = [(digest, count) for digest in folders for count in threads]
-    models = [(load_onnx_artifact(folders[d], n)[1], load_golden(folders[d])["input"][:1]) for d, n in keys]
-    times_ms = dict(zip(keys, time_in_turn(models, config.runs, "latency"), strict=True))
+    models = [partial(load_onnx_artifact(folders[d], n)[1], load_golden(folders[d])["input"][:1]) for d, n in keys]
+    times_ms = dict(zip(keys, time_in_turn(models, config.runs, progress="latency"), strict=True))
     for digest, path in paths.items():
-        latencies = {str(count): summarize(times_ms[digest, count]) for count in threads}
-        record = _record(names[digest], digest, device, peak_memory_mb(folders[digest]))
-        result = {**record, "latency_ms_by_threads": latencies}
-        check_result(result, path)
-        write_json(path, result)
-        last = latencies[str(threads[-1])]
-        print(f"{path}: p50 {last['p50']:.2f} ms, p90 {last['p90']:.2f} ms with {threads[-1]} threads")
+        result = latency_result(
+            loaded[digest][1],
+            digest,
+            {count: times_ms[digest, count] for count in threads},
+            runtime=CPU_RUNTIME,
+            num_warmup=NUM_WARMUP,
+            libraries=("onnxruntime", "numpy"),
+            peak_memory_mb=measure_peak_memory_mb(folders[digest]),
+        )
+        last = result["latency_ms_by_threads"][str(threads[-1])]
+        save_latency(path, result, f"p50 {last['p50']:.2f} ms, p90 {last['p90']:.2f} ms with {threads[-1]} threads")
     return list(paths.values())
 
 
-def _record(name: str, digest: str, device: str, peak_mb: float) -> dict[str, Any]:
-    return {
-        "schema_version": RESULT_SCHEMA_VERSION,
-        "artifact": name,
-        "artifact_sha256": digest,
-        "device": device,
-        "system": platform.platform(),
-        "runtime": CPU_RUNTIME,
-        "versions": {name: version(name) for name in ("onnxruntime", "numpy")} | {"python": platform.python_version()},
-        "num_warmup": NUM_WARMUP,
-        "peak_memory_mb": peak_mb,
-    }
-
-
-def peak_memory_mb(folder: Path) -> float:
-    """`measure_peak_memory_mb` in a fresh process: the peak of this one would include every other model."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure_peak_memory_mb, folder).result()
-
-
 def measure_peak_memory_mb(folder: Path) -> float:
-    """Resident memory that loading and running the model once adds to this process, megabytes."""
+    """Resident memory that loading and running the model once adds to a fresh process, megabytes."""
+    return run_in_fresh_process(_peak_memory_mb, folder)
+
+
+def _peak_memory_mb(folder: Path) -> float:
     image = load_golden(folder)["input"][:1]
     before = peak_resident_mb()
     _, model = load_onnx_artifact(folder, 1)

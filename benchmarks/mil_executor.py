@@ -1,10 +1,7 @@
 """`python -m benchmarks.mil_executor ARTIFACT...`: how long the MIL executor takes, how near to PyTorch it comes."""
 
-import platform
-import resource
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +9,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from benchmarks.harness import ResultSettings, provenance
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_artifacts, load_golden
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.artifact.result import result_names
@@ -19,19 +17,16 @@ from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require
 from mobileclip_dense.deploy.coreml.mil.predictor import load_model
 from mobileclip_dense.deploy.parity import compare_with_golden
-from mobileclip_dense.runtime.device import device_name
+from mobileclip_dense.runtime.device import device_name, peak_resident_mb
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutorConfig:
+class ExecutorConfig(ResultSettings):
     """Run Core ML artifacts in the MIL executor on their golden images, and compare with PyTorch."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Core ML artifact folders."""
     out: Path = Path("results/mil-executor.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require(self, "artifacts", self.artifacts != (), "at least one artifact")
@@ -48,10 +43,9 @@ def measure_executor(config: ExecutorConfig) -> dict[str, Any]:
     names = result_names({digest: artifact.name for digest, (_, artifact) in loaded.items()})
     figures = {names[digest]: _measure(folder) for digest, (folder, _) in tqdm(loaded.items(), unit="artifact")}
     result = {
-        "device": device_name(),
-        "versions": {name: version(name) for name in ("coremltools", "torch")} | {"python": platform.python_version()},
+        **provenance(device_name(), "coremltools", "torch"),
         "artifacts": figures,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+        "peak_memory_mb": round(peak_resident_mb()),
     }
     write_json(config.out, result)
     for name, measured in figures.items():

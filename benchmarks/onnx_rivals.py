@@ -9,9 +9,8 @@ All rivals export the same weights at the same size and run in ONNX Runtime, in 
 """
 
 import copy
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -22,15 +21,14 @@ import torch
 import tyro
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from rich.console import Console
-from rich.table import Table
 from timm.utils import reparameterize_model
 from timm.utils.onnx import onnx_export
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness import ResultSettings, provenance, save_result
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_golden
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.artifact.preprocess import unit_planes
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
@@ -38,6 +36,7 @@ from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.deploy.onnx.quantize import NUM_CALIBRATION, ImageReader
 from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.models.clip import build_clip
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.run.folder import fill_model, load_run
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel, load_onnx_artifact
@@ -48,7 +47,7 @@ _GEMM_SIDE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalsConfig:
+class RivalsConfig(ResultSettings):
     """Time our fp32 and int8 exports of an image tower against timm's export, torch's of timm's fused model, and the
     tutorials' int8 of that: the same weights, the same size, in turn."""
 
@@ -61,9 +60,6 @@ class RivalsConfig:
     runs: int = 50
     """Timed runs of each model."""
     out: Path = Path("results/onnx-rivals.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
@@ -94,21 +90,22 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
         models[f"ours {precision}"] = load_onnx_artifact(folder, config.threads)[1]
         bytes_of[f"ours {precision}"] = (folder / "model.onnx").stat().st_size
     image = load_golden(ours["fp32"])["input"][:1]
-    times = time_in_turn([(model, image) for model in models.values()], config.runs, "rivals")
+    times = time_in_turn([partial(model, image) for model in models.values()], config.runs, progress="rivals")
     latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
     result = _record(run.config.model, size_px, config, latencies, bytes_of, trunk)
     result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
-    write_json(config.out, result)
     _print(result)
-    return result
+    return save_result(config.out, result, _summary(result))
 
 
 def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
     for path in sorted(folder.glob(f"*-embed-image-*-{precision}.onnx")):
         if load_onnx_artifact(path)[0].parent["weights_sha256"] == weights_sha256:
             return path
-    raise FileNotFoundError(f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
-                            f"`python -m export.to_onnx RUN --precision fp32 int8`")  # fmt: skip
+    raise FileNotFoundError(
+        f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
+        f"`python -m export.to_onnx RUN --precision fp32 int8`"
+    )
 
 
 def _export_rivals(trunk: nn.Module, planes: npt.NDArray[np.float32], folder: Path) -> dict[str, Path]:
@@ -123,18 +120,31 @@ def _export_rivals(trunk: nn.Module, planes: npt.NDArray[np.float32], folder: Pa
     quant_pre_process(fused_path, prepared, skip_symbolic_shape=True)
     for source, out, per_channel in ((fused_path, tutorial_path, False), (prepared, preprocessed_path, True)):
         quantize_static(
-            source, out, ImageReader(OnnxModel(source).input_name, planes), quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=per_channel,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )  # fmt: skip
-    return {"timm": timm_path, "fused": fused_path, "tutorial int8": tutorial_path,
-            "preprocessed int8": preprocessed_path}  # fmt: skip
+            source,
+            out,
+            ImageReader(OnnxModel(source).input_name, planes),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    return {
+        "timm": timm_path,
+        "fused": fused_path,
+        "tutorial int8": tutorial_path,
+        "preprocessed int8": preprocessed_path,
+    }
 
 
 def _record(
-    encoder: str, size_px: tuple[int, int], config: RivalsConfig, latencies: dict[str, dict[str, float]],
-    bytes_of: dict[str, int], trunk: nn.Module,
-) -> dict[str, Any]:  # fmt: skip
+    encoder: str,
+    size_px: tuple[int, int],
+    config: RivalsConfig,
+    latencies: dict[str, dict[str, float]],
+    bytes_of: dict[str, int],
+    trunk: nn.Module,
+) -> dict[str, Any]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         reparameterize_model(trunk)(torch.zeros(1, 3, *size_px))
     p50 = {name: latency["p50"] for name, latency in latencies.items()}
@@ -143,11 +153,9 @@ def _record(
     return {
         "encoder": encoder,
         "size_px": list(size_px),
-        "device": device_name(),
+        **provenance(device_name(), "onnxruntime", "onnx", "torch", "timm"),
         "threads": config.threads,
         "num_warmup": NUM_WARMUP,
-        "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "timm")}
-        | {"python": platform.python_version()},
         "latency_ms": latencies,
         "size_bytes": bytes_of,
         "fp32_against_best_rival": min(p50["timm"], p50["fused"]) / p50["ours fp32"],
@@ -165,25 +173,28 @@ def _measure_gemm_flops_per_s(threads: int) -> float:
     """Of a large fp32 matrix product in PyTorch: what this machine can do at best."""
     torch.set_num_threads(threads)
     a, b = torch.rand(_GEMM_SIDE, _GEMM_SIDE), torch.rand(_GEMM_SIDE, _GEMM_SIDE)
-    (times,) = time_in_turn([(lambda _: a @ b, np.zeros(0))], 10)
+    (times,) = time_in_turn([lambda: a @ b], 10)
     return 2 * _GEMM_SIDE**3 / (summarize(times)["p50"] / 1e3)
 
 
 def _print(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['encoder']} at {result['size_px'][0]}x{result['size_px'][1]}, {result['device']}, "
-                        f"{result['threads']} threads")  # fmt: skip
-    for column in ("export", "p50 ms", "p90 ms", "MB"):
-        table.add_column(column, justify="left" if column == "export" else "right")
-    for name, latency in result["latency_ms"].items():
-        table.add_row(name, f"{latency['p50']:.1f}", f"{latency['p90']:.1f}", f"{result['size_bytes'][name] / 1e6:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(
+    print_table(
+        f"{result['encoder']} at {result['size_px'][0]}x{result['size_px'][1]}, {result['device']}, "
+        f"{result['threads']} threads",
+        ["export", "p50 ms", "p90 ms", "MB"],
+        [
+            [name, f"{latency['p50']:.1f}", f"{latency['p90']:.1f}", f"{result['size_bytes'][name] / 1e6:.1f}"]
+            for name, latency in result["latency_ms"].items()
+        ],
+    )
+
+
+def _summary(result: dict[str, Any]) -> str:
+    return (
         f"fp32: {result['fp32_against_best_rival']:.2f}x the best rival, "
         f"{result['fp32_share_of_gemm_percent']:.0f} % of a GEMM's rate; int8: "
         f"{result['int8_against_our_fp32']:.2f}x our fp32, {result['int8_against_tutorial']:.2f}x the tutorial "
-        f"({result['int8_against_preprocessed']:.2f}x preprocessed), {result['int8_size_percent']:.0f} % of the size",
-        highlight=False,
+        f"({result['int8_against_preprocessed']:.2f}x preprocessed), {result['int8_size_percent']:.0f} % of the size"
     )
 
 

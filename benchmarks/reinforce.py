@@ -6,24 +6,19 @@ round.
 """
 
 import dataclasses
-import platform
 import statistics
 import tarfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
-from tqdm import tqdm
 
-from benchmarks.harness import compute_device_name
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from benchmarks.harness import ResultSettings, compute_device_name, provenance, save_result
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
@@ -31,10 +26,11 @@ from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.pretrain.reinforced_shard import Job, Workshop, reinforce_shard
 from mobileclip_dense.pretrain.teachers import join_embeddings
+from mobileclip_dense.runtime.timing import time_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThroughputConfig:
+class ThroughputConfig(ResultSettings):
     """Time `reinforce` against its teachers' own forward passes, in turn."""
 
     data: Annotated[Path, tyro.conf.Positional]
@@ -54,9 +50,6 @@ class ThroughputConfig:
     rounds: int = 5
     """Timed rounds, after one that is not."""
     out: Path = Path("results/reinforce.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "images", "num_augmentations", "batch_size", "rounds", at_least=1)
@@ -77,23 +70,28 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
         shard = _first_images(config, folder / "shard.tar")
         workshop = Workshop(
             ReinforceConfig(
-                data=config.data, out=folder / "out", teachers=tuple(_random_teachers(config.models, folder)),
-                num_augmentations=config.num_augmentations, batch_size=config.batch_size,
+                data=config.data,
+                out=folder / "out",
+                teachers=tuple(_random_teachers(config.models, folder)),
+                num_augmentations=config.num_augmentations,
+                batch_size=config.batch_size,
                 num_workers=config.num_workers,
             )
-        )  # fmt: skip
+        )
         reinforced = Job(shard=shard, out=folder / "out" / "shard.tar")
         forward, num_texts = _forward_passes(shard, config, workshop)
-        seconds = _time_in_turn([lambda: reinforce_shard(reinforced, workshop), forward], config.rounds)
+        actions = [lambda: reinforce_shard(reinforced, workshop), forward]
+        times_ms = time_in_turn(actions, config.rounds, num_warmup=1, progress="reinforce")
         num_workers = workshop.loader.num_workers
         workshop.close()
+    seconds = [[time_ms / 1e3 for time_ms in times] for times in times_ms]
     result = _record(config, workshop, seconds, num_texts, num_workers)
-    write_json(config.out, result)
-    Console().print(
+    return save_result(
+        config.out,
+        result,
         f"{', '.join(config.models)}: reinforce {result['views_per_s']['reinforce']:.1f} views/s, the teachers alone "
-        f"{result['views_per_s']['teachers']:.1f}: {result['share_of_teachers_percent']:.1f} %", highlight=False,
-    )  # fmt: skip
-    return result
+        f"{result['views_per_s']['teachers']:.1f}: {result['share_of_teachers_percent']:.1f} %",
+    )
 
 
 def _first_images(config: ThroughputConfig, out: Path) -> Path:
@@ -138,17 +136,6 @@ def _forward_passes(shard: Path, config: ThroughputConfig, workshop: Workshop) -
     return forward, len(texts)
 
 
-def _time_in_turn(actions: list[Callable[[], object]], rounds: int) -> list[list[float]]:
-    seconds: list[list[float]] = [[] for _ in actions]
-    for number in tqdm(range(rounds + 1), unit="round", desc="reinforce"):
-        for action, kept in zip(actions, seconds, strict=True):
-            begin = time.perf_counter()
-            action()
-            if number:
-                kept.append(time.perf_counter() - begin)
-    return seconds
-
-
 def _record(
     config: ThroughputConfig, workshop: Workshop, seconds: list[list[float]], num_texts: int, num_workers: int
 ) -> dict[str, Any]:
@@ -162,10 +149,8 @@ def _record(
         "num_workers": num_workers,
         "num_captions": num_texts,
         "image_size_px": [teacher.image_size_px for teacher in workshop.teachers],
-        "device": compute_device_name(),
+        **provenance(compute_device_name(), "torch", "open_clip_torch", "timm", "pillow"),
         "precision": "bf16" if cuda else "fp32",
-        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm", "pillow")}
-        | {"python": platform.python_version()},
         "seconds": {"reinforce": seconds[0], "teachers": seconds[1]},
         "views_per_s": {"reinforce": num_views / ours, "teachers": num_views / teachers},
         "share_of_teachers_percent": teachers / ours * 100,

@@ -5,44 +5,39 @@ trainer does, without loading; rows run one after the other. On a GPU the memory
 a CPU what the process held resident.
 """
 
-import platform
-import time
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.harness import compute_device_name
+from benchmarks.harness import ResultSettings, compute_device_name, provenance, run_in_fresh_process
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.memory_format import memory_format_on
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.losses import reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer
 from mobileclip_dense.pretrain.towers import Towers
 from mobileclip_dense.runtime.device import peak_resident_mb
+from mobileclip_dense.runtime.timing import time_in_turn
 
 Way = Literal["plain", "checkpointed", "two passes"]
 _MICRO_BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingMemoryConfig:
+class TrainingMemoryConfig(ResultSettings):
     """Measure pairs per second and peak memory of training steps against batch size."""
 
     model: str = "mci2"
@@ -58,9 +53,6 @@ class TrainingMemoryConfig:
     steps: int = 3
     """Timed steps of each row, after one that is not."""
     out: Path = Path("results/training-memory.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_sizes", "steps", at_least=1)
@@ -77,18 +69,15 @@ def measure_table(config: TrainingMemoryConfig) -> None:
     rows = []
     for size, way in tqdm(list(product(config.batch_sizes, config.ways)), unit="row"):
         measured: dict[str, float | None] = {"pairs_per_s": None, "peak_memory_mb": None}
-        process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        with process, suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
-            measured.update(process.submit(_measure, config, way, size).result())
+        with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
+            measured.update(run_in_fresh_process(_measure, config, way, size))
         rows.append({"way": way, "batch_size": size, **measured})
     on_gpu = torch.cuda.is_available()
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "precision", "steps")},
-        "device": compute_device_name(),
+        **provenance(compute_device_name(), "torch", "open_clip_torch", "timm"),
         "memory": "allocated on the GPU" if on_gpu else "resident",
         "seed": 0,
-        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}
-        | {"python": platform.python_version()},
         "rows": rows,
     }
     write_json(config.out, result)
@@ -109,28 +98,27 @@ def _measure(config: TrainingMemoryConfig, way: Way, batch_size: int) -> dict[st
     tokens = tokenizer(["a red sphere on a wooden floor"] * batch_size).to(fabric.device)
     pieces = _MICRO_BATCHES if way == "two passes" else 1
     micro_batches = list(zip(images.chunk(pieces), tokens.chunk(pieces), strict=True))
-    times = []
-    for _ in range(1 + config.steps):
-        begin = time.perf_counter()
+
+    def step() -> None:
         backward(fabric, towers, micro_batches, reinforced_loss)
         optimizer.step()
         optimizer.zero_grad()
         if on_gpu:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
+
+    (times_ms,) = time_in_turn([step], config.steps, num_warmup=1)
     peak_mb = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_resident_mb()
-    return {"pairs_per_s": batch_size / median(times[1:]), "peak_memory_mb": peak_mb}
+    return {"pairs_per_s": batch_size / (median(times_ms) / 1e3), "peak_memory_mb": peak_mb}
 
 
 def _print(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['model']} at {result['image_size_px']} px, {result['precision']}, {result['device']}")
-    for column in ("batch", "way", "pairs per s", f"peak MB, {result['memory']}"):
-        table.add_column(column, justify="left" if column == "way" else "right")
+    rows = []
     for row in result["rows"]:
         pace, peak = row["pairs_per_s"], row["peak_memory_mb"]
         figures = ("-", "out of memory") if pace is None else (f"{pace:.1f}", f"{peak:.0f}")
-        table.add_row(str(row["batch_size"]), row["way"], *figures)
-    Console().print(table)
+        rows.append([str(row["batch_size"]), row["way"], *figures])
+    title = f"{result['model']} at {result['image_size_px']} px, {result['precision']}, {result['device']}"
+    print_table(title, ["batch", "way", "pairs per s", f"peak MB, {result['memory']}"], rows)
 
 
 if __name__ == "__main__":

@@ -11,36 +11,33 @@ Give it a folder of its own with both:
 """
 
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.harness import compute_device_name
-from mobileclip_dense.artifact.files import refuse_existing, write_json
+from benchmarks.harness import ResultSettings, compute_device_name, provenance, save_result
+from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.models.clip import clip_name
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.run.training_log import read_metrics
 
 _WINDOW = 10  # steps: what our log averages over
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRivalConfig:
+class TrainingRivalConfig(ResultSettings):
     """Measure the time of a training step, ours against open_clip's trainer, in turn."""
 
     data: Path
@@ -62,9 +59,6 @@ class TrainingRivalConfig:
     compile: bool = False
     """Both with torch.compile as well."""
     out: Path = Path("results/training-rival.json")
-    """Result file."""
-    force: bool = False
-    """Replace the result file if it exists."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "windows", "rounds", at_least=1)
@@ -79,8 +73,10 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     """
     refuse_existing(config.out, config.force)
     if not (config.open_clip_path / "webdataset").is_dir():
-        raise FileNotFoundError(f"{config.open_clip_path}: webdataset: not found; fill the folder as "
-                                "`python -m pydoc benchmarks.training_rival` says")  # fmt: skip
+        raise FileNotFoundError(
+            f"{config.open_clip_path}: webdataset: not found; fill the folder as "
+            "`python -m pydoc benchmarks.training_rival` says"
+        )
     programs: dict[str, Callable[..., list[float]]] = {"open_clip": _time_open_clip, "ours": _time_ours}
     variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
     times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
@@ -91,9 +87,7 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     medians = {name: median(kept) for name, kept in times.items()}
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "batch_size", "precision")},
-        "device": compute_device_name(),
-        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm")}
-        | {"python": platform.python_version()},
+        **provenance(compute_device_name(), "torch", "open_clip_torch", "timm"),
         "seed": 0,
         "windows_of_steps": _WINDOW,
         "s_per_step": times,
@@ -102,9 +96,9 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
         "ours_against_open_clip": min(v for n, v in medians.items() if n.startswith("open_clip"))
         / min(v for n, v in medians.items() if n.startswith("ours")),
     }
-    write_json(config.out, result)
     _print(result)
-    return result
+    summary = f"ours is {result['ours_against_open_clip']:.2f}x as fast as open_clip's at its best"
+    return save_result(config.out, result, summary)
 
 
 def _num_steps(config: TrainingRivalConfig) -> int:
@@ -113,10 +107,29 @@ def _num_steps(config: TrainingRivalConfig) -> int:
 
 def _time_ours(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
     """Seconds per step of each timed window."""
-    arguments = ["pretrain", "mci2-datacomp12m", "--data", str(config.data.absolute()), "--out", str(scratch / "run"),
-                 "--model", config.model, "--image-size-px", str(config.image_size_px), "--batch-size",
-                 str(config.batch_size), "--steps", str(_num_steps(config)), "--warmup-steps", "10", "--precision",
-                 config.precision, "--num-workers", "1", "--no-grad-checkpointing"]  # fmt: skip
+    arguments = [
+        "pretrain",
+        "mci2-datacomp12m",
+        "--data",
+        str(config.data.absolute()),
+        "--out",
+        str(scratch / "run"),
+        "--model",
+        config.model,
+        "--image-size-px",
+        str(config.image_size_px),
+        "--batch-size",
+        str(config.batch_size),
+        "--steps",
+        str(_num_steps(config)),
+        "--warmup-steps",
+        "10",
+        "--precision",
+        config.precision,
+        "--num-workers",
+        "1",
+        "--no-grad-checkpointing",
+    ]
     arguments += ["--compile"] if compiled else []
     _run([sys.executable, "-m", "mobileclip_dense", *arguments])
     lines = read_metrics(scratch / "run")[1:]
@@ -127,21 +140,38 @@ def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) 
     """Seconds per step of each timed window, from the time that its log gives of every step, loading included."""
     shards = "::".join(list_shards(str(config.data.absolute()), "train"))
     arguments = {
-        "train-data": shards, "dataset-type": "webdataset", "dataset-resampled": None, "model": clip_name(config.model),
-        "train-num-samples": config.batch_size * _num_steps(config), "batch-size": config.batch_size, "epochs": 1,
-        "force-image-size": config.image_size_px, "workers": 1, "lr": 1e-3, "wd": 0.2, "beta2": 0.95, "warmup": 10,
-        "grad-clip-norm": 1.0, "precision": "fp32" if config.precision == "32-true" else "amp_bf16",
-        "device": "cuda" if torch.cuda.is_available() else "cpu", "log-every-n-steps": 1, "save-frequency": 0,
-        "logs": scratch, "name": "run", "torchcompile": None,
-    }  # fmt: skip
+        "train-data": shards,
+        "dataset-type": "webdataset",
+        "dataset-resampled": None,
+        "model": clip_name(config.model),
+        "train-num-samples": config.batch_size * _num_steps(config),
+        "batch-size": config.batch_size,
+        "epochs": 1,
+        "force-image-size": config.image_size_px,
+        "workers": 1,
+        "lr": 1e-3,
+        "wd": 0.2,
+        "beta2": 0.95,
+        "warmup": 10,
+        "grad-clip-norm": 1.0,
+        "precision": "fp32" if config.precision == "32-true" else "amp_bf16",
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "log-every-n-steps": 1,
+        "save-frequency": 0,
+        "logs": scratch,
+        "name": "run",
+        "torchcompile": None,
+    }
     if not compiled:
         del arguments["torchcompile"]
     flags = [part for name, value in arguments.items() for part in (f"--{name}", *([] if value is None else [value]))]
     log = _run([sys.executable, "-m", "open_clip_train.main", *map(str, flags)], PYTHONPATH=str(config.open_clip_path))
     steps = [float(found) for found in re.findall(r"Batch \(t\): ([\d.]+)", log)][: _num_steps(config)]
     if len(steps) < _num_steps(config):
-        raise ValueError(f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
-                         f"its log ends:\n{log[-2000:]}")  # fmt: skip
+        raise ValueError(
+            f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
+            f"its log ends:\n{log[-2000:]}"
+        )
     return [sum(steps[start : start + _WINDOW]) / _WINDOW for start in range(_WINDOW, len(steps), _WINDOW)]
 
 
@@ -153,13 +183,15 @@ def _run(command: list[str], **environment: str) -> str:
 
 
 def _print(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['model']} at {result['image_size_px']} px, batch {result['batch_size']}, "
-                        f"{result['precision']}, {result['device']}")  # fmt: skip
-    for column in ("trainer", "s per step", "pairs per s"):
-        table.add_column(column, justify="left" if column == "trainer" else "right")
-    for name, seconds in result["s_per_step_median"].items():
-        table.add_row(name, f"{seconds:.3f}", f"{result['pairs_per_s'][name]:.1f}")
-    Console().print(table, f"ours is {result['ours_against_open_clip']:.2f}x as fast as open_clip's at its best")
+    settings = f"{result['image_size_px']} px, batch {result['batch_size']}, {result['precision']}, {result['device']}"
+    print_table(
+        f"{result['model']} at {settings}",
+        ["trainer", "s per step", "pairs per s"],
+        [
+            [name, f"{seconds:.3f}", f"{result['pairs_per_s'][name]:.1f}"]
+            for name, seconds in result["s_per_step_median"].items()
+        ],
+    )
 
 
 if __name__ == "__main__":

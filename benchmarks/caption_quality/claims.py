@@ -127,15 +127,19 @@ def _word(comparison: Comparison) -> str:
 
 
 def _gain_sentence(c: Comparison) -> str:
-    return (f"gain {c.gain:.3g} [{c.welch[0]:.3g}, {c.welch[1]:.3g}], {100 * c.relative_gain:.1f} %, "
-            f"effect size {c.effect_size:.2g} [{c.effect_interval[0]:.2g}, {c.effect_interval[1]:.2g}]")  # fmt: skip
+    return (
+        f"gain {c.gain:.3g} [{c.welch[0]:.3g}, {c.welch[1]:.3g}], {100 * c.relative_gain:.1f} %, "
+        f"effect size {c.effect_size:.2g} [{c.effect_interval[0]:.2g}, {c.effect_interval[1]:.2g}]"
+    )
 
 
 def factor_sentence(e: Efficiency) -> str:
     """A factor in words, with its interval; why there is none, with what more pairs did."""
     if not e.more_pairs_help:
-        return (f"{short_factor(e)}: all pairs instead of the fewest {_rise(e.rise)} with the worse captions and "
-                f"{_rise(e.better_rise)} with the better")  # fmt: skip
+        return (
+            f"{short_factor(e)}: all pairs instead of the fewest {_rise(e.rise)} with the worse captions and "
+            f"{_rise(e.better_rise)} with the better"
+        )
     return f"{short_factor(e)} [{' to '.join(_factor(end, e.largest) for end in e.interval)}]"
 
 

@@ -1,42 +1,32 @@
-"""The page of `benchmarks.caption_quality`: verdicts, plots and tables, everything inline."""
+"""The HTML page of `benchmarks.caption_quality`: claims, plots and tables."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from benchmarks.caption_quality.claims import factor_sentence, short_factor
+from benchmarks.caption_quality.claims import factor_sentence
 from benchmarks.caption_quality.plan import BETTER, TASKS, TUNINGS, WORSE
-from benchmarks.caption_quality.statistics import Efficiency, pairs_needed
+from benchmarks.caption_quality.plots import TUNING_NAMES, draw_arms, draw_gains, draw_scaling, render_plot
+from benchmarks.caption_quality.statistics import Efficiency
 from mobileclip_dense.artifact.files import staged_file, write_json
+from mobileclip_dense.pages.html_page import render_page, render_table
 from mobileclip_dense.report.records import HEADLINE
 
-_TUNING_NAMES = {"finetune": "fine-tuned", "probe": "linear probe"}
-_COLOURS = {"finetune": "#1f6fb4", "probe": "#d8722c", WORSE: "#8a8f98", BETTER: "#1f6fb4"}
 _MARKS = {"supported": "yes", "not supported": "no", "not testable": "open"}
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 1.5rem auto; padding: 0 1rem; }
-h1 { margin: 0; line-height: 1.2; } h2 { margin: 2.5rem 0 .5rem; }
+h1 { margin-bottom: 0; }
+td, th { padding: .3rem .5rem; white-space: nowrap; }
 .claims { list-style: none; padding: 0; }
 .claims li { border-left: 4px solid; padding: .1rem 0 .1rem .8rem; margin: 1rem 0; }
 .claims b { display: inline-block; padding: 0 .5rem; border-radius: 1rem; color: #fff; font-size: .85rem; }
 .claims .yes { border-color: #1c8a5f; } .yes b { background: #1c8a5f; }
 .claims .no { border-color: #b4442a; } .no b { background: #b4442a; }
 .claims .open { border-color: #6b7280; } .open b { background: #6b7280; }
-.reason { display: block; font-size: .9rem; opacity: .85; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-td, th { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: right; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; }
+.reason { display: block; font-size: .9rem; opacity: .85; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
 .plots img { width: 100%; height: auto; background: #fff; border-radius: 6px; }
-figure { margin: 0; } figcaption, .small { font-size: .85rem; opacity: .8; } details { margin-top: 1rem; }
+.small { font-size: .85rem; opacity: .8; } details { margin-top: 1rem; }
 """
 
 
@@ -47,18 +37,16 @@ def write_page(result: dict[str, Any], path: Path) -> Path:
         result: what `collect` gave.
     """
     with staged_file(path) as staging:
-        staging.write_text(render_page(result), encoding="utf-8")
+        staging.write_text(render_result(result), encoding="utf-8")
     write_json(path.with_suffix(".json"), result)
     return path
 
 
-def render_page(result: dict[str, Any]) -> str:
+def render_result(result: dict[str, Any]) -> str:
     """The whole page as HTML."""
     n, pairs = len(result["seeds"]), result["num_pairs"][-1]
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Caption quality, small</title>",
-        f"<style>{_STYLE}</style><h1>Caption quality, reproduced small</h1>",
+        "<h1>Caption quality, reproduced small</h1>",
         f"<p>{html.escape(result['model'])}, {pairs} generated pictures, {n} seeds, {result['num_labelled']} labelled "
         f"scenes that were not pretrained on. The same pictures, order, crops, steps and seeds for every pretraining; "
         f"what differs is what it reads: alt text, one clean sentence, five detailed ones, tags, or nothing.</p>",
@@ -66,27 +54,42 @@ def render_page(result: dict[str, Any]) -> str:
         _claims(result["claims"]),
         f"<p class='small'>{html.escape(result['rule'])}</p>",
         "<h2>Each arm</h2><div class='plots'>",
-        *(_plot(_draw_arms, result, task, f"{_figure_name(task)}: seeds, mean, standard error") for task in TASKS),
+        *(render_plot(draw_arms, result, task, f"{_figure_name(task)}: seeds, mean, standard error") for task in TASKS),
         "</div>",
-        _table(*_arm_rows(result)),
+        render_table(*_arm_rows(result)),
         "<h2>Differences</h2><div class='plots'>",
-        *(_plot(_draw_gains, result, task, f"{task}: gain in % of the other arm's figure, 95 % interval (Welch); right "
-                "of 0 is better") for task in TASKS),
+        *(
+            render_plot(
+                draw_gains,
+                result,
+                task,
+                f"{task}: gain in % of the other arm's figure, 95 % interval (Welch); right of 0 is better",
+            )
+            for task in TASKS
+        ),
         "</div>",
-        _table(*_comparison_rows(result)),
+        render_table(*_comparison_rows(result)),
         "<h2>Fewer pairs, better captions</h2>",
         f"<p>{html.escape(_efficiency_sentence(result))}</p><div class='plots'>",
-        *(_plot(_draw_scaling, result, task, f"{_figure_name(task)} against the number of pretraining pairs, at the "
-                "same number of steps; mean and standard error; fine-tuned") for task in TASKS),
+        *(
+            render_plot(
+                draw_scaling,
+                result,
+                task,
+                f"{_figure_name(task)} against the number of pretraining pairs, at the "
+                "same number of steps; mean and standard error; fine-tuned",
+            )
+            for task in TASKS
+        ),
         "</div>",
         "<h2>Did pretraining learn?</h2>",
-        _table(*_pretraining_rows(result)),
+        render_table(*_pretraining_rows(result)),
         "<details><summary>Every run</summary>",
-        _table(*_run_rows(result)),
+        render_table(*_run_rows(result)),
         "</details>",
-        f"<p class='small'>{html.escape(_provenance(result))}</p></html>",
-    ]  # fmt: skip
-    return "\n".join(parts) + "\n"
+        f"<p class='small'>{html.escape(_provenance(result))}</p>",
+    ]
+    return render_page("Caption quality, small", parts, _STYLE)
 
 
 def _claims(claims: list[dict[str, Any]]) -> str:
@@ -103,76 +106,9 @@ def _figure_name(task: str) -> str:
     return f"{task}, {name} in {unit} ({'higher' if larger else 'lower'} is better)"
 
 
-def _plot(draw: Any, result: dict[str, Any], task: str, caption: str) -> str:
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    draw(axes, result, task)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = html.escape(caption, quote=True)
-    return f"<figure><img alt='{text}' src='data:image/svg+xml;base64,{data}'><figcaption>{text}</figcaption></figure>"
-
-
-def _draw_arms(axes: Axes, result: dict[str, Any], task: str) -> None:
-    arms = list(result["arms"][TUNINGS[0]])
-    for tuning, shift in zip(TUNINGS, (-0.14, 0.14), strict=True):
-        for row, arm in enumerate(arms):
-            summary, colour = result["arms"][tuning][arm][task], _COLOURS[tuning]
-            axes.plot(summary["values"], [row + shift] * len(summary["values"]), "o", color=colour, alpha=0.35, ms=4)
-            axes.errorbar(summary["mean"], row + shift, xerr=summary["standard_error"], fmt="|", color=colour, ms=11,
-                          capsize=3, label=_TUNING_NAMES[tuning] if row == 0 else None)  # fmt: skip
-    axes.set_yticks(range(len(arms)), arms)
-    axes.invert_yaxis()
-    axes.set(xlabel=f"{HEADLINE[task][1]}, {HEADLINE[task][2]}", title=task)
-
-
-def _draw_gains(axes: Axes, result: dict[str, Any], task: str) -> None:
-    names = list(result["comparisons"][TUNINGS[0]])
-    for tuning, shift in zip(TUNINGS, (-0.14, 0.14), strict=True):
-        for row, name in enumerate(names):
-            c = result["comparisons"][tuning][name][task]
-            gain, low, high = (100 * value / c["reference"] for value in (c["gain"], *c["welch"]))
-            axes.errorbar(gain, row + shift, xerr=[[gain - low], [high - gain]], fmt="o", color=_COLOURS[tuning], ms=4,
-                          capsize=3, label=_TUNING_NAMES[tuning] if row == 0 else None)  # fmt: skip
-    axes.axvline(0, color="black", linewidth=1)
-    axes.axvspan(0, 5, color="black", alpha=0.06)
-    axes.set_yticks(range(len(names)), [name.replace(" against ", "\nagainst ") for name in names])
-    axes.invert_yaxis()
-    axes.set(xlabel="gain, %", title=task)
-
-
-def _draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
-    pairs = result["num_pairs"]
-    for quality in (WORSE, BETTER):
-        of_size = result["scaling"][quality][task]
-        means, errors = [s["mean"] for s in of_size], [s["standard_error"] for s in of_size]
-        axes.errorbar(pairs, means, yerr=errors, fmt="o-", color=_COLOURS[quality], capsize=3, label=quality)
-    target = result["scaling"][WORSE][task][-1]["mean"]
-    curve = {n: s["mean"] for n, s in zip(pairs, result["scaling"][BETTER][task], strict=True)}
-    needed = pairs_needed(curve, target, larger_is_better=HEADLINE[task][3])
-    axes.axhline(target, color=_COLOURS[WORSE], linestyle=":", linewidth=1)
-    if needed <= pairs[-1]:
-        axes.axvline(needed, color=_COLOURS[BETTER], linestyle=":", linewidth=1)
-    factor = short_factor(Efficiency(**result["data_efficiency"][task]))
-    axes.set_xscale("log")
-    axes.set_xticks(pairs, [str(number) for number in pairs])
-    axes.minorticks_off()
-    axes.set(xlabel="pretraining pairs", ylabel=f"{HEADLINE[task][1]}, {HEADLINE[task][2]}", title=f"{task}: {factor}")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
-
-
 def _arm_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     columns = [(task, tuning) for task in TASKS for tuning in TUNINGS]
-    header = [f"{HEADLINE[task][1]} {HEADLINE[task][2]}, {_TUNING_NAMES[tuning]}" for task, tuning in columns]
+    header = [f"{HEADLINE[task][1]} {HEADLINE[task][2]}, {TUNING_NAMES[tuning]}" for task, tuning in columns]
     rows = []
     for arm in result["arms"][TUNINGS[0]]:
         summaries = [result["arms"][tuning][arm][task] for task, tuning in columns]
@@ -187,11 +123,30 @@ def _comparison_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
             for task, c in by_task.items():
                 g = "∞" if c["effect_size"] is None else f"{c['effect_size']:.2f} {_interval(c['effect_interval'], 2)}"
                 gain, share = f"{c['gain']:.3f} {HEADLINE[task][2]}", f"{100 * c['relative_gain']:.1f}"
-                rows.append([name, task, _TUNING_NAMES[tuning], gain, share,
-                             _interval(c["welch"], 3),
-                             _interval(c["paired"], 3), f"{c['p_value']:.3f}", g])  # fmt: skip
-    header = ["comparison", "task", "way", "gain", "%", "95 % interval, Welch", "paired by seed", "p",
-              "effect size (Hedges' g), 95 %"]  # fmt: skip
+                rows.append(
+                    [
+                        name,
+                        task,
+                        TUNING_NAMES[tuning],
+                        gain,
+                        share,
+                        _interval(c["welch"], 3),
+                        _interval(c["paired"], 3),
+                        f"{c['p_value']:.3f}",
+                        g,
+                    ]
+                )
+    header = [
+        "comparison",
+        "task",
+        "way",
+        "gain",
+        "%",
+        "95 % interval, Welch",
+        "paired by seed",
+        "p",
+        "effect size (Hedges' g), 95 %",
+    ]
     return header, rows
 
 
@@ -201,17 +156,23 @@ def _interval(ends: Sequence[float], digits: int) -> str:
 
 def _efficiency_sentence(result: dict[str, Any]) -> str:
     told = [f"{task} {factor_sentence(Efficiency(**e))}" for task, e in result["data_efficiency"].items()]
-    return (f"How many times fewer pairs with {BETTER} captions do what {result['num_pairs'][-1]} pairs with {WORSE} "
-            f"text do, interpolated against the logarithm of the number; 95 % interval over "
-            f"{len(result['seeds'])} seeds: {'; '.join(told)}.")  # fmt: skip
+    return (
+        f"How many times fewer pairs with {BETTER} captions do what {result['num_pairs'][-1]} pairs with {WORSE} "
+        f"text do, interpolated against the logarithm of the number; 95 % interval over "
+        f"{len(result['seeds'])} seeds: {'; '.join(told)}."
+    )
 
 
 def _pretraining_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [arm, told["figure"], f"{told['mean']:.1f} ± {told['standard_error']:.1f}",
-         f"{told['times_chance']:.1f}x chance" if "times_chance" in told else "-"]
+        [
+            arm,
+            told["figure"],
+            f"{told['mean']:.1f} ± {told['standard_error']:.1f}",
+            f"{told['times_chance']:.1f}x chance" if "times_chance" in told else "-",
+        ]
         for arm, told in result["pretraining"].items()
-    ]  # fmt: skip
+    ]
     return ["pretraining", "held-out figure", "mean and standard error", ""], rows
 
 
@@ -220,12 +181,21 @@ def _run_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, run in result["runs"].items():
         keys = (*(headline[0] for headline in HEADLINE.values()), "tag_map_percent", "text_to_image_recall_at_1")
         key = next(key for key in keys if key in run["metrics"])
-        rows.append([name, str(run["seed"]), f"{run['metrics'][key]:.3f}", f"{run['wall_time_s']:.0f} s",
-                     run["weights_sha256"][:12]])  # fmt: skip
+        rows.append(
+            [
+                name,
+                str(run["seed"]),
+                f"{run['metrics'][key]:.3f}",
+                f"{run['wall_time_s']:.0f} s",
+                run["weights_sha256"][:12],
+            ]
+        )
     return ["run", "seed", "held-out figure", "time", "weights, sha256"], rows
 
 
 def _provenance(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return (f"Device: {result['device']}. Seeds: {', '.join(map(str, result['seeds']))}. {versions}. "
-            f"{result['core_minutes']} core-minutes of training. Settings and hashes: in the JSON.")  # fmt: skip
+    return (
+        f"Device: {result['device']}. Seeds: {', '.join(map(str, result['seeds']))}. {versions}. "
+        f"{result['core_minutes']} core-minutes of training. Settings and hashes: in the JSON."
+    )

@@ -130,12 +130,21 @@ def steps(protocol: Protocol, out: Path) -> list[Step]:
 
 def _scenes(protocol: Protocol, out: Path) -> Iterator[Step]:
     for quality in QUALITIES:
-        config = ScenesConfig(out=out / "scenes" / quality, num_images=protocol.num_images, size_px=protocol.size_px,
-                              caption_quality=quality)  # fmt: skip
+        config = ScenesConfig(
+            out=out / "scenes" / quality,
+            num_images=protocol.num_images,
+            size_px=protocol.size_px,
+            caption_quality=quality,
+        )
         yield Step(name=f"scenes-{quality}", kind="scenes", config=config)
     # Other scenes for the dense tasks: their pictures must not have been pretrained on.
-    config = ScenesConfig(out=out / "scenes" / "labelled", num_images=protocol.num_labelled, size_px=protocol.size_px,
-                          caption_quality="clean", seed=1)  # fmt: skip
+    config = ScenesConfig(
+        out=out / "scenes" / "labelled",
+        num_images=protocol.num_labelled,
+        size_px=protocol.size_px,
+        caption_quality="clean",
+        seed=1,
+    )
     yield Step(name="scenes-labelled", kind="scenes", config=config)
 
 
@@ -143,8 +152,12 @@ def _pretrainings(protocol: Protocol, out: Path) -> Iterator[Step]:
     for seed in protocol.seeds:
         for quality, number in arms(protocol):
             scenes, name = out / "scenes" / quality, clip_name(quality, number * IMAGES_PER_SHARD, seed)
-            yield Step(name=name, kind="clip", config=_pretrain(protocol, scenes, number, out / "runs" / name, seed),
-                       after=(f"scenes-{quality}",))  # fmt: skip
+            yield Step(
+                name=name,
+                kind="clip",
+                config=_pretrain(protocol, scenes, number, out / "runs" / name, seed),
+                after=(f"scenes-{quality}",),
+            )
         scenes, name = out / "scenes" / "clean", f"{SUPERVISED}-{seed}"
         config = _pretrain(protocol, scenes, protocol.num_shards[-1], out / "runs" / name, seed)
         yield Step(name=name, kind="supervised", config=config, scenes=scenes, after=("scenes-clean",))
@@ -179,11 +192,17 @@ def _tuning(protocol: Protocol, out: Path, task: Any, labels: str, tuning: str, 
         run = out / "runs" / start
         init = str(run / "weights.safetensors" if start.startswith(SUPERVISED) else run)
     config = dataclasses.replace(
-        protocol.finetune, task=task, data=out / "scenes" / "labelled" / labels, out=out / "runs" / name, init=init,
-        seed=seed, **protocol.probe if tuning == "probe" else {},
-    )  # fmt: skip
-    return Step(name=name, kind="finetune", config=config,
-                after=("scenes-labelled", *(() if init is None else (start,))))  # fmt: skip
+        protocol.finetune,
+        task=task,
+        data=out / "scenes" / "labelled" / labels,
+        out=out / "runs" / name,
+        init=init,
+        seed=seed,
+        **protocol.probe if tuning == "probe" else {},
+    )
+    return Step(
+        name=name, kind="finetune", config=config, after=("scenes-labelled", *(() if init is None else (start,)))
+    )
 
 
 def settings_of(step: Step) -> dict[str, Any]:
@@ -213,8 +232,13 @@ def check_settings(step: Step) -> None:
     if not path.is_file():
         return
     found, expected = read_json(path), settings_of(step)
-    changed = [f"{name}: {_inside(found.get(name))} instead of {value}" for name, value in expected.items()
-               if _inside(found.get(name)) != value]  # fmt: skip
+    changed = [
+        f"{name}: {_inside(found.get(name))} instead of {value}"
+        for name, value in expected.items()
+        if _inside(found.get(name)) != value
+    ]
     if changed:
-        raise ValueError(f"{step.folder}: made with other settings ({', '.join(changed)}); choose another --out, or "
-                         "remove this folder and what was trained from it")  # fmt: skip
+        raise ValueError(
+            f"{step.folder}: made with other settings ({', '.join(changed)}); choose another --out, or "
+            "remove this folder and what was trained from it"
+        )

@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-import platform
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks.caption_quality.claims import (
     RULE,
+    Claim,
     claim_of_agreement,
     claim_of_efficiency,
     claim_of_gains,
@@ -26,8 +25,9 @@ from benchmarks.caption_quality.plan import (
     settings_of,
     tuned_name,
 )
-from benchmarks.caption_quality.statistics import Comparison, compare, data_efficiency, summarize
+from benchmarks.caption_quality.statistics import Comparison, Efficiency, compare, data_efficiency, summarize
 from mobileclip_dense.artifact.files import read_json
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.report.records import HEADLINE
 from mobileclip_dense.runtime.device import device_name
 
@@ -36,10 +36,12 @@ COMPARISONS = {  # name -> the arms compared, and the claim that is decided by i
     f"{BETTER} against {WORSE}": (BETTER, WORSE, f"{BETTER} captions beat {WORSE} text on dense tasks"),
     f"clean against {WORSE}": ("clean", WORSE, f"one clean sentence beats {WORSE} text on dense tasks"),
     f"{BETTER} against {SUPERVISED}": (
-        BETTER, SUPERVISED, f"CLIP on {BETTER} captions beats supervised pretraining on dense tasks",
+        BETTER,
+        SUPERVISED,
+        f"CLIP on {BETTER} captions beats supervised pretraining on dense tasks",
     ),
     f"{BETTER} against {SCRATCH}": (BETTER, SCRATCH, f"CLIP on {BETTER} captions beats no pretraining on dense tasks"),
-}  # fmt: skip
+}
 _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", "lightning", "numpy", "scipy")
 
 Figures = dict[str, dict[str, dict[str, list[float]]]]  # tuning -> arm -> task -> figure of each seed
@@ -62,23 +64,18 @@ def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]
     efficiency = {
         task: data_efficiency(
             dict(zip(protocol.num_pairs, scaling[BETTER][task], strict=True)),
-            dict(zip(protocol.num_pairs, scaling[WORSE][task], strict=True)), larger_is_better=HEADLINE[task][3],
+            dict(zip(protocol.num_pairs, scaling[WORSE][task], strict=True)),
+            larger_is_better=HEADLINE[task][3],
         )
         for task in TASKS
-    }  # fmt: skip
+    }
     pretraining = _pretraining(protocol, records)
-    tuned, probed = comparisons["finetune"], comparisons["probe"]
-    claims = [
-        claim_of_gains(sentence, tuned[name], pretraining[arm]["times_chance"])
-        for name, (arm, _, sentence) in COMPARISONS.items()
-    ]
-    claims.append(claim_of_efficiency(f"{BETTER} captions need fewer pairs than {WORSE} text", efficiency))
-    claims.append(claim_of_agreement("a linear probe says the same as fine-tuning", tuned, probed))
+    claims = _claims(comparisons, pretraining, efficiency)
     return {
         "preset": preset,
         "model": protocol.pretrain.model,
         "device": _device(records),
-        "versions": {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()},
+        "versions": versions_of(*_VERSIONED),
         "git_revisions": sorted({str(r["git_revision"]) for r in records.values() if "git_revision" in r}),
         "seeds": list(protocol.seeds),
         "num_pairs": list(protocol.num_pairs),
@@ -87,21 +84,52 @@ def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]
         "rule": RULE,
         "claims": [dataclasses.asdict(claim) for claim in claims],
         "pretraining": pretraining,
-        "arms": {
-            tuning: {arm: {task: dataclasses.asdict(summarize(v)) for task, v in of_arm.items()} for arm, of_arm in
-                     of_tuning.items()} for tuning, of_tuning in figures.items()
-        },
+        "arms": _arms(figures),
         "comparisons": {
             tuning: {name: {task: _comparison(c) for task, c in by_task.items()} for name, by_task in named.items()}
             for tuning, named in comparisons.items()
         },
-        "scaling": {q: {task: [dataclasses.asdict(summarize(v)) for v in values] for task, values in of_q.items()}
-                    for q, of_q in scaling.items()},
+        "scaling": {
+            q: {task: [dataclasses.asdict(summarize(v)) for v in values] for task, values in of_q.items()}
+            for q, of_q in scaling.items()
+        },
         "data_efficiency": {task: dataclasses.asdict(value) for task, value in efficiency.items()},
         "settings": {kind: settings_of(step) for kind, step in _first_of_kind(plan).items()},
-        "runs": {step.name: _published(step, _first_of_kind(plan)[step.kind], records[step.name])
-                 for step in plan if step.kind != "scenes"},
-    }  # fmt: skip
+        "runs": _runs(plan, records),
+    }
+
+
+def _claims(
+    comparisons: dict[str, dict[str, dict[str, Comparison]]],
+    pretraining: dict[str, dict[str, Any]],
+    efficiency: dict[str, Efficiency],
+) -> list[Claim]:
+    tuned, probed = comparisons["finetune"], comparisons["probe"]
+    return [
+        *(
+            claim_of_gains(sentence, tuned[name], pretraining[arm]["times_chance"])
+            for name, (arm, _, sentence) in COMPARISONS.items()
+        ),
+        claim_of_efficiency(f"{BETTER} captions need fewer pairs than {WORSE} text", efficiency),
+        claim_of_agreement("a linear probe says the same as fine-tuning", tuned, probed),
+    ]
+
+
+def _arms(figures: Figures) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Tuning -> arm -> task -> summary over seeds."""
+    return {
+        tuning: {
+            arm: {task: dataclasses.asdict(summarize(v)) for task, v in of_arm.items()}
+            for arm, of_arm in of_tuning.items()
+        }
+        for tuning, of_tuning in figures.items()
+    }
+
+
+def _runs(plan: list[Step], records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Published records of all runs, by the step's name."""
+    first = _first_of_kind(plan)
+    return {step.name: _published(step, first[step.kind], records[step.name]) for step in plan if step.kind != "scenes"}
 
 
 def _check_parent(step: Step, records: dict[str, dict[str, Any]]) -> None:
@@ -110,8 +138,10 @@ def _check_parent(step: Step, records: dict[str, dict[str, Any]]) -> None:
         return
     found, expected = records[step.name]["parent"]["weights_sha256"], records[parent]["weights_sha256"]
     if found != expected:
-        raise ValueError(f"{step.folder}: parent: found weights {found[:12]}…, {parent} has {expected[:12]}…; it was "
-                         "trained again since: remove this folder and repeat the command")  # fmt: skip
+        raise ValueError(
+            f"{step.folder}: parent: found weights {found[:12]}…, {parent} has {expected[:12]}…; it was "
+            "trained again since: remove this folder and repeat the command"
+        )
 
 
 def _figures(protocol: Protocol, records: dict[str, dict[str, Any]]) -> Figures:
@@ -143,13 +173,16 @@ def _scaling(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str
     return {
         quality: {
             task: [
-                [_headline(records[tuned_name(task, "finetune", clip_name(quality, n, s))], task)
-                 for s in protocol.seeds] for n in protocol.num_pairs
+                [
+                    _headline(records[tuned_name(task, "finetune", clip_name(quality, n, s))], task)
+                    for s in protocol.seeds
+                ]
+                for n in protocol.num_pairs
             ]
             for task in TASKS
         }
         for quality in (WORSE, BETTER)
-    }  # fmt: skip
+    }
 
 
 def _pretraining(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -160,9 +193,11 @@ def _pretraining(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict
         recalls = [m["text_to_image_recall_at_1"] for m in metrics]
         summary = summarize(recalls)
         told[quality] = {
-            "figure": "recall@1, text to image, %", **dataclasses.asdict(summary),
-            "times_chance": summary.mean * metrics[0]["num_pairs"] / 100, "num_held_out": metrics[0]["num_pairs"],
-        }  # fmt: skip
+            "figure": "recall@1, text to image, %",
+            **dataclasses.asdict(summary),
+            "times_chance": summary.mean * metrics[0]["num_pairs"] / 100,
+            "num_held_out": metrics[0]["num_pairs"],
+        }
     tags = [records[f"{SUPERVISED}-{seed}"]["metrics"]["tag_map_percent"] for seed in protocol.seeds]
     told[SUPERVISED] = {"figure": "mean average precision of tags, %", **dataclasses.asdict(summarize(tags))}
     return told

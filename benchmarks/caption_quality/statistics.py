@@ -160,9 +160,12 @@ def pairs_needed(curve: Mapping[int, float], target: float, *, larger_is_better:
 
 
 def data_efficiency(
-    better: Mapping[int, Sequence[float]], worse: Mapping[int, Sequence[float]], *, larger_is_better: bool,
+    better: Mapping[int, Sequence[float]],
+    worse: Mapping[int, Sequence[float]],
+    *,
+    larger_is_better: bool,
     num_draws: int = 2000,
-) -> Efficiency:  # fmt: skip
+) -> Efficiency:
     """The factor for the mean curve, and its 2.5 and 97.5 % points over draws of every cell's mean.
 
     A mean is drawn as Student's t says where it may be, given the standard error of so few seeds; a bootstrap over
@@ -192,6 +195,10 @@ def data_efficiency(
     observed = factor({n: s.mean for n, s in curve.items()}, target.mean)
     largest = num_pairs / smallest
     return Efficiency(
-        factor=observed, censored=observed >= largest, interval=(low, high), largest=largest,
-        rise=rise(worse), better_rise=rise(better),
-    )  # fmt: skip
+        factor=observed,
+        censored=observed >= largest,
+        interval=(low, high),
+        largest=largest,
+        rise=rise(worse),
+        better_rise=rise(better),
+    )

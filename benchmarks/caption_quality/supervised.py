@@ -4,10 +4,8 @@ Everything but the target is CLIP's: the tower, the pictures, their order and th
 batch, the optimizer and its schedule.
 """
 
-import platform
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from mobileclip_dense.artifact.files import read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.data.captioned.samples import read_sample
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
@@ -88,8 +87,13 @@ def pretrain_supervised(config: PretrainConfig, scenes: Path) -> None:
         if done % _LOG_EVERY == 0:
             append_metrics(config.out, step=done, loss=loss)
         if done % config.checkpoint_every == 0 or done == config.steps:
-            state = {"model": trunk.state_dict(), "optimizer": optimizer.state_dict(), "step": done,
-                     "positions": positions, "random": random_states(device)}  # fmt: skip
+            state = {
+                "model": trunk.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": done,
+                "positions": positions,
+                "random": random_states(device),
+            }
             save_checkpoint(checkpoint_file(config.out), state)
     transform = build_transform(clip, normalization, config.image_size_px)
     metrics = {"tag_map_percent": _mean_average_precision(trunk, transform, scenes, device)}
@@ -97,9 +101,15 @@ def pretrain_supervised(config: PretrainConfig, scenes: Path) -> None:
 
 
 def _step(
-    trunk: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, tags: Tags, normalization: Normalization,
-    config: PretrainConfig, step: int, device: torch.device,
-) -> float:  # fmt: skip
+    trunk: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    tags: Tags,
+    normalization: Normalization,
+    config: PretrainConfig,
+    step: int,
+    device: torch.device,
+) -> float:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(step, config)
     images = normalize_pixels(batch.images.to(device, non_blocking=True), normalization)
@@ -135,11 +145,18 @@ def _load(
 ) -> DataLoader[Batch]:
     """As `pretrain` loads: the same settings give the same pictures in the same order with the same crops."""
     stream = CaptionStream(
-        [list_shards(source, "train") for source in config.data], tokenizer, image_size_px=config.image_size_px,
-        batch_size=config.batch_size, crop_scale_min=config.crop_scale_min, use_reinforcement=False,
-        shuffle_block=config.shuffle_block, max_bad_share=config.max_bad_share, seed=config.seed, positions=positions,
+        [list_shards(source, "train") for source in config.data],
+        tokenizer,
+        image_size_px=config.image_size_px,
+        batch_size=config.batch_size,
+        crop_scale_min=config.crop_scale_min,
+        use_reinforcement=False,
+        shuffle_block=config.shuffle_block,
+        max_bad_share=config.max_bad_share,
+        seed=config.seed,
+        positions=positions,
         first_batch=step,
-    )  # fmt: skip
+    )
     return DataLoader(stream, batch_size=None, num_workers=config.num_workers, pin_memory=torch.cuda.is_available())
 
 
@@ -170,8 +187,7 @@ def _finish(
     write_json(
         config.out / "run.json",
         {
-            "versions": {name: version(name) for name in ("torch", "timm", "open_clip_torch", "numpy")}
-            | {"python": platform.python_version()},
+            "versions": versions_of("torch", "timm", "open_clip_torch", "numpy"),
             "architecture": config.model,
             "parent": None,
             "seed": config.seed,

@@ -1,4 +1,4 @@
-"""Accuracies of our own runs and exports in result files, and which compared network each is of. No torch."""
+"""Accuracies of runs and exports in result files, and the compared network of each. No torch."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,15 +7,21 @@ from typing import Any
 from benchmarks.compare.models import Model
 
 _DATA_SETS = {"adechallengedata2016": "ADE20K", "ade20k": "ADE20K", "camvid": "CamVid"}
-# A run counts its train form, its auxiliary head and its own classes, a row what is deployed with 150 classes: 1 % and
-# less apart. Pruning takes more than that.
-_SAME_SIZE = 0.03
+# The architecture of a pruned network does not say how far it is pruned. A run counts its train form and its own
+# classes, a row what is deployed with 150 classes: they are less than 1 % apart, two targets of pruning are more.
+_SAME_TARGET = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What a run trained. `num_parameters`: as its run.json says, None where an old result file does not."""
+    """The network of a run.
 
+    Attributes:
+        architecture: ENCODER-HEAD[-pruned] as recorded; None in a result file that lacks it, whose runs match no row.
+        num_parameters: as recorded in run.json; None where a result file lacks it.
+    """
+
+    architecture: str | None
     encoder: str
     head: str
     neck_channels: int
@@ -23,20 +29,28 @@ class Network:
     num_parameters: int | None
 
     def is_of(self, model: Model, num_parameters: int) -> bool:
-        """Whether it is this compared network, whose row has so many parameters: the classes may be others."""
-        return (
-            (self.encoder, self.head, self.head_channels) == (model.encoder, model.head, model.head_channels)
-            and (self.neck_channels == 256 or self.head == "upernet")
-            and self.num_parameters is not None
-            and abs(self.num_parameters / num_parameters - 1) < _SAME_SIZE
+        """Whether this is the compared network, of the same architecture and widths; the classes may differ.
+
+        Args:
+            num_parameters: of the model's row; only pruned networks are compared by it.
+        """
+        same_widths = self.head_channels == model.head_channels and (
+            self.neck_channels == 256 or self.head == "upernet"
         )
+        return self.architecture == model.name and same_widths and (not model.pruned or self._is_as_far(num_parameters))
+
+    def _is_as_far(self, num_parameters: int) -> bool:
+        """Whether it was pruned to the same number of parameters."""
+        return self.num_parameters is not None and abs(self.num_parameters / num_parameters - 1) < _SAME_TARGET
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """The network in words."""
         size = "unknown size" if self.num_parameters is None else f"{self.num_parameters / 1e6:.1f} M parameters"
-        return (f"{self.encoder} with {self.head} ({self.neck_channels} channels in the pyramid, {self.head_channels} "
-                f"in the head, {size})")  # fmt: skip
+        return (
+            f"{self.encoder} with {self.head} ({self.neck_channels} channels in the pyramid, {self.head_channels} "
+            f"in the head, {size})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,32 +126,44 @@ def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured],
 def _segmentation_runs(value: dict[str, Any]) -> list[dict[str, Any]]:
     runs = value.get("runs")
     return [
-        run for run in (runs.values() if isinstance(runs, dict) else ())
+        run
+        for run in (runs.values() if isinstance(runs, dict) else ())
         if run.get("settings", {}).get("task") == "segment" and "mIoU" in run["metrics"] and not run.get("as_pruned")
-    ]  # fmt: skip
+    ]
 
 
 def _network(run: dict[str, Any]) -> Network:
     settings = run["settings"]
     return Network(
-        encoder=str(settings["encoder"]), head=str(settings.get("head", "semantic_fpn")),
-        neck_channels=int(settings["neck_channels"]), head_channels=int(settings["head_channels"]),
+        architecture=run.get("architecture"),
+        encoder=str(settings["encoder"]),
+        head=str(settings.get("head", "semantic_fpn")),
+        neck_channels=int(settings["neck_channels"]),
+        head_channels=int(settings["head_channels"]),
         num_parameters=run.get("num_parameters") and int(run["num_parameters"]),
-    )  # fmt: skip
+    )
 
 
 def _accuracies(run: dict[str, Any], network: Network, exports: list[dict[str, Any]], source: str) -> list[Measured]:
     settings = run["settings"]
     of_run = Measured(
-        network=network, miou_percent=float(run["metrics"]["mIoU"]), precision="fp32",
-        data_set=Path(settings["data"]).name, iters=int(settings["max_iters"]),
-        start=str(settings["init"] or "scratch"), weights_sha256=str(run["weights_sha256"]), source=source,
-    )  # fmt: skip
+        network=network,
+        miou_percent=float(run["metrics"]["mIoU"]),
+        precision="fp32",
+        data_set=Path(settings["data"]).name,
+        iters=int(settings["max_iters"]),
+        start=str(settings["init"] or "scratch"),
+        weights_sha256=str(run["weights_sha256"]),
+        source=source,
+    )
     return [of_run] + [
         replace(
-            of_run, miou_percent=float(export["parity"]["miou_percent"]), precision=str(export["precision"]),
+            of_run,
+            miou_percent=float(export["parity"]["miou_percent"]),
+            precision=str(export["precision"]),
             artifact=str(export["artifact"]),
             reference_percent=float(export["parity"]["reference_miou_percent"]),
         )
-        for export in exports if "miou_percent" in export["parity"]
-    ]  # fmt: skip
+        for export in exports
+        if "miou_percent" in export["parity"]
+    ]

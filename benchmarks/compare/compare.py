@@ -5,18 +5,17 @@ Everything comes from result files; `--measure` makes the one with sizes, latenc
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from benchmarks.compare.models import NUM_CLASSES, find_models
-from benchmarks.compare.page import PLOTS, to_csv, to_json, to_markdown
+from benchmarks.compare.page import PLOTS, ratio_cells, to_csv, to_json, to_markdown
 from benchmarks.compare.plot import draw_panels, latency_points, parameter_points, save_figure
 from benchmarks.compare.result import COMPARISON_SCHEMA_VERSION, result_name
 from benchmarks.compare.rows import Comparison, read_comparison
 from mobileclip_dense.artifact.artifact import load_artifact
 from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
+from mobileclip_dense.pages.text_table import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +63,10 @@ def compare(config: CompareConfig) -> Comparison:
         ValueError: a file is not of its schema.
     """
     page = config.out / "compare.md"
-    for name in (*(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
-                 *(f"{plot}.{suffix}" for plot in PLOTS for suffix in ("png", "svg"))):  # fmt: skip
+    for name in (
+        *(f"compare.{suffix}" for suffix in ("md", "csv", "json")),
+        *(f"{plot}.{suffix}" for plot in PLOTS for suffix in ("png", "svg")),
+    ):
         refuse_existing(config.out / name, config.force)
     if config.measure:
         refuse_existing(config.results[0] / result_name(config.size_px), config.force)
@@ -111,38 +112,41 @@ def measure(config: CompareConfig) -> None:
             print(f"{model.name}: left out: {error}")
     folders = [folder for one in exported for folder in one.folders.values()]
     measured = measure_artifacts(folders, config.threads, config.rounds, config.work)
-    entries = []
-    for one in exported:
-        for precision, folder in one.folders.items():
-            artifact, found = load_artifact(folder), measured[folder]
-            entries.append({
-                "model": one.model.name,
-                "precision": precision,
-                "num_parameters": artifact.num_parameters,
-                "macs": one.macs,
-                "size_bytes": artifact.files[artifact.model_file]["bytes"],
-                "relative_error": artifact.parity[f"{precision}_relative_error"],
-                **vars(found),
-            })  # fmt: skip
+    entries = [
+        {"model": one.model.name, "precision": precision, "macs": one.macs}
+        | _artifact_figures(folder, precision)
+        | vars(measured[folder])
+        for one in exported
+        for precision, folder in one.folders.items()
+    ]
     result = {
-        "schema_version": COMPARISON_SCHEMA_VERSION, "size_px": config.size_px, "num_classes": NUM_CLASSES,
-        "seed": config.seed, "rounds": config.rounds, "threads": list(config.threads), **describe_machine(),
-        "models": entries, "missing": missing,
-    }  # fmt: skip
+        "schema_version": COMPARISON_SCHEMA_VERSION,
+        "size_px": config.size_px,
+        "num_classes": NUM_CLASSES,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "threads": list(config.threads),
+        **describe_machine(),
+        "models": entries,
+        "missing": missing,
+    }
     write_json(config.results[0] / result_name(config.size_px), result)
     for one in exported:  # or the next measurement would find all of it done
         one.discard()
     discard_notes(config.work)
 
 
+def _artifact_figures(folder: Path, precision: str) -> dict[str, Any]:
+    """Figures of an entry that are in artifact.json."""
+    artifact = load_artifact(folder)
+    return {
+        "num_parameters": artifact.num_parameters,
+        "size_bytes": artifact.files[artifact.model_file]["bytes"],
+        "relative_error": artifact.parity[f"{precision}_relative_error"],
+    }
+
+
 def _print(comparison: Comparison) -> None:
-    table = Table(title="against Swin-L + UPerNet")
-    for name in ("how many times Swin-L's is that of", "wanted", "by", "measured", ""):
-        table.add_column(name)
-    for ratio in comparison.ratios():
-        found = "-" if ratio.found is None else f"{ratio.found:.2f}x"
-        table.add_row(ratio.text, f"{ratio.wanted:g}x", ratio.by, found, ratio.verdict)
-    console = Console(width=max(100, Console().width))
-    console.print(table)
+    print_table("against Swin-L + UPerNet", *ratio_cells(comparison))
     for sentence in comparison.missing:
-        console.print(f"missing: {sentence}", highlight=False)
+        print(f"missing: {sentence}")

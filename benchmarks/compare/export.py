@@ -88,9 +88,14 @@ def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
 
 def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
     config = FinetuneConfig(
-        data=Path("fresh"), out=Path(model.name), encoder=model.encoder, head=model.head,
-        head_channels=model.head_channels, crop_size_px=(size_px, size_px), drop_path_rate=0.0,
-    )  # fmt: skip
+        data=Path("fresh"),
+        out=Path(model.name),
+        encoder=model.encoder,
+        head=model.head,
+        head_channels=model.head_channels,
+        crop_size_px=(size_px, size_px),
+        drop_path_rate=0.0,
+    )
     torch.manual_seed(seed)
     network: nn.Module = build_model(config, NUM_CLASSES).eval()
     if model.pruned:

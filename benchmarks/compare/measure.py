@@ -6,22 +6,22 @@ that an interrupted run goes on with its next round, until the result is written
 """
 
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.latency import peak_memory_mb
+from benchmarks.harness import provenance
+from benchmarks.latency import measure_peak_memory_mb
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_golden
 from mobileclip_dense.artifact.files import read_json, write_json
 from mobileclip_dense.artifact.result import CPU_RUNTIME
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel
-from mobileclip_dense.runtime.timing import summarize
+from mobileclip_dense.runtime.timing import summarize, time_in_turn
 
 NUM_WARMUP = 2  # after each loading
 SLOW_MS = 1000.0  # a model that takes longer is run once a round, and in the first _SLOW_ROUNDS only
@@ -61,7 +61,7 @@ def measure_artifacts(
         kept = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
     for folder in tqdm(folders, desc="peak memory", unit="model"):
         if folder.name not in kept["peak_memory_mb"]:
-            kept["peak_memory_mb"][folder.name] = peak_memory_mb(folder)
+            kept["peak_memory_mb"][folder.name] = measure_peak_memory_mb(folder)
             write_json(notes, kept)
     for _ in tqdm(range(len(kept["rounds"]), num_rounds), desc="latency", unit="round"):
         kept["rounds"].append(_measure_round(folders, threads, kept["rounds"]))
@@ -85,18 +85,12 @@ def _measure_round(folders: Sequence[Path], threads: Sequence[int], before: list
             known = _times_of(before, folder.name, str(count))
             if len(before) >= _SLOW_ROUNDS and min(known) > SLOW_MS:
                 continue
-            model = OnnxModel(path, count)
-            kept: list[float] = []
-            for index in range(NUM_WARMUP + _RUNS_A_ROUND):
-                begin = time.perf_counter_ns()
-                model(image)
-                passed_ms = (time.perf_counter_ns() - begin) / 1e6
-                if index >= NUM_WARMUP:
-                    kept.append(passed_ms)
-                if kept and passed_ms > SLOW_MS:
-                    break
-            times.setdefault(folder.name, {})[str(count)] = kept
-            del model
+            run_model = partial(OnnxModel(path, count), image)
+            (times_ms,) = time_in_turn([run_model], 1, num_warmup=NUM_WARMUP)
+            while len(times_ms) < _RUNS_A_ROUND and times_ms[-1] <= SLOW_MS:
+                times_ms += time_in_turn([run_model], 1, num_warmup=0)[0]
+            times.setdefault(folder.name, {})[str(count)] = times_ms
+            del run_model
     return times
 
 
@@ -112,10 +106,8 @@ def _times_of(rounds: list[Times], name: str, threads: str) -> list[float]:
 def describe_machine() -> dict[str, Any]:
     """Device, system, runtime and versions, for the result file."""
     return {
-        "device": device_name(),
+        **provenance(device_name(), "onnxruntime", "onnx", "torch", "timm", "mmsegmentation"),
         "system": platform.platform(),
         "runtime": CPU_RUNTIME,
-        "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "timm", "mmsegmentation")}
-        | {"python": platform.python_version()},
         "num_warmup": NUM_WARMUP,
     }

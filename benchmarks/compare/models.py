@@ -4,8 +4,14 @@ from dataclasses import dataclass
 
 NUM_CLASSES = 150
 REFERENCE = "swin_l-upernet"
-_ENCODERS = {"nano": "nano MCi", "mci0": "MCi0", "mci1": "MCi1", "mci2": "MCi2", "vit_b16_clip": "ViT-B/16",
-             "swin_l": "Swin-L"}  # fmt: skip
+_ENCODERS = {
+    "nano": "nano MCi",
+    "mci0": "MCi0",
+    "mci1": "MCi1",
+    "mci2": "MCi2",
+    "vit_b16_clip": "ViT-B/16",
+    "swin_l": "Swin-L",
+}
 _HEADS = {"semantic_fpn": "SemanticFPN", "fpn_lite": "lite FPN", "upernet": "UPerNet"}
 _HEAD_CHANNELS = {"semantic_fpn": 128, "fpn_lite": 128, "upernet": 512}
 PRUNED_TO = 0.7  # share of the parameters; what CamVid's runs were pruned to
@@ -48,14 +54,17 @@ class Model:
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
-        *(Model(encoder=encoder, head=head, int8=head != "upernet")
-          for encoder in ("mci0", "mci1", "mci2") for head in _HEADS),
+        *(
+            Model(encoder=encoder, head=head, int8=head != "upernet")
+            for encoder in ("mci0", "mci1", "mci2")
+            for head in _HEADS
+        ),
         Model(encoder="mci2", head="semantic_fpn", pruned=True, int8=True),
         Model(encoder="mci2", head="fpn_lite", pruned=True, int8=True),
         Model(encoder="vit_b16_clip", head="upernet"),
         Model(encoder="swin_l", head="upernet"),
     )
-}  # fmt: skip
+}
 SMALLEST = Model(encoder="nano", head="semantic_fpn", int8=True)  # for trying out the measurement
 
 

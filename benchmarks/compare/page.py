@@ -16,10 +16,20 @@ def header(comparison: Comparison) -> list[str]:
     """Names of the columns of `cells`."""
     latencies = [f"{n} thread{'s' if int(n) > 1 else ''}, p50 / p90 ms" for n in comparison.settings["threads"]]
     return [
-        "model", "parameters", "GMACs", "file MB", *latencies, "peak MB", "parameters, Swin-L /", "file, Swin-L /",
-        "latency, Swin-L /", "mIoU measured here", "mIoU published (ADE20K)",
-        f"{IPHONE}, published (image tower, 256 px)", "other devices, imported",
-    ]  # fmt: skip
+        "model",
+        "parameters",
+        "GMACs",
+        "file MB",
+        *latencies,
+        "peak MB",
+        "parameters, Swin-L /",
+        "file, Swin-L /",
+        "latency, Swin-L /",
+        "mIoU measured here",
+        "mIoU published (ADE20K)",
+        f"{IPHONE}, published (image tower, 256 px)",
+        "other devices, imported",
+    ]
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
@@ -27,8 +37,11 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
     swin, threads = comparison.reference, comparison.threads
     ratios = ["-"] * 3
     if swin is not None:
-        values = (swin.num_parameters / row.num_parameters, swin.size_bytes / row.size_bytes,
-                  swin.p50_ms(threads) / row.p50_ms(threads))  # fmt: skip
+        values = (
+            swin.num_parameters / row.num_parameters,
+            swin.size_bytes / row.size_bytes,
+            swin.p50_ms(threads) / row.p50_ms(threads),
+        )
         ratios = [f"{value:.1f}x" for value in values]
     latencies = [row.latency_ms_by_threads[str(n)] for n in comparison.settings["threads"]]
     return [
@@ -39,29 +52,36 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         *(f"{latency['p50']:.0f} / {latency['p90']:.0f}" for latency in latencies),
         f"{row.peak_memory_mb:.0f}",
         *ratios,
-        "; ".join(f"{m.sentence} (weights {m.weights_sha256[:8]}, {m.source})"
-                  for m in row.measured) or "-",
+        "; ".join(f"{m.sentence} (weights {m.weights_sha256[:8]}, {m.source})" for m in row.measured) or "-",
         "; ".join(f"{p.value:g} % [{_number(p)}]" for p in row.published if p.figure == "miou_percent") or "-",
         "; ".join(f"{p.value:g} ms [{_number(p)}]" for p in row.published if p.figure == "latency_ms") or "-",
-        "; ".join(f"{e.p50_ms:.1f} / {e.p90_ms:.1f} ms ({e.artifact}, {e.device}, {e.runtime}, {e.source})"
-                  for e in row.elsewhere) or "-",
-    ]  # fmt: skip
+        "; ".join(
+            f"{e.p50_ms:.1f} / {e.p90_ms:.1f} ms ({e.artifact}, {e.device}, {e.runtime}, {e.source})"
+            for e in row.elsewhere
+        )
+        or "-",
+    ]
+
+
+def ratio_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table against Swin-L."""
+    rows = [
+        [
+            ratio.text,
+            f"{ratio.wanted:g}x",
+            ratio.by,
+            "-" if ratio.found is None else f"{ratio.found:.2f}x",
+            ratio.outcome,
+        ]
+        for ratio in comparison.ratios()
+    ]
+    return ["how many times Swin-L's is that of", "wanted", "by", "measured", ""], rows
 
 
 def to_markdown(comparison: Comparison) -> str:
     """The whole page."""
     settings = comparison.settings
     size = settings["size_px"]
-    ratios = [
-        [
-            ratio.text,
-            f"{ratio.wanted:g}x",
-            ratio.by,
-            "-" if ratio.found is None else f"{ratio.found:.2f}x",
-            ratio.verdict,
-        ]
-        for ratio in comparison.ratios()
-    ]
     published = [
         [
             str(_number(item)),
@@ -77,7 +97,7 @@ def to_markdown(comparison: Comparison) -> str:
         f"`make compare` writes this page from {', '.join(comparison.sources)}; edit nothing here.",
         _how_measured(settings),
         "## Against Swin-L + UPerNet",
-        _table(["how many times Swin-L's is that of", "wanted", "by", "measured", ""], ratios),
+        _table(*ratio_cells(comparison)),
         _auxiliary_head(comparison),
         "The accuracy beside a latency is that of trained weights in the artifact named there, with another number of "
         "classes and another size: the timed artifact has fresh weights. How many nodes of int8 pay, and how much, "
@@ -104,8 +124,10 @@ def _auxiliary_head(comparison: Comparison) -> str:
     published = next(item.num_parameters for item in PUBLISHED if item.row == REFERENCE)
     if plain is None or published is None:
         return ""
-    return (f"With the auxiliary head that Swin-L's published {published / 1e6:.0f} M hold, the first would be "
-            f"{published / plain.num_parameters:.2f}x.")  # fmt: skip
+    return (
+        f"With the auxiliary head that Swin-L's published {published / 1e6:.0f} M hold, the first would be "
+        f"{published / plain.num_parameters:.2f}x."
+    )
 
 
 def _how_measured(settings: dict[str, Any]) -> str:
@@ -148,7 +170,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "settings": comparison.settings,
         "sources": comparison.sources,
         "rows": [{**dataclasses.asdict(row), "model": row.model.name, "label": row.label} for row in comparison.rows],
-        "ratios": [dataclasses.asdict(ratio) | {"verdict": ratio.verdict} for ratio in comparison.ratios()],
+        "ratios": [dataclasses.asdict(ratio) | {"verdict": ratio.outcome} for ratio in comparison.ratios()],
         "missing": comparison.missing,
     }
 
@@ -163,8 +185,11 @@ def _flat(comparison: Comparison, row: Row) -> dict[str, Any]:
         "num_parameters": row.num_parameters,
         "macs": row.macs,
         "size_bytes": row.size_bytes,
-        **{f"{q}_ms_{n}_threads": row.latency_ms_by_threads[str(n)][q]
-           for n in comparison.settings["threads"] for q in ("p50", "p90")},
+        **{
+            f"{q}_ms_{n}_threads": row.latency_ms_by_threads[str(n)][q]
+            for n in comparison.settings["threads"]
+            for q in ("p50", "p90")
+        },
         "peak_memory_mb": row.peak_memory_mb,
         "swin_l_parameters_ratio": swin and swin.num_parameters / row.num_parameters,
         "swin_l_size_ratio": swin and swin.size_bytes / row.size_bytes,
@@ -180,7 +205,7 @@ def _flat(comparison: Comparison, row: Row) -> dict[str, Any]:
         "published_iphone_tower_ms": "; ".join(f"{p.value:g}" for p in tower),
         "imported": "; ".join(f"{e.p50_ms:.2f} ms on {e.device} ({e.runtime})" for e in row.elsewhere),
         "artifact_sha256": row.artifact_sha256,
-    }  # fmt: skip
+    }
 
 
 def _number(item: Published) -> int:

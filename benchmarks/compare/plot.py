@@ -99,13 +99,27 @@ def draw_panels(panels: Panels, x_label: str, title: str) -> tuple[Figure, dict[
 
 def _draw_points(axes: Axes, data_set: str, points: list[Point], x_label: str) -> None:
     front = pareto_front(points)
-    axes.step([p.x for p in front], [p.miou_percent for p in front], where="post", color="#bbbbbb", linewidth=1,
-              zorder=1, label="Pareto front")  # fmt: skip
+    axes.step(
+        [p.x for p in front],
+        [p.miou_percent for p in front],
+        where="post",
+        color="#bbbbbb",
+        linewidth=1,
+        zorder=1,
+        label="Pareto front",
+    )
     for published, colour, name in ((True, _PUBLISHED, "published by others"), (False, _MEASURED, "measured here")):
         chosen = [point for point in points if point.published == published]
         if chosen:
-            axes.scatter([p.x for p in chosen], [p.miou_percent for p in chosen], s=34, zorder=3, label=name,
-                         edgecolors=colour, facecolors="white" if published else colour)  # fmt: skip
+            axes.scatter(
+                [p.x for p in chosen],
+                [p.miou_percent for p in chosen],
+                s=34,
+                zorder=3,
+                label=name,
+                edgecolors=colour,
+                facecolors="white" if published else colour,
+            )
     xs, ys = [p.x for p in points], [p.miou_percent for p in points]
     axes.set_xscale("log")
     axes.set_xlim(min(xs) / 2.2, max(xs) * 2.6)
@@ -160,9 +174,17 @@ def _annotate(axes: Axes, point: Point, distance: float, angle: float) -> Annota
     colour = _PUBLISHED if point.published else _MEASURED
     line: Any = dict(arrowstyle="-", color=colour, linewidth=0.5) if distance > _DISTANCES_PT[1] else None
     return axes.annotate(
-        point.label, (point.x, point.miou_percent), (x, y), textcoords="offset points", ha=align, va=vertical,
-        fontsize=7.5, color=colour, arrowprops=line, zorder=4,
-    )  # fmt: skip
+        point.label,
+        (point.x, point.miou_percent),
+        (x, y),
+        textcoords="offset points",
+        ha=align,
+        va=vertical,
+        fontsize=7.5,
+        color=colour,
+        arrowprops=line,
+        zorder=4,
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -34,9 +34,12 @@ class Published:
 
 def _segformer(size: int, miou_percent: float, num_parameters: float) -> Published:
     return Published(
-        model=f"SegFormer-B{size}", value=miou_percent, what="ADE20K, 512 px, 160k steps",
-        reference=_MMSEG.format("segformer"), num_parameters=num_parameters,
-    )  # fmt: skip
+        model=f"SegFormer-B{size}",
+        value=miou_percent,
+        what="ADE20K, 512 px, 160k steps",
+        reference=_MMSEG.format("segformer"),
+        num_parameters=num_parameters,
+    )
 
 
 def _fastvit(size: str, miou_percent: float) -> Published:
@@ -45,9 +48,14 @@ def _fastvit(size: str, miou_percent: float) -> Published:
 
 def _tower(model: str, row: str, latency_ms: float, num_parameters: float) -> Published:
     return Published(
-        model=model, row=row, figure="latency_ms", value=latency_ms, what="image tower alone, 256 px",
-        reference=_MOBILECLIP, num_parameters=num_parameters,
-    )  # fmt: skip
+        model=model,
+        row=row,
+        figure="latency_ms",
+        value=latency_ms,
+        what="image tower alone, 256 px",
+        reference=_MOBILECLIP,
+        num_parameters=num_parameters,
+    )
 
 
 PUBLISHED: tuple[Published, ...] = (

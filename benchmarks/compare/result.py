@@ -47,8 +47,12 @@ def read_result(folder: Path, size_px: int) -> dict[str, Any]:
     expect(bool(values["models"]), "models", values["missing"], "one or more")
     expect(bool(values["threads"]), "threads", [], "one or more")
     for place, entry in enumerate(values["models"]):
-        expect(isinstance(entry, dict) and entry.keys() == set(_MODEL_FIELDS), f"models[{place}]", entry,
-               f"the fields {', '.join(_MODEL_FIELDS)}")  # fmt: skip
+        expect(
+            isinstance(entry, dict) and entry.keys() == set(_MODEL_FIELDS),
+            f"models[{place}]",
+            entry,
+            f"the fields {', '.join(_MODEL_FIELDS)}",
+        )
         name = f"models: {entry['model']}"
         expect(entry["model"] in known_models(), f"models[{place}].model", entry["model"], "a model of the comparison")
         for field in _NUMBERS:
@@ -56,8 +60,12 @@ def read_result(folder: Path, size_px: int) -> dict[str, Any]:
         for threads in map(str, values["threads"]):
             latency = entry["latency_ms_by_threads"]
             found = latency.get(threads) if isinstance(latency, dict) else None
-            expect(isinstance(found, dict) and all(_is_positive(found.get(q)) for q in ("p50", "p90")),
-                   f"{name}: latency_ms_by_threads.{threads}", found, "positive numbers p50 and p90")  # fmt: skip
+            expect(
+                isinstance(found, dict) and all(_is_positive(found.get(q)) for q in ("p50", "p90")),
+                f"{name}: latency_ms_by_threads.{threads}",
+                found,
+                "positive numbers p50 and p90",
+            )
     return values
 
 

@@ -78,8 +78,8 @@ class Ratio:
     found: float | None
 
     @property
-    def verdict(self) -> str:
-        """In a word."""
+    def outcome(self) -> str:
+        """met, NOT met or not measured."""
         return "not measured" if self.found is None else "met" if self.found >= self.wanted else "NOT met"
 
 
@@ -164,8 +164,9 @@ def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
 def _row(entry: dict[str, Any], size_px: int, measured: list[Measured], elsewhere: list[Elsewhere]) -> Row:
     model = known_models()[entry["model"]]
     row = Row(**entry | {"model": model})
-    accuracies = [item for item in measured if item.precision == row.precision
-                  and item.network.is_of(model, row.num_parameters)]  # fmt: skip
+    accuracies = [
+        item for item in measured if item.precision == row.precision and item.network.is_of(model, row.num_parameters)
+    ]
     best = {(item.data_set, item.iters): item for item in sorted(accuracies, key=lambda item: item.miou_percent)}
     same = row.precision == "fp32" and not model.pruned
     published = tuple(item for item in PUBLISHED if same and item.row in (model.name, model.encoder))
@@ -183,8 +184,9 @@ def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere
     ] + [
         f"{item.artifact} on {item.device}: {item.p50_ms:.1f} / {item.p90_ms:.1f} ms ({item.source}"
         + (")" if item.export else "; which network it is, the JSON of `python -m benchmarks.report` beside it tells)")
-        for item in elsewhere if not any(item.is_of(row, size_px) for row in rows)
-    ]  # fmt: skip
+        for item in elsewhere
+        if not any(item.is_of(row, size_px) for row in rows)
+    ]
 
 
 def _read_elsewhere(contents: dict[Path, dict[str, Any]], exports: dict[str, Export], device: str) -> list[Elsewhere]:
@@ -198,10 +200,18 @@ def _read_elsewhere(contents: dict[Path, dict[str, Any]], exports: dict[str, Exp
         check_result(value, path)
         latency = min(value["latency_ms_by_threads"].values(), key=lambda latency: latency["p50"])
         digest = value["artifact_sha256"]
-        found.append(Elsewhere(
-            p50_ms=latency["p50"], p90_ms=latency["p90"], artifact=value["artifact"], device=value["device"],
-            runtime=value["runtime"], source=path.name, artifact_sha256=digest, export=exports.get(digest),
-        ))  # fmt: skip
+        found.append(
+            Elsewhere(
+                p50_ms=latency["p50"],
+                p90_ms=latency["p90"],
+                artifact=value["artifact"],
+                device=value["device"],
+                runtime=value["runtime"],
+                source=path.name,
+                artifact_sha256=digest,
+                export=exports.get(digest),
+            )
+        )
     return found
 
 
@@ -217,6 +227,8 @@ def _missing(rows: list[Row], reasons: dict[str, str]) -> list[str]:
     if not any(item.data_set_name == "ADE20K" for row in rows for item in row.measured):
         sentences.append("measured accuracy on ADE20K: no run on its 150 classes is among the result files")
     if not any(row.elsewhere for row in rows):
-        sentences.append("latency on a phone or in a browser: no result file of `python -m benchmarks.coreml_device`, "
-                         "`python -m benchmarks.xcode_report` or the browser page is there")  # fmt: skip
+        sentences.append(
+            "latency on a phone or in a browser: no result file of `python -m benchmarks.coreml_device`, "
+            "`python -m benchmarks.xcode_report` or the browser page is there"
+        )
     return sentences

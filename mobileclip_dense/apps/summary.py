@@ -1,10 +1,8 @@
 """What a demo did: a JSON file for programs, a table for people."""
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from mobileclip_dense.apps.pipeline import Times
 from mobileclip_dense.apps.terminal import printable
 from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 from mobileclip_dense.runtime.timing import summarize
@@ -73,8 +72,7 @@ class Summary:
             "device": device_name(),
             "provider": self._model.session.get_providers()[0],
             "threads": self._model.num_threads,
-            "versions": {name: version(name) for name in ("onnxruntime", "numpy", "pillow")}
-            | {"python": platform.python_version()},
+            "versions": versions_of("onnxruntime", "numpy", "pillow"),
             "num_frames": len(self._times),
             "wall_time_s": wall_ms / 1000,
             "wall_ms_per_frame": wall_ms / max(1, len(self._times)),

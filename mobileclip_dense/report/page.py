@@ -1,6 +1,5 @@
-"""The HTML of the report: everything inline, so that the one file can be sent around."""
+"""The HTML page of the report."""
 
-import base64
 import html
 import io
 from typing import Any
@@ -16,70 +15,62 @@ from mobileclip_dense.config import FinetuneConfig, config_from_json
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
 from mobileclip_dense.data.labelled.pairs import Pair
 from mobileclip_dense.data.labelled.scan import usable_set
-from mobileclip_dense.report.records import HEADLINE, Evidence, RunFiles, Verdict
+from mobileclip_dense.pages.html_page import render_image, render_page, render_table
+from mobileclip_dense.report.pretraining_gain import PretrainingGain
+from mobileclip_dense.report.records import HEADLINE, Records, RunFiles
 from mobileclip_dense.report.tables import elsewhere_rows, table_rows
 from mobileclip_dense.runtime.accuracy import predict_at
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 
 _NUM_EXAMPLES = 6
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; } td, th { border-bottom: 1px solid var(--line);
-padding: .35rem .6rem; text-align: right; vertical-align: top; } td:first-child, th:first-child { text-align: left; }
+body { max-width: 1112px; margin-top: 2rem; }
+td, th { padding: .35rem .6rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 1rem; }
-figure { margin: 0; } img { width: 100%; height: auto; } .pictures img { image-rendering: pixelated; }
-figcaption { font-size: .85rem; opacity: .8; } .curves img { background: #fff; width: auto; max-width: 100%; }
+.pictures img { width: 100%; height: auto; image-rendering: pixelated; }
+.curves img { background: #fff; }
 .yes { border-left: 4px solid #2a8; padding-left: .7rem; } .no { border-left: 4px solid #d73; padding-left: .7rem; }
 """
 
 
-def render_page(evidence: Evidence, verdicts: list[Verdict]) -> str:
+def render_report(records: Records, gains: list[PretrainingGain]) -> str:
     """The whole page."""
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>mobileclip-dense report</title>",
-        f"<style>{_STYLE}</style><h1>mobileclip-dense</h1>",
+        "<h1>mobileclip-dense</h1>",
         "<p>From captioned images to a verified phone model. Every figure on this page was measured by the runs and "
         "exports it names; nothing is quoted.</p>",
-        _verdict_section(verdicts),
+        _gain_section(gains),
         "<h2>Exported models</h2>",
-        _table(*table_rows(evidence)),
-        *_elsewhere_section(evidence),
-        *_left_out_section(evidence),
+        render_table(*table_rows(records)),
+        *_elsewhere_section(records),
+        *_left_out_section(records),
         "<h2>Training</h2>",
-        _curves(evidence.runs),
-        _table(*_run_rows(evidence.runs)),
-        *_picture_sections(evidence),
+        _curves(records.runs),
+        render_table(*_run_rows(records.runs)),
+        *_picture_sections(records),
     ]
-    return "\n".join(parts) + "</html>\n"
+    return render_page("mobileclip-dense report", parts, _STYLE)
 
 
-def _verdict_section(verdicts: list[Verdict]) -> str:
-    if not verdicts:
+def _gain_section(gains: list[PretrainingGain]) -> str:
+    if not gains:
         return "<p>No runs from scratch to compare the pretrained ones with.</p>"
-    lines = [f"<p class='{'yes' if v.supported else 'no'}'>{html.escape(v.sentence())}</p>" for v in verdicts]
-    return ("<h2>Does CLIP pretraining help here?</h2>" + "".join(lines) + "<p>A hint and no test: with two seeds in "
-            "each arm, chance alone exceeds the spread between seeds in about one case of nine.</p>")  # fmt: skip
+    lines = [f"<p class='{'yes' if gain.supported else 'no'}'>{html.escape(gain.sentence())}</p>" for gain in gains]
+    return (
+        "<h2>Does CLIP pretraining help here?</h2>" + "".join(lines) + "<p>A hint and no test: with two seeds in "
+        "each arm, chance alone exceeds the spread between seeds in about one case of nine.</p>"
+    )
 
 
-def _elsewhere_section(evidence: Evidence) -> list[str]:
-    header, rows = elsewhere_rows(evidence)
-    return ["<h2>In browsers and other runtimes</h2>", _table(header, rows)] if rows else []
+def _elsewhere_section(records: Records) -> list[str]:
+    header, rows = elsewhere_rows(records)
+    return ["<h2>In browsers and other runtimes</h2>", render_table(header, rows)] if rows else []
 
 
-def _left_out_section(evidence: Evidence) -> list[str]:
-    if not evidence.left_out:
+def _left_out_section(records: Records) -> list[str]:
+    if not records.left_out:
         return []
-    return ["<h2>Left out</h2><ul>", *(f"<li>{html.escape(reason)}</li>" for reason in evidence.left_out), "</ul>"]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
+    return ["<h2>Left out</h2><ul>", *(f"<li>{html.escape(reason)}</li>" for reason in records.left_out), "</ul>"]
 
 
 def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
@@ -101,8 +92,17 @@ def _run_rows(runs: list[RunFiles]) -> tuple[list[str], list[list[str]]]:
         parent = run.record["parent"]
         start = str(parent.get("path", "unknown")).rsplit("/", 1)[-1] if parent else "scratch"
         network = run.config["model" if run.task == "pretrain" else "encoder"]
-        rows.append([run.folder.name, run.task, network, start, str(run.config["seed"]), figure,
-                     f"{run.record['wall_time_s']:.0f} s"])  # fmt: skip
+        rows.append(
+            [
+                run.folder.name,
+                run.task,
+                network,
+                start,
+                str(run.config["seed"]),
+                figure,
+                f"{run.record['wall_time_s']:.0f} s",
+            ]
+        )
     return ["run", "task", "network", "start", "seed", "held-out figure", "time"], rows
 
 
@@ -129,14 +129,14 @@ def _curves(runs: list[RunFiles]) -> str:
         axes.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return f"<figure class='curves'><img alt='training curves' src='{_data_url(buffer.getvalue())}'></figure>"
+    return f"<figure class='curves'>{render_image(buffer.getvalue(), 'training curves')}</figure>"
 
 
-def _picture_sections(evidence: Evidence) -> list[str]:
+def _picture_sections(records: Records) -> list[str]:
     """For each fp32 ONNX artifact: held-out images of its parent run, ground truth and prediction side by side."""
     sections = []
-    for folder, artifact in evidence.artifacts:
-        parents = [run for run in evidence.runs if run.record["weights_sha256"] == artifact.parent["weights_sha256"]]
+    for folder, artifact in records.artifacts:
+        parents = [run for run in records.runs if run.record["weights_sha256"] == artifact.parent["weights_sha256"]]
         drawn = artifact.task in ("segment", "depth") and artifact.runtime == "onnx" and artifact.precision == "fp32"
         if not drawn or not parents:
             continue
@@ -149,11 +149,11 @@ def _picture_sections(evidence: Evidence) -> list[str]:
             print(f"{artifact.name}: no pictures: {error}")
             sections.append(f"{title}<p>No pictures: held-out images of its run could not be read.</p>")
             continue
-        pictures = "".join(
-            f"<figure><img alt='{html.escape(name)}' src='{_png(strip)}'></figure>" for name, strip in strips
+        pictures = "".join(f"<figure>{render_image(_png(strip), name)}</figure>" for name, strip in strips)
+        sections.append(
+            f"{title}<p>Held-out images: picture, ground truth, prediction "
+            f"of the exported model.</p><div class='pictures'>{pictures}</div>"
         )
-        sections.append(f"{title}<p>Held-out images: picture, ground truth, prediction "
-                        f"of the exported model.</p><div class='pictures'>{pictures}</div>")  # fmt: skip
     return sections
 
 
@@ -194,11 +194,7 @@ def _depth_strip(
     return strips
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> str:
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return _data_url(buffer.getvalue())
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What the folders of runs, artifacts and results say, and what follows from it. No torch."""
+"""Records of runs, artifacts and results, read from their folders and checked. No torch."""
 
 import json
 import math
@@ -27,7 +27,7 @@ PUBLISHED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "met
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """A complete run as its files tell it: config.json, run.json, and the lines of metrics.jsonl."""
+    """Files of a complete run: config.json, run.json (`record`) and the lines of metrics.jsonl (`curve`)."""
 
     folder: Path
     config: dict[str, Any]
@@ -36,15 +36,18 @@ class RunFiles:
 
     @property
     def task(self) -> str:
-        """segment, depth or pretrain."""
+        """pretrain, segment, depth or detect."""
         return str(self.config.get("task", "pretrain"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """Everything found. `results` maps an artifact's hash to the contents of its latency files, of the CPUs of any
-    machines; `elsewhere` are the contents of those of other runtimes, browsers above all. `left_out` says of each file
-    that cannot be used which field it is and why."""
+class Records:
+    """Everything that a report is about.
+
+    Attributes:
+        results: CPU latency results of any machines, by the artifact's hash. elsewhere: results of other runtimes, such
+            as browsers. left_out: one message for each file that cannot be used, with the field and the reason.
+    """
 
     runs: list[RunFiles]
     artifacts: list[tuple[Path, Artifact]]
@@ -53,39 +56,8 @@ class Evidence:
     left_out: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """A pretrained start against a fresh one, over seeds. `gain` is positive where pretraining helps."""
-
-    task: str
-    pretrained: list[float]
-    scratch: list[float]
-    gain: float
-    noise: float
-
-    @property
-    def supported(self) -> bool:
-        """The gain of the means exceeds the widest spread between seeds: a hint and no test, for with two seeds in
-        each arm that happens by chance in about one case of nine."""
-        return self.gain > self.noise
-
-    def sentence(self) -> str:
-        """The verdict in words, with its figures."""
-        _, name, unit, _ = HEADLINE[self.task]
-        values = [", ".join(f"{v:.3g}" for v in arm) for arm in (self.pretrained, self.scratch)]
-        step = "points" if unit == "%" else unit  # a difference of percentages
-        noise = f"spread between seeds {self.noise:.3g} {step}"
-        if len(self.pretrained) < 2 or len(self.scratch) < 2:
-            outcome = "only one seed: not testable"
-        elif self.supported:
-            outcome = f"pretraining helps by {self.gain:.3g} {step}, more than the {noise}"
-        else:
-            outcome = f"pretraining did NOT help by more than seed noise (gain {self.gain:.3g} {step}, {noise})"
-        return f"{self.task}: {name} {values[0]} {unit} pretrained, {values[1]} {unit} from scratch: {outcome}."
-
-
-def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
-    """Read all three folders. What is not complete, damaged or older than a field that is needed is left out.
+def read_records(runs: Path, artifacts: Path, results: Path) -> Records:
+    """Read all three folders. Records that are incomplete, damaged or lack a needed field are left out.
 
     Raises:
         FileNotFoundError: a folder is missing or empty, or holds no run or no artifact that can be used; the message
@@ -100,7 +72,7 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
     for value in sorted(contents, key=lambda value: str(value["device"])):
         if value["runtime"] == CPU_RUNTIME:
             cpu_results[value["artifact_sha256"]].append(value)
-    return Evidence(
+    return Records(
         runs=found_runs,
         artifacts=found_artifacts,
         results=dict(cpu_results),
@@ -110,7 +82,11 @@ def read_evidence(runs: Path, artifacts: Path, results: Path) -> Evidence:
 
 
 def _read_each(folder: Path, what: str, read: Callable[[Path], Found | None]) -> tuple[list[Found], list[str]]:
-    """What `read` makes of each entry of a folder, None being none of that kind; and why others cannot be used."""
+    """Records of a folder's entries, and messages for entries that cannot be read.
+
+    Args:
+        read: returns None for an entry of another kind. what: the entries, for messages.
+    """
     found, left_out = [], []
     for path in _entries(folder, what):
         try:
@@ -164,10 +140,15 @@ def _read_run(folder: Path) -> RunFiles | None:
         raise ValueError(f"{folder}: no run.json: the run is not complete; repeat its command to go on")
     record = read_json(source)
     if missing := [name for name in (*PUBLISHED, "parent") if name not in record]:
-        raise ValueError(f"{source}: {missing[0]}: missing, so this is no record of a run; train it again, or move the "
-                         "folder away")  # fmt: skip
-    run = RunFiles(folder=folder, config=read_json(folder / "config.json"), record=record,
-                   curve=_read_curve(folder / "metrics.jsonl"))  # fmt: skip
+        raise ValueError(
+            f"{source}: {missing[0]}: missing, so this is no record of a run; train it again, or move the folder away"
+        )
+    run = RunFiles(
+        folder=folder,
+        config=read_json(folder / "config.json"),
+        record=record,
+        curve=_read_curve(folder / "metrics.jsonl"),
+    )
     settings = folder / "config.json"
     if run.task not in ("pretrain", *HEADLINE):
         raise ValueError(f"{settings}: task: found {run.task}, expected one of {', '.join(HEADLINE)}")
@@ -184,7 +165,11 @@ def _read_run(folder: Path) -> RunFiles | None:
 
 
 def _expect(source: Path, field: str, found: object, kind: type) -> None:
-    """Raises ValueError if what was found in a field is not of that kind; float: a finite number, 1 is one too."""
+    """Check the type of a field; float: any finite number.
+
+    Raises:
+        ValueError: the value is of another type.
+    """
     if kind is float:
         holds = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
     else:
@@ -205,32 +190,7 @@ def _read_curve(path: Path) -> list[dict[str, float]]:
                 values["step"], values["loss"] = float(values["step"]), float(values["loss"])
             curve.append(values)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: line {number}: found {line[:80]!r}, expected a JSON object ({error}); delete "
-                             "the line") from None  # fmt: skip
+            raise ValueError(
+                f"{path}: line {number}: found {line[:80]!r}, expected a JSON object ({error}); delete the line"
+            ) from None
     return curve
-
-
-def compare_with_scratch(runs: list[RunFiles]) -> list[Verdict]:
-    """For each task, runs that differ in nothing but their start and seed."""
-    verdicts = []
-    for task, (key, _, _, larger_is_better) in HEADLINE.items():
-        groups: dict[str, dict[bool, list[float]]] = {}
-        for run in runs:
-            if run.task == task and "structure_sha256" not in run.record:  # a pruned run is another model
-                settings = {k: v for k, v in run.config.items() if k not in ("out", "seed", "init")}
-                arms = groups.setdefault(json.dumps(settings, sort_keys=True), {True: [], False: []})
-                arms[run.config.get("init") is not None].append(float(run.record["metrics"][key]))
-        for arms in groups.values():
-            pretrained, scratch = arms[True], arms[False]
-            if pretrained and scratch:
-                difference = sum(pretrained) / len(pretrained) - sum(scratch) / len(scratch)
-                verdicts.append(
-                    Verdict(
-                        task=task,
-                        pretrained=pretrained,
-                        scratch=scratch,
-                        gain=difference if larger_is_better else -difference,
-                        noise=max(max(arm) - min(arm) for arm in (pretrained, scratch)),
-                    )
-                )
-    return verdicts

@@ -1,14 +1,13 @@
-"""`python -m benchmarks.report`: one page with curves, pictures and tables about runs and artifacts."""
+"""The report: one page with curves, pictures and tables about runs and artifacts."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from mobileclip_dense.artifact.files import figures_beside, staged_file, write_json
-from mobileclip_dense.report.page import render_page
-from mobileclip_dense.report.records import Evidence, Verdict, compare_with_scratch, read_evidence
+from mobileclip_dense.pages.text_table import print_table
+from mobileclip_dense.report.page import render_report
+from mobileclip_dense.report.pretraining_gain import PretrainingGain, compare_with_scratch
+from mobileclip_dense.report.records import Records, read_records
 from mobileclip_dense.report.tables import elsewhere_rows, summary, table_rows
 
 
@@ -36,33 +35,24 @@ def report(config: ReportConfig) -> None:
             .json. FileExistsError: the page or its JSON exists and --force was not given.
     """
     figures = figures_beside(config.out, config.force)
-    evidence = read_evidence(config.runs, config.artifacts, config.results)
-    for reason in evidence.left_out:
+    records = read_records(config.runs, config.artifacts, config.results)
+    for reason in records.left_out:
         print(f"left out: {reason}")
-    verdicts = compare_with_scratch(evidence.runs)
-    page = render_page(evidence, verdicts)
-    told = summary(evidence, verdicts)
+    gains = compare_with_scratch(records.runs)
+    page = render_report(records, gains)
+    values = summary(records, gains)
     with staged_file(config.out) as staging:
         staging.write_text(page, encoding="utf-8")
-    write_json(figures, told)
-    print_tables(evidence, verdicts)
+    write_json(figures, values)
+    _print_tables(records, gains)
     print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
 
-def print_tables(evidence: Evidence, verdicts: list[Verdict]) -> None:
+def _print_tables(records: Records, gains: list[PretrainingGain]) -> None:
     """The page's tables, for the terminal."""
-    console = Console(width=max(160, Console().width))
-    for title, (header, rows) in (
-        ("exported models", table_rows(evidence)),
-        ("in browsers and other runtimes", elsewhere_rows(evidence)),
-    ):
-        table = Table(title=title)
-        for name in header:
-            is_name = name in ("artifact", "device")
-            table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        if rows:
-            console.print(table)
-    for verdict in verdicts:
-        console.print(verdict.sentence(), highlight=False)
+    print_table("exported models", *table_rows(records))
+    header, rows = elsewhere_rows(records)
+    if rows:
+        print_table("in browsers and other runtimes", header, rows)
+    for gain in gains:
+        print(gain.sentence())

@@ -1,32 +1,41 @@
-"""The tables of the report, and the figures that may be published. No torch."""
+"""Tables of the report, and its figures as JSON. No torch."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from mobileclip_dense.artifact.artifact import Artifact, artifact_sha256
-from mobileclip_dense.report.records import HEADLINE, PUBLISHED, Evidence, RunFiles, Verdict
+from mobileclip_dense.report.pretraining_gain import PretrainingGain
+from mobileclip_dense.report.records import HEADLINE, PUBLISHED, Records, RunFiles
 
 
-def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+def table_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     """Header and rows: size, distance to PyTorch, accuracy, latency and memory where measured.
 
     An artifact has a row for each result file, each of one device, and one row where there is none. There is a column
     for every number of threads that was measured.
     """
-    of_artifacts = [evidence.results.get(artifact_sha256(folder), []) for folder, _ in evidence.artifacts]
+    of_artifacts = [records.results.get(artifact_sha256(folder), []) for folder, _ in records.artifacts]
     threads = sorted({int(n) for results in of_artifacts for one in results for n in one["latency_ms_by_threads"]})
-    header = ["artifact", "parameters", "size MB", "distance to PyTorch", "accuracy", "device",
-              *(f"{n} thread{'s' if n > 1 else ''}, p50 / p90 ms" for n in threads), "peak MB"]  # fmt: skip
+    header = [
+        "artifact",
+        "parameters",
+        "size MB",
+        "distance to PyTorch",
+        "accuracy",
+        "device",
+        *(f"{n} thread{'s' if n > 1 else ''}, p50 / p90 ms" for n in threads),
+        "peak MB",
+    ]
     rows = []
-    for (_, artifact), results in zip(evidence.artifacts, of_artifacts, strict=True):
+    for (_, artifact), results in zip(records.artifacts, of_artifacts, strict=True):
         size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
         described = [
             artifact.name,
             f"{artifact.num_parameters / 1e6:.2f} M",
             f"{size / 1e6:.2f}",
             _distance(artifact),
-            _accuracy(artifact, evidence.runs),
+            _accuracy(artifact, records.runs),
         ]
         rows += [described + _measured(result, threads) for result in results]
         if not results:
@@ -35,40 +44,48 @@ def table_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
 
 
 def _measured(result: dict[str, Any], threads: list[int]) -> list[str]:
-    """Device, latency by number of threads, and memory, of a result file."""
+    """Cells of a latency result: device, latency for each number of threads, memory."""
     latencies, peak_mb = result["latency_ms_by_threads"], result["peak_memory_mb"]
     told = [f"{one['p50']:.2f} / {one['p90']:.2f}" if (one := latencies.get(str(n))) else "-" for n in threads]
     return [result["device"], *told, "-" if peak_mb is None else f"{peak_mb:.0f}"]
 
 
-def elsewhere_rows(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+def elsewhere_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     """Header and rows, one per result of another runtime for one of these very artifacts."""
-    names = {artifact_sha256(folder): artifact.name for folder, artifact in evidence.artifacts}
+    names = {artifact_sha256(folder): artifact.name for folder, artifact in records.artifacts}
     rows = [
-        [names[value["artifact_sha256"]], value["device"], value["runtime"], threads,
-         f"{latency['p50']:.2f} / {latency['p90']:.2f}", str(latency["num_runs"])]
-        for value in evidence.elsewhere
+        [
+            names[value["artifact_sha256"]],
+            value["device"],
+            value["runtime"],
+            threads,
+            f"{latency['p50']:.2f} / {latency['p90']:.2f}",
+            str(latency["num_runs"]),
+        ]
+        for value in records.elsewhere
         if value["artifact_sha256"] in names
         for threads, latency in value["latency_ms_by_threads"].items()
-    ]  # fmt: skip
+    ]
     return ["artifact", "device", "runtime", "threads", "p50 / p90 ms", "runs"], rows
 
 
-def summary(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
-    """All figures with what they were measured with, for a result file that may be published: no path of a machine."""
-    header, rows = table_rows(evidence)
+def summary(records: Records, gains: list[PretrainingGain]) -> dict[str, Any]:
+    """All figures and their provenance, for a result file that may be published: it holds no path of this machine."""
+    header, rows = table_rows(records)
     return {
-        "runs": {run.folder.name: _published(run) for run in evidence.runs},
+        "runs": {run.folder.name: _published(run) for run in records.runs},
         "artifacts": {"header": header, "rows": rows},
-        "exports": [_export(folder, artifact) for folder, artifact in evidence.artifacts],
-        "latencies": [*(one for results in evidence.results.values() for one in results), *evidence.elsewhere],
-        "left_out": evidence.left_out,
-        "verdicts": [{**dataclasses.asdict(v), "supported": v.supported, "sentence": v.sentence()} for v in verdicts],
+        "exports": [_export(folder, artifact) for folder, artifact in records.artifacts],
+        "latencies": [*(one for results in records.results.values() for one in results), *records.elsewhere],
+        "left_out": records.left_out,
+        "verdicts": [
+            {**dataclasses.asdict(gain), "supported": gain.supported, "sentence": gain.sentence()} for gain in gains
+        ],
     }
 
 
 def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
-    """Of which weights an artifact is, and what its export measured of it."""
+    """Source weights of an artifact, and what its export measured."""
     return {
         "artifact": artifact.name,
         "artifact_sha256": artifact_sha256(folder),
@@ -81,14 +98,16 @@ def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
 def _published(run: RunFiles) -> dict[str, Any]:
     settings = {name: _last_part(value) for name, value in run.config.items()}
     parent = (run.record["parent"] or {}).get("weights_sha256")
-    published = {name: run.record[name] for name in PUBLISHED} | {"num_parameters": run.record.get("num_parameters")}
+    published = {name: run.record[name] for name in PUBLISHED} | {
+        name: run.record.get(name) for name in ("architecture", "num_parameters")
+    }
     if "pruned" in run.record:
         published["as_pruned"] = True  # its settings are those of the run that was pruned
     return {"settings": settings, "parent_weights_sha256": parent} | published
 
 
 def _last_part(value: Any) -> Any:
-    """Of a path, or of each in a list; anything else as it is: where a folder lies is nobody's business."""
+    """The last part of an absolute path, or of each in a list; other values unchanged."""
     if isinstance(value, list):
         return [_last_part(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
@@ -99,7 +118,7 @@ def _distance(artifact: Artifact) -> str:
 
 
 def _accuracy(artifact: Artifact, runs: list[RunFiles]) -> str:
-    """Of the exported model where the export measured it, else of the run it came from."""
+    """Accuracy of the exported model where its export measured it, else of its run."""
     if artifact.task not in HEADLINE:
         cosine = artifact.parity.get("mean_cosine")
         return "-" if cosine is None else f"cosine {cosine:.4f}"

@@ -8,7 +8,6 @@ A run is complete when run.json is there. An incomplete one is resumed by the co
 
 import dataclasses
 import json
-import platform
 import shlex
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from torch import nn
 from mobileclip_dense.artifact.files import naming_full_disk, read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.artifact.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.artifact.outputs import RUN, claim_folder, set_aside
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.config import Config, FinetuneConfig, config_from_json, config_to_json
 from mobileclip_dense.run.checkpoints import checkpoint_file, settle_checkpoints
 
@@ -148,7 +147,7 @@ def architecture_of(config: Config, *, pruned: bool = False) -> str:
 
 def library_versions() -> dict[str, str]:
     """What a figure depends on beside the weights: the versions of Python and of the libraries that compute."""
-    return {name: version(name) for name in _VERSIONED} | {"python": platform.python_version()}
+    return versions_of(*_VERSIONED)
 
 
 def _parent_record(init: str) -> dict[str, str | None]:

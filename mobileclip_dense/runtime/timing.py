@@ -1,30 +1,36 @@
-"""Timing of models, one beside the other."""
+"""Timing of models and other actions, one beside the other."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 NUM_WARMUP = 5
 
-Timed = tuple[Callable[[npt.NDArray[Any]], object], npt.NDArray[Any]]  # a model and its input
 
+def time_in_turn(
+    actions: Sequence[Callable[[], object]],
+    num_runs: int,
+    *,
+    num_warmup: int = NUM_WARMUP,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    progress: str | None = None,
+) -> list[list[float]]:
+    """Milliseconds of `num_runs` runs of each action, after `num_warmup` that are not counted.
 
-def time_in_turn(models: Sequence[Timed], num_runs: int, progress: str | None = None) -> list[list[float]]:
-    """Milliseconds of `num_runs` runs of each model on its input, after NUM_WARMUP.
+    The actions run in turn, round after round, so that a slow moment of the machine hits all.
 
-    The models run in turn, round after round, so that a slow moment of the machine hits all.
+    Args:
+        clock_ns: nanoseconds; `time.process_time_ns` counts CPU time. progress: title of a progress bar.
     """
-    times_ms: list[list[float]] = [[] for _ in models]
-    for index in tqdm(range(NUM_WARMUP + num_runs), unit="round", desc=progress, disable=progress is None):
-        for (model, taken), kept in zip(models, times_ms, strict=True):
-            begin = time.perf_counter_ns()
-            model(taken)
-            if index >= NUM_WARMUP:
-                kept.append((time.perf_counter_ns() - begin) / 1e6)
+    times_ms: list[list[float]] = [[] for _ in actions]
+    for index in tqdm(range(num_warmup + num_runs), unit="round", desc=progress, disable=progress is None):
+        for action, measured in zip(actions, times_ms, strict=True):
+            begin = clock_ns()
+            action()
+            if index >= num_warmup:
+                measured.append((clock_ns() - begin) / 1e6)
     return times_ms
 
 

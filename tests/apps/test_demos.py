@@ -16,7 +16,8 @@ from mobileclip_dense.apps.segment import SegmentConfig, segment
 from mobileclip_dense.artifact.artifact import load_artifact
 from mobileclip_dense.config.export import VerifyConfig
 from mobileclip_dense.deploy.verify import verify
-from mobileclip_dense.report.records import RunFiles, compare_with_scratch
+from mobileclip_dense.report.pretraining_gain import compare_with_scratch
+from mobileclip_dense.report.records import RunFiles
 from mobileclip_dense.report.report import ReportConfig, report
 from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
 from tests.conftest import Line, run_module

@@ -26,12 +26,17 @@ REPOSITORY = Path(__file__).parent.parent.parent
 LATENCY = {"p50": 4.0, "p90": 5.0, "p99": 6.0, "mean": 4.2, "num_runs": 100}
 
 
-def write_run(path: Path, num_parameters: int | None = 40_400_000, **settings: object) -> None:
-    """A result file as `benchmarks.report` writes it, of one run; MCi2's train form is 1 % larger than its row."""
+def write_run(path: Path, num_parameters: int | None = 40_400_000, suffix: str | None = "", **settings: object) -> None:
+    """A result file as `benchmarks.report` writes it, of one run; MCi2's train form is 1 % larger than its row.
+
+    Args:
+        suffix: of the architecture; None: the file has none.
+    """
     settings = {"task": "segment", "data": "ade", "encoder": "mci2", "neck_channels": 256, "head_channels": 128,
-                "max_iters": 40, "init": None, **settings}  # fmt: skip
+                "max_iters": 40, "init": None, "head": "semantic_fpn", **settings}  # fmt: skip
+    architecture = None if suffix is None else f"{settings['encoder']}-{settings['head']}{suffix}"
     write_json(path, {"runs": {"one": {"settings": settings, "metrics": {"mIoU": 41.5}, "weights_sha256": "ab" * 32,
-                                       "num_parameters": num_parameters}}})  # fmt: skip
+                                       "num_parameters": num_parameters, "architecture": architecture}}})  # fmt: skip
 
 
 RUN = {"metrics": {"mIoU": 1}, "weights_sha256": "ab", "settings": {
@@ -69,8 +74,8 @@ def test_ratios_follow_from_the_result_file(tmp_path: Path) -> None:
     found = [ratio.found for ratio in read_comparison((tmp_path,), 512).ratios()]
     # 240 M / 40 M, against our aim and the paper's; / 30 M; 3000 ms / 300 ms; the best: pruned (225 ms) and int8
     assert found == pytest.approx([6.0, 6.0, 8.0, 10.0, 40.0])
-    verdicts = [ratio.verdict for ratio in read_comparison((tmp_path,), 512).ratios()]
-    assert verdicts == ["met", "NOT met", "met", "met", "met"]
+    outcomes = [ratio.outcome for ratio in read_comparison((tmp_path,), 512).ratios()]
+    assert outcomes == ["met", "NOT met", "met", "met", "met"]
 
 
 def test_a_ratio_below_what_was_wanted_is_said(tmp_path: Path) -> None:
@@ -91,7 +96,7 @@ def test_missing_files_and_models_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     write_made_up_result(tmp_path, leave_out=("swin_l-upernet", "mci1-upernet"))
     comparison = read_comparison((tmp_path,), 512)
-    assert {ratio.verdict for ratio in comparison.ratios()} == {"not measured"}
+    assert {ratio.outcome for ratio in comparison.ratios()} == {"not measured"}
     page = to_markdown(comparison).split("## Missing")[1]
     for sentence in ("Swin-L + UPerNet, fp32: not in the result file", "MCi1 + UPerNet, fp32",
                      "no run on its 150 classes", "latency on a phone"):  # fmt: skip
@@ -142,8 +147,8 @@ def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: P
     write_run(tmp_path / "fits.json", data="ADEChallengeData2016")
     write_run(tmp_path / "lite.json", head="fpn_lite")
     write_run(tmp_path / "narrow.json", head_channels=64)
-    write_run(tmp_path / "pruned-to-half.json", num_parameters=20_000_000)
-    write_run(tmp_path / "of-old.json", num_parameters=None)
+    write_run(tmp_path / "pruned-to-half.json", num_parameters=20_000_000, suffix="-pruned")
+    write_run(tmp_path / "of-old.json", num_parameters=None, suffix=None)
     comparison = read_comparison((tmp_path,), 512)
     assert {row.label: [m.source for m in row.measured] for row in comparison.rows if row.measured} == {
         "MCi2 + SemanticFPN": ["fits.json"],
@@ -169,12 +174,12 @@ def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: P
 
 def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
     """int8 of the pruned network is the fastest of the made-up ones; what it costs is said beside how fast it is. The
-    folder's name says nothing of pruning: the number of parameters does."""
+    folder's name says nothing of pruning: the architecture does."""
     write_made_up_result(tmp_path)
     best = read_comparison((tmp_path,), 512).ratios()[-1]
     assert best.text.endswith("pruned to 70 %, int8; trained: accuracy not measured)")
     for head in ("semantic_fpn", "fpn_lite"):
-        write_run(tmp_path / f"{head}.json", head=head, num_parameters=30_300_000)
+        write_run(tmp_path / f"{head}.json", head=head, num_parameters=30_300_000, suffix="-pruned")
         value = json.loads((tmp_path / f"{head}.json").read_text())
         untuned = {**value["runs"]["one"], "weights_sha256": "ef" * 32, "metrics": {"mIoU": 50.0}, "as_pruned": True}
         value["runs"]["pruned"] = untuned  # with the settings of the run that was pruned
@@ -197,7 +202,7 @@ def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
 def test_the_committed_page_follows_from_the_committed_results() -> None:
     comparison = read_comparison((REPOSITORY / "benchmarks" / "results",), 512)
     assert to_markdown(comparison) == (REPOSITORY / "docs" / "compare.md").read_text(encoding="utf-8")
-    assert [ratio.verdict for ratio in comparison.ratios()] == ["met", "NOT met", "met", "met", "met"]
+    assert [ratio.outcome for ratio in comparison.ratios()] == ["met", "NOT met", "met", "met", "met"]
 
 
 def test_measured_and_published_never_share_a_column(tmp_path: Path) -> None:
@@ -286,7 +291,7 @@ def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
 ) -> None:
     monkeypatch.setattr(quantize, "_NUM_ROUNDS", 1)
     monkeypatch.setattr(quantize, "profile_ms", lambda *_: {})
-    monkeypatch.setattr(compare_measure, "peak_memory_mb", lambda folder: 12.5)  # a process each; latency's own
+    monkeypatch.setattr(compare_measure, "measure_peak_memory_mb", lambda folder: 12.5)  # a process each; latency's own
     config = CompareConfig(
         results=(tmp_path,), out=tmp_path / "out", size_px=64, measure=True, models=(SMALLEST.name,), threads=(1,),
         rounds=2, work=tmp_path / "work", force=True,

@@ -16,9 +16,10 @@ from coremltools.models.compute_device import MLCPUComputeDevice, MLNeuralEngine
 from coremltools.models.compute_plan import MLComputePlanDeviceUsage
 from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
 
-from benchmarks import coreml_device
-from benchmarks.coreml_device import CoreMLDeviceConfig, benchmark, measure_on_device, summarize_plan, take_array
-from benchmarks.xcode_report import XcodeReportConfig, import_report
+from benchmarks.coreml_device import measure
+from benchmarks.coreml_device.measure import CoreMLDeviceConfig, measure_on_device, take_array
+from benchmarks.coreml_device.plan import NUM_WARMUP, benchmark, summarize_plan
+from benchmarks.coreml_device.xcode_report import XcodeReportConfig, import_report
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec, save_artifact
 from mobileclip_dense.artifact.result import check_result
 
@@ -87,7 +88,7 @@ def artifact(tmp_path: Path) -> Path:
 def test_samples_come_after_warming_up_and_the_plan_counts_real_operations() -> None:
     fake = FakeBenchmarker()
     samples, operations = asyncio.run(benchmark(fake, {}, 4))
-    assert fake.calls == [coreml_device.NUM_WARMUP, 4]
+    assert fake.calls == [NUM_WARMUP, 4]
     assert samples == [1.0, 2.0, 3.0, 4.0]
     plan = summarize_plan(operations)
     assert plan["operations_by_unit"] == {"neural engine": 2, "cpu": 1, "not told": 1}
@@ -100,8 +101,8 @@ def test_each_compute_unit_gets_a_result_of_the_schema_and_a_plan(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(coreml_device, "_describe_mac", lambda: ("mac Apple M2", "macOS 15.1"))
-    monkeypatch.setattr(coreml_device, "_open", lambda *_: (FakeBenchmarker(), {}))
+    monkeypatch.setattr(measure, "_describe_mac", lambda: ("mac Apple M2", "macOS 15.1"))
+    monkeypatch.setattr(measure, "_open", lambda *_: (FakeBenchmarker(), {}))
     config = CoreMLDeviceConfig(artifacts=(artifact,), compute_units=("ALL", "CPU_ONLY"), runs=3, out=tmp_path / "r")
     paths = measure_on_device(config)
     assert [path.name for path in paths] == [

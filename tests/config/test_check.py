@@ -13,7 +13,6 @@ import pytest
 
 from apps.web.__main__ import WebConfig
 from benchmarks import (
-    coreml_device,
     data_path,
     demo_throughput,
     dense_training,
@@ -25,6 +24,7 @@ from benchmarks import (
 )
 from benchmarks.caption_quality import caption_quality
 from benchmarks.compare import compare
+from benchmarks.coreml_device import measure as coreml_device
 from mobileclip_dense import config
 from mobileclip_dense.apps.classify import ClassifyConfig
 from mobileclip_dense.apps.depth import DepthConfig

@@ -17,6 +17,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -221,7 +222,7 @@ def _as_written(nodes: list[Node], path: Path) -> list[Node]:
 
 
 def _medians_ms(models: list[OnnxModel], taken: npt.NDArray[Any], num_runs: int) -> list[float]:
-    return [statistics.median(kept) for kept in time_in_turn([(model, taken) for model in models], num_runs)]
+    return [statistics.median(kept) for kept in time_in_turn([partial(model, taken) for model in models], num_runs)]
 
 
 def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:

@@ -7,33 +7,28 @@ macOS; for an iPhone also Xcode, the phone unlocked and in developer mode. Resul
 
 import asyncio
 import platform
-import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import tyro
 from PIL import Image
 
-from mobileclip_dense.artifact.artifact import Artifact, load_artifact, load_artifacts, load_golden
+from benchmarks.coreml_device.plan import NEURAL_ENGINE, NUM_WARMUP, Benchmarker, benchmark, summarize_plan
+from benchmarks.coreml_device.result import coreml_result, load_coreml, result_path
+from benchmarks.harness import ResultSettings, save_latency
+from mobileclip_dense.artifact.artifact import Artifact, load_artifacts, load_golden
 from mobileclip_dense.artifact.files import refuse_existing, write_json
-from mobileclip_dense.artifact.result import RESULT_SCHEMA_VERSION, check_result, result_names
-from mobileclip_dense.command import run_with_settings
+from mobileclip_dense.artifact.result import result_names
 from mobileclip_dense.config.check import require, require_numbers
-from mobileclip_dense.runtime.timing import summarize
 
-NUM_WARMUP = 5
 ComputeUnits = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]
-_ENGINE = "neural engine"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreMLDeviceConfig:
+class CoreMLDeviceConfig(ResultSettings):
     """Measure Core ML artifacts on this Mac or on an attached iPhone, and where each operation runs."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -56,16 +51,6 @@ class CoreMLDeviceConfig:
         require_numbers(self, "runs", at_least=1)
 
 
-class Benchmarker(Protocol):
-    """The part of coremltools' MLModelBenchmarker that is used here."""
-
-    async def benchmark_predict(self, inputs: dict[str, Any], iterations: int) -> Any:
-        """A Measurement: `samples` in milliseconds."""
-
-    async def benchmark_operation_execution(self, inputs: dict[str, Any], iterations: int) -> list[Any]:
-        """An OperationExecutionInfo for each operation."""
-
-
 def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
     """Write the result files; their paths.
 
@@ -74,9 +59,11 @@ def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
             `load_artifact`. FileExistsError: a result exists and --force was not given.
     """
     if sys.platform != "darwin":
-        raise ValueError(f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
-                         f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
-                         f"Xcode's report with `python -m benchmarks.xcode_report`")  # fmt: skip
+        raise ValueError(
+            f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
+            f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
+            f"Xcode's report with `python -m benchmarks.xcode_report`"
+        )
     return asyncio.run(_measure_all(config))
 
 
@@ -96,95 +83,25 @@ async def _measure_all(config: CoreMLDeviceConfig) -> list[Path]:
         folder, artifact = artifacts[digest]
         benchmarker, inputs = _open(folder, artifact, units, device)
         samples_ms, operations = await benchmark(benchmarker, inputs, config.runs)
-        identity = (artifact.name, digest)
-        result = device_result(identity, f"{name} {units}", system, f"coreml {units}", samples_ms, NUM_WARMUP)
-        check_result(result, path)
+        result = coreml_result(
+            artifact,
+            digest,
+            samples_ms,
+            device=f"{name} {units}",
+            system=system,
+            runtime=f"coreml {units}",
+            num_warmup=NUM_WARMUP,
+        )
         plan = {**{key: result[key] for key in ("artifact", "artifact_sha256", "device")}, **summarize_plan(operations)}
         write_json(_plan_path(path), plan)
-        write_json(path, result)
-        p50 = result["latency_ms_by_threads"]["1"]["p50"]
-        print(f"{path}: p50 {p50:.2f} ms; {plan['operations_by_unit'].get(_ENGINE, 0)} of "
-              f"{sum(plan['operations_by_unit'].values())} operations on the Neural Engine")  # fmt: skip
+        p50, by_unit = result["latency_ms_by_threads"]["1"]["p50"], plan["operations_by_unit"]
+        on_engine = f"{by_unit.get(NEURAL_ENGINE, 0)} of {sum(by_unit.values())} operations on the Neural Engine"
+        save_latency(path, result, f"p50 {p50:.2f} ms; {on_engine}")
     return paths
-
-
-async def benchmark(
-    benchmarker: Benchmarker, inputs: dict[str, Any], num_runs: int
-) -> tuple[list[float], list[dict[str, Any]]]:
-    """Milliseconds of each run, and for each operation: name, type, the unit that will run it, those that could."""
-    await benchmarker.benchmark_predict(inputs=inputs, iterations=NUM_WARMUP)
-    measurement = await benchmarker.benchmark_predict(inputs=inputs, iterations=num_runs)
-    infos = await benchmarker.benchmark_operation_execution(inputs=inputs, iterations=1)
-    operations = []
-    for info in infos:
-        if info.spec.type == "const":
-            continue
-        usage = info.compute_device_usage
-        operations.append(
-            {
-                "name": info.spec.outputs[0].name,
-                "operation": info.spec.type,
-                "unit": None if usage is None else _unit(usage.preferred_compute_device),
-                "supported": [] if usage is None else [_unit(unit) for unit in usage.supported_compute_devices],
-            }
-        )
-    return list(measurement.samples), operations
-
-
-def summarize_plan(operations: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many operations run where, which types stay off the Neural Engine, and all of them."""
-    off = Counter(op["operation"] for op in operations if op["unit"] not in (_ENGINE, None))
-    return {
-        "operations_by_unit": dict(Counter(op["unit"] or "not told" for op in operations).most_common()),
-        "off_the_neural_engine": dict(off.most_common()),
-        "operations": operations,
-    }
-
-
-def load_coreml(folder: Path) -> Artifact:
-    """Raises ValueError if the artifact is not a Core ML one, and as `load_artifact`."""
-    artifact = load_artifact(folder)
-    if artifact.runtime != "coreml":
-        raise ValueError(f"{folder}: runtime: found {artifact.runtime}, expected coreml; `python -m "
-                         f"benchmarks.latency` measures ONNX")  # fmt: skip
-    return artifact
-
-
-def result_path(out: Path, name: str, device: str) -> Path:
-    """Where the result of an artifact on a device goes; `name` as of `result_names`."""
-    return out / f"{name}@{slug(device)}.json"
 
 
 def _plan_path(result: Path) -> Path:
     return result.with_name(f"{result.stem}-plan.json")
-
-
-def device_result(
-    artifact: tuple[str, str], device: str, system: str, runtime: str, samples_ms: Sequence[float], num_warmup: int
-) -> dict[str, Any]:
-    """A result file's contents; Core ML chooses its threads itself, so they count as one.
-
-    Args:
-        artifact: its name and hash. samples_ms: milliseconds of each run.
-    """
-    name, digest = artifact
-    return {
-        "schema_version": RESULT_SCHEMA_VERSION,
-        "artifact": name,
-        "artifact_sha256": digest,
-        "device": slug(device),
-        "system": system,
-        "runtime": runtime,
-        "versions": {"coremltools": version("coremltools"), "python": platform.python_version()},
-        "num_warmup": num_warmup,
-        "peak_memory_mb": None,
-        "latency_ms_by_threads": {"1": summarize(list(samples_ms))},
-    }
-
-
-def slug(name: str) -> str:
-    """As a part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
 
 
 def take_array(spec: Any) -> None:
@@ -238,21 +155,12 @@ async def _attached_device(config: CoreMLDeviceConfig) -> Any:
             credentials=AppSigningCredentials(development_team=config.development_team)
         )
     except Exception as error:  # devicectl's and xcodebuild's own come as plain Exception
-        raise ValueError(f"--device {config.device}: {error} (needs Xcode, developer mode on the device, and "
-                         f"--development-team)") from None  # fmt: skip
+        raise ValueError(
+            f"--device {config.device}: {error} (needs Xcode, developer mode on the device, and --development-team)"
+        ) from None
 
 
 def _describe_mac() -> tuple[str, str]:
     """Name and system of this Mac."""
     answer = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
     return f"mac {answer.stdout.strip() or platform.machine()}", f"macOS {platform.mac_ver()[0]}"
-
-
-def _unit(device: Any) -> str:
-    """cpu, gpu or neural engine, of a compute device of coremltools."""
-    kind = type(device).__name__.removeprefix("ML").removesuffix("ComputeDevice")
-    return _ENGINE if kind == "NeuralEngine" else kind.lower()
-
-
-if __name__ == "__main__":
-    run_with_settings(CoreMLDeviceConfig, measure_on_device, "python -m benchmarks.coreml_device")

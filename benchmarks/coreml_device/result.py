@@ -1,0 +1,53 @@
+"""Result files of Core ML artifacts: one for each device and choice of compute units."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import latency_result
+from mobileclip_dense.artifact.artifact import Artifact, load_artifact
+
+
+def load_coreml(folder: Path) -> Artifact:
+    """Raises ValueError if the artifact is not a Core ML one, and as `load_artifact`."""
+    artifact = load_artifact(folder)
+    if artifact.runtime != "coreml":
+        raise ValueError(
+            f"{folder}: runtime: found {artifact.runtime}, expected coreml; `python -m "
+            f"benchmarks.latency` measures ONNX"
+        )
+    return artifact
+
+
+def result_path(out: Path, name: str, device: str) -> Path:
+    """Where the result of an artifact on a device goes; `name` as of `result_names`."""
+    return out / f"{name}@{_slug(device)}.json"
+
+
+def coreml_result(
+    artifact: Artifact,
+    digest: str,
+    samples_ms: Sequence[float],
+    *,
+    device: str,
+    system: str,
+    runtime: str,
+    num_warmup: int,
+) -> dict[str, Any]:
+    """`latency_result` of Core ML, which chooses its threads itself, so that they count as one."""
+    return latency_result(
+        artifact,
+        digest,
+        {1: samples_ms},
+        runtime=runtime,
+        num_warmup=num_warmup,
+        libraries=("coremltools",),
+        device=_slug(device),
+        system=system,
+    )
+
+
+def _slug(name: str) -> str:
+    """As a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"

@@ -1,0 +1,69 @@
+"""Pretrained runs against runs from scratch, over seeds. No torch."""
+
+import json
+from dataclasses import dataclass
+
+from mobileclip_dense.report.records import HEADLINE, RunFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingGain:
+    """Figures of pretrained runs and of runs from scratch, one for each seed.
+
+    Attributes:
+        gain: difference of the means, positive where pretraining helps. noise: the widest spread between seeds.
+    """
+
+    task: str
+    pretrained: list[float]
+    scratch: list[float]
+    gain: float
+    noise: float
+
+    @property
+    def supported(self) -> bool:
+        """Whether the gain exceeds the spread between seeds.
+
+        This is a hint, not a test: with two seeds in each arm it happens by chance in about one case of nine.
+        """
+        return self.gain > self.noise
+
+    def sentence(self) -> str:
+        """Figures and outcome in words."""
+        _, name, unit, _ = HEADLINE[self.task]
+        values = [", ".join(f"{v:.3g}" for v in arm) for arm in (self.pretrained, self.scratch)]
+        step = "points" if unit == "%" else unit  # a difference of percentages
+        noise = f"spread between seeds {self.noise:.3g} {step}"
+        if len(self.pretrained) < 2 or len(self.scratch) < 2:
+            outcome = "only one seed: not testable"
+        elif self.supported:
+            outcome = f"pretraining helps by {self.gain:.3g} {step}, more than the {noise}"
+        else:
+            outcome = f"pretraining did NOT help by more than seed noise (gain {self.gain:.3g} {step}, {noise})"
+        return f"{self.task}: {name} {values[0]} {unit} pretrained, {values[1]} {unit} from scratch: {outcome}."
+
+
+def compare_with_scratch(runs: list[RunFiles]) -> list[PretrainingGain]:
+    """Gains of each task, over runs that differ only in their start and seed."""
+    gains = []
+    for task, (key, _, _, larger_is_better) in HEADLINE.items():
+        groups: dict[str, dict[bool, list[float]]] = {}
+        for run in runs:
+            if run.task == task and "structure_sha256" not in run.record:  # a pruned run is another model
+                settings = {k: v for k, v in run.config.items() if k not in ("out", "seed", "init")}
+                arms = groups.setdefault(json.dumps(settings, sort_keys=True), {True: [], False: []})
+                arms[run.config.get("init") is not None].append(float(run.record["metrics"][key]))
+        for arms in groups.values():
+            pretrained, scratch = arms[True], arms[False]
+            if pretrained and scratch:
+                difference = sum(pretrained) / len(pretrained) - sum(scratch) / len(scratch)
+                gains.append(
+                    PretrainingGain(
+                        task=task,
+                        pretrained=pretrained,
+                        scratch=scratch,
+                        gain=difference if larger_is_better else -difference,
+                        noise=max(max(arm) - min(arm) for arm in (pretrained, scratch)),
+                    )
+                )
+    return gains
