@@ -41,11 +41,18 @@ class Exporter(Protocol):
             ValueError: the network cannot be exported as it is wanted.
         """
 
+    def check(self, prepared: Prepared, draft: Artifact) -> dict[str, float]:
+        """Figures that are the same in every precision; called once for a network, before anything is written.
+
+        Raises:
+            ValueError: the network is converted wrongly.
+        """
+
     def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
         """Write the model file, in the precision of `draft` and with its summary as metadata.
 
         Returns:
-            Figures for artifact.json, such as the error of the same graph in float32.
+            Figures for artifact.json, such as what was gained.
 
         Raises:
             ValueError: the model is not what it should be.
@@ -67,9 +74,12 @@ def export(config: ExportConfig, exporter: Exporter) -> list[Path]:
     ]
     for _, draft in drafts:
         claim_folder(config.out / draft.name, ARTIFACT, force=config.force, inputs={"the run": config.run})
+    first = {draft.task: (prepared, draft) for prepared, draft in reversed(drafts)}
+    checked = {task: exporter.check(*pair) for task, pair in first.items()}
     folders = []
     for prepared, draft in drafts:
         folder = config.out / draft.name
+        draft = dataclasses.replace(draft, parity=draft.parity | checked[draft.task])
         artifact = write_artifact(
             prepared, draft, exporter, folder, force=config.force, allow_drop=config.allow_accuracy_drop
         )

@@ -11,6 +11,7 @@ import torch
 
 import mobileclip_dense.deploy.coreml.mil.operators
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec, load_artifact, save_artifact
+from mobileclip_dense.artifact.precision import PRECISIONS
 from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig, VerifyConfig
 from mobileclip_dense.deploy.coreml.exporter import to_coreml
 from mobileclip_dense.deploy.networks import FromPixels
@@ -41,7 +42,8 @@ def segmentation(seed: int = 0) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def segmenter(precision: str) -> Artifact:
-    return artifact_of(precision, *segmentation().items())
+    runtime = "onnx" if ("onnx", precision) in PRECISIONS else "coreml"
+    return artifact_of(precision, *segmentation().items(), runtime=runtime)
 
 
 def with_wrong_pixels(class_map: npt.NDArray[np.generic], share: float) -> npt.NDArray[np.generic]:
@@ -72,7 +74,7 @@ def test_what_pytorch_gave_passes_in_every_precision(precision: str) -> None:
 def test_too_many_wrong_classes_are_refused(precision: str, share: float, words: str) -> None:
     golden = segmentation()
     found = golden | {"class_map": with_wrong_pixels(golden["class_map"], share)}
-    with pytest.raises(ValueError, match=f"here: onnx {precision}: {words}"):
+    with pytest.raises(ValueError, match=f"here: (onnx|coreml) {precision}: {words}"):
         judge_outputs(HERE, segmenter(precision), golden, found)
 
 

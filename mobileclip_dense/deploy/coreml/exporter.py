@@ -37,7 +37,6 @@ class CoreMLExporter:
 
     def __init__(self, profile: CoreMLProfile):
         self.profile, self.precisions = profile, profile.precision
-        self._full_errors: dict[str, float] = {}  # by task: the graph is the same in every precision
 
     def describe_input(self, prepared: Prepared, precision: Precision) -> TensorSpec:
         """What the exported model takes; shapes are fixed."""
@@ -46,20 +45,7 @@ class CoreMLExporter:
             return TensorSpec(name="tokens", shape=shape, dtype="int32", meaning="CLIP tokens")
         return TensorSpec(name="image", shape=shape, dtype="uint8", meaning="RGB image, 0..255")
 
-    def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Write the package, and what it consists of as neural_engine.json; the error of the program in float32.
-
-        Raises:
-            ValueError: the program in float32 is further from PyTorch than is tolerated, or the saved one is not what
-                it should be.
-        """
-        if prepared.task not in self._full_errors:
-            self._full_errors[prepared.task] = self._measure_full_error(prepared, draft)
-        self._build(prepared, draft).save(str(path))
-        write_json(path.with_name("neural_engine.json"), dataclasses.asdict(verify_program(path, draft)))
-        return {"fp32_relative_error": self._full_errors[prepared.task]}
-
-    def _measure_full_error(self, prepared: Prepared, draft: Artifact) -> float:
+    def check(self, prepared: Prepared, draft: Artifact) -> dict[str, float]:
         """The relative error of the network converted and run in float32: what is wrong there is no rounding.
 
         An operator that is converted wrongly can hide within the tolerance of fp16.
@@ -73,7 +59,17 @@ class CoreMLExporter:
             convert_network(prepared, full, self.profile.target).save(str(package))
             golden = prepared.golden_as_taken(draft.input)
             figures = compare_with_golden(prepared.run.folder, full, golden, load_model(package, full))
-        return figures["fp32_relative_error"]
+        return {"fp32_relative_error": figures["fp32_relative_error"]}
+
+    def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+        """Write the package, and what it consists of as neural_engine.json.
+
+        Raises:
+            ValueError: the saved program is not what it should be.
+        """
+        self._build(prepared, draft).save(str(path))
+        write_json(path.with_name("neural_engine.json"), dataclasses.asdict(verify_program(path, draft)))
+        return {}
 
     def _build(self, prepared: Prepared, artifact: Artifact) -> ct.models.MLModel:
         """Convert and compress; metadata and the settings of Xcode's preview included."""

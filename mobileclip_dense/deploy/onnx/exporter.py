@@ -65,6 +65,10 @@ class OnnxExporter:
             flexible=batch + size,
         )
 
+    def check(self, prepared: Prepared, draft: Artifact) -> dict[str, float]:
+        """Nothing: `convert` compares the float graph of each artifact."""
+        return {}
+
     def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
         """Write the graph; the figures of the float graph that an int8 model is made from, and what int8 costs.
 
