@@ -9,6 +9,7 @@ from pathlib import Path
 from mobileclip_dense.artifact.artifact import Artifact, artifact_sha256, load_artifact
 from mobileclip_dense.artifact.files import read_json, write_json
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
+from mobileclip_dense.artifact.targets import TARGETS
 
 HERE = Path(__file__).parent
 INDEX_SCHEMA_VERSION = 1
@@ -74,8 +75,8 @@ def _is_artifact(path: Path) -> bool:
 
 
 def _load_for_page(folder: Path) -> Artifact | None:
-    """A verified artifact, None for one of Core ML."""
-    if read_json(folder / "artifact.json").get("runtime") == "coreml":
+    """A verified artifact, None for one that needs another runtime than ONNX's."""
+    if read_json(folder / "artifact.json").get("runtime") in TARGETS.keys() - {"onnx"}:
         return None
     artifact = load_artifact(folder)
     if artifact.task not in _TASKS:

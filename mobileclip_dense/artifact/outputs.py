@@ -37,12 +37,6 @@ RUN = OutputKind(
     contents=("config.json", "run.json", "metrics.jsonl", "metrics.damaged.jsonl", "weights.safetensors",
               "structure.json", "open_clip_config.json", "checkpoints/*", "evaluation/*", "tensorboard/*"),
 )  # fmt: skip
-ARTIFACT = OutputKind(
-    name="an artifact",
-    markers=("artifact.json",),
-    contents=("artifact.json", "golden.npz", "model.onnx", "model.mlpackage/*", "tokenizer.json", "int8.json",
-              "neural_engine.json"),
-)  # fmt: skip
 EVALUATION = OutputKind(
     name="an evaluation",
     markers=("evaluation.json",),

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mobileclip_dense.artifact.outputs import OutputKind
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -11,6 +13,7 @@ class Target:
         runtime: its name in artifact.json and in the names of folders.
         label: its name for people.
         model_file: path of the model inside an artifact's folder; a folder where the format is one.
+        reports: other files that its exporter writes beside it.
         model: `module:function`, called with the path of the model and the `Artifact`; gives a `runtime.Predictor`.
         inspect: `module:function`, called with the same; says in one line what the model consists of, and raises
             ValueError if it is not what the artifact says. None: there is nothing to inspect.
@@ -19,6 +22,7 @@ class Target:
     runtime: str
     label: str
     model_file: str
+    reports: tuple[str, ...] = ()
     model: str
     inspect: str | None = None
 
@@ -41,6 +45,7 @@ register_target(
         runtime="onnx",
         label="ONNX",
         model_file="model.onnx",
+        reports=("int8.json",),
         model="mobileclip_dense.runtime.onnx_model:load_model",
     )
 )
@@ -49,7 +54,19 @@ register_target(
         runtime="coreml",
         label="Core ML",
         model_file="model.mlpackage",
+        reports=("neural_engine.json",),
         model="mobileclip_dense.deploy.coreml.mil.predictor:load_model",
         inspect="mobileclip_dense.deploy.coreml.inspect:inspect",
     )
 )
+
+
+def artifact_output() -> OutputKind:
+    """An artifact of any target that is registered by now, as a folder that may be replaced."""
+    models = [pattern for target in TARGETS.values() for pattern in (target.model_file, f"{target.model_file}/*")]
+    reports = [name for target in TARGETS.values() for name in target.reports]
+    return OutputKind(
+        name="an artifact",
+        markers=("artifact.json",),
+        contents=("artifact.json", "golden.npz", "tokenizer.json", *models, *reports),
+    )

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from mobileclip_dense.artifact.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
-from mobileclip_dense.artifact.outputs import ARTIFACT, claim_folder, staged_folder
+from mobileclip_dense.artifact.outputs import claim_folder, staged_folder
 from mobileclip_dense.artifact.precision import Precision, find_precision
-from mobileclip_dense.artifact.targets import TARGETS
+from mobileclip_dense.artifact.targets import TARGETS, artifact_output
 from mobileclip_dense.config.export import ExportConfig
 from mobileclip_dense.deploy.describe import describe
 from mobileclip_dense.deploy.gate import cost_function, require_tolerable
@@ -73,7 +73,7 @@ def export(config: ExportConfig, exporter: Exporter) -> list[Path]:
         if not (prepared.task == "embed-text" and find_precision(exporter.runtime, name).needs_images)
     ]
     for _, draft in drafts:
-        claim_folder(config.out / draft.name, ARTIFACT, force=config.force, inputs={"the run": config.run})
+        claim_folder(config.out / draft.name, artifact_output(), force=config.force, inputs={"the run": config.run})
     first = {draft.task: (prepared, draft) for prepared, draft in reversed(drafts)}
     checked = {task: exporter.check(*pair) for task, pair in first.items()}
     folders = []
@@ -113,7 +113,7 @@ def write_artifact(
     """
     source = prepared.run.folder
     golden = prepared.golden_as_taken(draft.input)
-    with staged_folder(folder, ARTIFACT, force=force, inputs={"the run": source}) as staging:
+    with staged_folder(folder, artifact_output(), force=force, inputs={"the run": source}) as staging:
         path = staging / draft.model_file
         parity = draft.parity | exporter.convert(prepared, draft, path)
         predictor: Predictor = resolve_name(TARGETS[draft.runtime].model)(path, draft)
