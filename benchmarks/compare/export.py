@@ -39,7 +39,7 @@ class FreshExporter(OnnxExporter):
         super().__init__(ONNX_PROFILES["web"])
         self.seed = seed
 
-    def quantize(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+    def compress(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
         """Replace the float model by its int8 version, calibrated on noise; its figures."""
         images = _noise(_NUM_CALIBRATION, prepared.size_px[0], self.seed + 1)
         return quantize_by_measurement(path, images, None).figures()

@@ -19,7 +19,12 @@ class Precision:
             judged by the task's metric, when the model is exported.
         min_agreement_percent: smallest share of pixels whose class is PyTorch's. Measured: fp32 100, fp16 99.96,
             int8 98.9.
-        full: the precision of the graph that it is made from, fp32 or fp16.
+        full: the precision of the model that it is made from, fp32 or fp16.
+        compress: `module:function` that makes it from that model; None: it is that model. For ONNX it is called with
+            the exporter, the network, the draft of the artifact and the path of the model, which it replaces, and gives
+            figures to record. For Core ML it is called with coremltools' model, this precision and calibration images
+            uint8 [N,H,W,3], and gives the compressed model.
+        witness: operators of which a compressed Core ML program must hold one, or nothing was compressed.
         gated: the driver measures what it costs on held-out images and refuses too much. int8 of ONNX is judged while
             its nodes are chosen.
         needs_images: it is calibrated on images, so that text towers cannot have it.
@@ -32,6 +37,8 @@ class Precision:
     max_relative_error: float = 0.5
     min_agreement_percent: float = 50.0
     full: str = "fp16"
+    compress: str | None = None
+    witness: tuple[str, ...] = ()
     gated: bool = True
     needs_images: bool = False
     oldest_system: str | None = None
@@ -68,25 +75,34 @@ def precision_names(runtime: str) -> list[str]:
     return [name for of, name in PRECISIONS if of == runtime]
 
 
+_ONNX, _COREML = "mobileclip_dense.deploy.onnx", "mobileclip_dense.deploy.coreml.compress"
+_PALETTE = ("constexpr_lut_to_dense",)
+
 # ONNX Runtime computes an fp16 graph in fp32 between the roundings; Core ML programs are run with every one rounded.
-# constexpr operators came with iOS 16, quantized activations with iOS 17.
 for _precision in (
     Precision(runtime="onnx", name="fp32", description="float32", max_relative_error=1e-4, min_agreement_percent=99.9,
               full="fp32", gated=False),
     Precision(runtime="onnx", name="fp16", description="float16", max_relative_error=1e-2, min_agreement_percent=99.0,
               gated=False),
     Precision(runtime="onnx", name="int8", full="fp32", gated=False, needs_images=True,
+              compress=f"{_ONNX}.int8:to_int8",
               description="static, per channel, calibrated on the run's own training images, on the nodes where it is "
                           "measured to pay"),
     Precision(runtime="coreml", name="fp16", description="float16", max_relative_error=2e-2, min_agreement_percent=99.0,
               oldest_system="ios15"),
     Precision(runtime="coreml", name="fp32", description="float32", max_relative_error=1e-4, min_agreement_percent=99.9,
               full="fp32", gated=False, oldest_system="ios15"),
-    Precision(runtime="coreml", name="w8", description="fp16 with int8 weights, per channel", oldest_system="ios16"),
-    Precision(runtime="coreml", name="p8", description="fp16 with palettes of 256 values", oldest_system="ios16"),
-    Precision(runtime="coreml", name="p6", description="of 64", oldest_system="ios16"),
-    Precision(runtime="coreml", name="p4", description="of 16", oldest_system="ios16"),
+    # constexpr operators came with iOS 16, quantized activations with iOS 17.
+    Precision(runtime="coreml", name="w8", description="fp16 with int8 weights, per channel", oldest_system="ios16",
+              compress=f"{_COREML}:quantize_weights",
+              witness=("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale")),
+    Precision(runtime="coreml", name="p8", description="fp16 with palettes of 256 values", oldest_system="ios16",
+              compress=f"{_COREML}:palettize", witness=_PALETTE),
+    Precision(runtime="coreml", name="p6", description="of 64", oldest_system="ios16",
+              compress=f"{_COREML}:palettize", witness=_PALETTE),
+    Precision(runtime="coreml", name="p4", description="of 16", oldest_system="ios16",
+              compress=f"{_COREML}:palettize", witness=_PALETTE),
     Precision(runtime="coreml", name="w8a8", description="int8 weights and activations", needs_images=True,
-              oldest_system="ios17"),
+              oldest_system="ios17", compress=f"{_COREML}:quantize_weights_and_activations", witness=("quantize",)),
 ):  # fmt: skip
     register_precision(_precision)

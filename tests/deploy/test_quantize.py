@@ -121,7 +121,7 @@ def test_a_slower_int8_model_is_written_only_if_that_is_asked_for(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, float_ms: float, int8_ms: float
 ) -> None:
     measured = report_of(float_ms, int8_ms)
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.exporter.quantize_by_measurement", lambda *_: measured)
+    monkeypatch.setattr("mobileclip_dense.deploy.onnx.int8.quantize_by_measurement", lambda *_: measured)
     config = dict(run=line.run("segment"), out=tmp_path, precision=("int8",))
     with pytest.raises(ValueError, match=r"int8: found 2\.\d0 ms, .* was not written\. .* pass --allow-slower"):
         to_onnx(ToOnnxConfig(**config))  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """Smaller Core ML programs through coremltools.optimize: palettes, int8 weights, int8 weights and activations."""
 
-import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,38 +12,39 @@ from coremltools.converters.mil.mil.passes.graph_pass import PassOption
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 from coremltools.models.utils import _apply_graph_pass
 
+from mobileclip_dense.artifact.precision import Precision
 from mobileclip_dense.deploy.coreml.mil.executor import value_ranges
 from mobileclip_dense.deploy.coreml.mil.program import load_program
 
-# What a program of each precision must hold, or nothing was compressed: constexpr operators by name.
-WITNESS = {
-    "w8": ("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale"),
-    "p8": ("constexpr_lut_to_dense",), "p6": ("constexpr_lut_to_dense",), "p4": ("constexpr_lut_to_dense",),
-    "w8a8": ("quantize",),
-}  # fmt: skip
+
+def palettize(model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:
+    """An fp16 program with the values of each weight tensor replaced by 2^N of their k-means centres, N as in p4."""
+    # From 10 000 values on coremltools clusters exactly (kmeans1d); below that it would need scikit-learn, and there
+    # is little to save.
+    palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision.name[1:]), weight_threshold=10_000)
+    return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
 
 
-def compress(model: ct.models.MLModel, precision: str, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:
-    """A compressed version of an fp16 program.
+def quantize_weights(
+    model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]
+) -> ct.models.MLModel:
+    """An fp16 program with int8 weights, symmetric, per channel."""
+    return cto.linear_quantize_weights(model, _linear())
+
+
+def quantize_weights_and_activations(
+    model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]
+) -> ct.models.MLModel:
+    """`quantize_weights`, and int8 activations around convolutions, linear layers and additions.
 
     Args:
-        precision: p8, p6, p4: each weight tensor's values replaced by 256, 64 or 16 of their k-means centres; w8: int8
-            weights, symmetric, per channel; w8a8: w8, and int8 activations around convolutions, linear layers and
-            additions. fp16 and fp32 give the model as it is.
-        images: calibration images of w8a8, uint8 [N,H,W,3].
+        images: to calibrate on, uint8 [N,H,W,3].
     """
-    if precision in ("fp16", "fp32"):
-        return model
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    if precision.startswith("p"):
-        # From 10 000 values on coremltools clusters exactly (kmeans1d); below that it would need scikit-learn, and
-        # there is little to save.
-        palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision[1:]), weight_threshold=10_000)
-        return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
-    linear = cto.OpLinearQuantizerConfig(mode="linear_symmetric")
-    if precision == "w8a8":
-        model = _quantize_activations(model, cto.OptimizationConfig(global_config=linear), images)
-    return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=linear))
+    return cto.linear_quantize_weights(_quantize_activations(model, _linear(), images), _linear())
+
+
+def _linear() -> cto.OptimizationConfig:
+    return cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode="linear_symmetric"))
 
 
 def _quantize_activations(

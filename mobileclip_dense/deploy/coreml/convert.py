@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mobileclip_dense.artifact.artifact import Artifact
+from mobileclip_dense.artifact.precision import find_precision
 from mobileclip_dense.config.export import System
 from mobileclip_dense.deploy.prepared import Prepared
 
@@ -16,7 +17,7 @@ _SYSTEMS = {"ios15": ct.target.iOS15, "ios16": ct.target.iOS16, "ios17": ct.targ
 
 
 def convert_network(prepared: Prepared, artifact: Artifact, system: System) -> ct.models.MLModel:
-    """The ML program, computing in float32 for a precision of fp32 and in float16 for all others; not compressed.
+    """The ML program in float32 or float16, whichever the precision is made from; not compressed.
 
     Args:
         artifact: input and precision. system: the oldest that loads it.
@@ -29,7 +30,8 @@ def convert_network(prepared: Prepared, artifact: Artifact, system: System) -> c
     else:
         example = torch.from_numpy(prepared.golden["input"][:1].astype(np.int32))
         taken = ct.TensorType(name=artifact.input.name, shape=shape, dtype=np.int32)
-    precision = ct.precision.FLOAT32 if artifact.precision == "fp32" else ct.precision.FLOAT16
+    full = find_precision("coreml", artifact.precision).full
+    precision = ct.precision.FLOAT32 if full == "fp32" else ct.precision.FLOAT16
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("coremltools").setLevel(logging.ERROR)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 
 import coremltools as ct
@@ -10,9 +11,8 @@ import numpy as np
 
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
 from mobileclip_dense.artifact.files import write_json
-from mobileclip_dense.artifact.precision import Precision
+from mobileclip_dense.artifact.precision import Precision, find_precision
 from mobileclip_dense.config.export import CoreMLProfile, ToCoreMLConfig
-from mobileclip_dense.deploy.coreml.compress import compress
 from mobileclip_dense.deploy.coreml.convert import convert_network
 from mobileclip_dense.deploy.coreml.inspect import verify_program
 from mobileclip_dense.deploy.coreml.mil.predictor import load_model
@@ -74,10 +74,12 @@ class CoreMLExporter:
     def _build(self, prepared: Prepared, artifact: Artifact) -> ct.models.MLModel:
         """Convert and compress; metadata and the settings of Xcode's preview included."""
         model = convert_network(prepared, artifact, self.profile.target)
+        precision = find_precision("coreml", artifact.precision)
         images = np.zeros(0, np.uint8)
-        if artifact.precision == "w8a8":
+        if precision.needs_images:
             images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)
-        model = compress(model, artifact.precision, images)
+        if precision.compress is not None:
+            model = resolve_name(precision.compress)(model, precision, images)
         model.short_description = f"{artifact.task}: {artifact.name}"
         model.license, model.version = artifact.licence, artifact.parent["weights_sha256"][:12]
         model.input_description[artifact.input.name] = artifact.input.meaning

@@ -6,7 +6,7 @@ from typing import Any
 import coremltools as ct
 
 from mobileclip_dense.artifact.artifact import Artifact
-from mobileclip_dense.deploy.coreml.compress import WITNESS
+from mobileclip_dense.artifact.precision import find_precision
 from mobileclip_dense.deploy.coreml.mil.program import load_program
 from mobileclip_dense.deploy.coreml.neural_engine import NeuralEngineReport, inspect_for_neural_engine
 
@@ -44,7 +44,7 @@ def verify_program(package: Path, artifact: Artifact) -> NeuralEngineReport:
     for name, value in artifact.summary().items():
         _expect(package, f"metadata {name}", metadata.get(name), value)
     _expect(package, "normalisations", [name for name in _NOT_FUSED if name in report.operations], [])
-    witnesses = WITNESS.get(artifact.precision, ())
+    witnesses = find_precision("coreml", artifact.precision).witness
     if witnesses and not any(name in report.operations for name in witnesses):
         raise ValueError(f"{package}: {artifact.precision}: found no {' or '.join(witnesses)}, expected at least one: "
                          f"nothing was compressed, the weights are too few; use fp16")  # fmt: skip

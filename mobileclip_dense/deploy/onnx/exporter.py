@@ -2,22 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
-from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.artifact.precision import Precision, find_precision
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.config.export import OnnxProfile, ToOnnxConfig
 from mobileclip_dense.deploy.driver import export
-from mobileclip_dense.deploy.gate import cost_function, require_tolerable
 from mobileclip_dense.deploy.onnx.graph import export_graph, write_metadata
-from mobileclip_dense.deploy.onnx.quantize import NUM_CALIBRATION, quantize_by_measurement
 from mobileclip_dense.deploy.parity import compare_with_golden, judge_outputs
 from mobileclip_dense.deploy.prepared import Prepared, as_taken
-from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 
 
@@ -75,37 +72,29 @@ class OnnxExporter:
         Raises:
             ValueError: the float graph is too far from PyTorch, or int8 costs too much or saves no time.
         """
-        full = dataclasses.replace(draft, precision=find_precision("onnx", draft.precision).full)
+        precision = find_precision("onnx", draft.precision)
+        full = dataclasses.replace(draft, precision=precision.full)
         export_graph(prepared, full, self.profile.opset, path)
         figures: dict[str, float] = {}
-        if full.precision != draft.precision:
+        if precision.compress is not None:
             golden = prepared.golden_as_taken(full.input)
             figures |= compare_with_golden(prepared.run.folder, full, golden, OnnxModel(path))
-            figures |= self.quantize(prepared, draft, path)
+            figures |= self.compress(prepared, draft, path)
         elif draft.input.flexible:
             figures |= _verify_another_shape(prepared, draft, OnnxModel(path))
         write_metadata(path, draft.summary())
         return figures
 
-    def quantize(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Replace the float model by its int8 version, as far as the tolerated accuracy allows; its figures.
-
-        The whole report, node by node, goes beside the model as int8.json.
+    def compress(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+        """Replace the full-precision model by that of the draft's precision; figures to record.
 
         Raises:
-            ValueError: it costs more accuracy than is tolerated, or is no faster, and the flag that allows it is off.
+            ValueError: see what the precision registers, such as `int8.to_int8`.
         """
-        cost = cost_function(prepared, OnnxModel(path), self.num_evaluated)
-        images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)
-        report = quantize_by_measurement(path, as_taken(images, draft.input), cost)
-        report.print()
-        where = f"{prepared.run.folder}: {draft.precision}"
-        require_tolerable(report.cost, where, "Train the run longer", allowed=self.allow_accuracy_drop)
-        if (reason := report.slowness()) and not self.allow_slower:
-            raise ValueError(f"{where}: {reason}; the {draft.precision} artifact was not written. Use fp32 on this "
-                             "machine, or pass --allow-slower")  # fmt: skip
-        write_json(path.with_name("int8.json"), dataclasses.asdict(report))
-        return report.figures()
+        function = find_precision("onnx", draft.precision).compress
+        assert function is not None
+        figures: dict[str, float] = resolve_name(function)(self, prepared, draft, path)
+        return figures
 
 
 def _verify_another_shape(prepared: Prepared, draft: Artifact, model: OnnxModel) -> dict[str, float]:
