@@ -45,11 +45,9 @@ def test_an_encoder_a_head_a_layout_a_precision_and_a_target_are_a_file_each(tmp
     data, run, out = tmp_path / "cityscapes", tmp_path / "run", tmp_path / "artifacts"
 
     assert "Cityscapes" in run_script(tmp_path, "my_tools.py", "data", "check", "cityscapes", data)
-    help_text = " ".join(run_script(tmp_path, "my_tools.py", "finetune", "nano-segment", "--help").split())
-    assert "the smallest FastViT" in help_text
     run_script(
         tmp_path, "my_tools.py", "finetune", "nano-segment", "--data", data, "--out", run, "--encoder", "fastvit_t8",
-        "--head", "segformer", "--head-channels", 16, "--max-iters", 2, "--batch-size", 2, "--crop-size-px", 64, 64,
+        "--head", "segformer", "--head-channels", 16, "--max-iters", 2, "--warmup-iters", 0, "--batch-size", 2, "--crop-size-px", 64, 64,
         "--num-workers", 0,
     )  # fmt: skip
     record = read_json(run / "run.json")

@@ -9,6 +9,7 @@ import tyro
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
 from mobileclip_dense.config.encoders import describe_encoders, encoder_spec
 from mobileclip_dense.config.heads import Task, describe_heads, heads_of
+from mobileclip_dense.config.help import RegistryDoc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,12 @@ class FinetuneConfig:
     """Run folder; the same command resumes it if it was interrupted."""
     task: Task = "segment"
     """segment: class per pixel; depth: metres per pixel; detect: boxes and masks of objects."""
-    encoder: Annotated[str, tyro.conf.arg(help=describe_encoders())] = "nano"
+    encoder: Annotated[str, RegistryDoc(describe_encoders)] = "nano"
     init: str | None = None
     """Weights to start from: a run folder, a checkpoint of open_clip, timm, Apple, MAE, MAWS or mmsegmentation, or
     timm:NAME, fetched from the hub; None: from scratch. The encoder is taken from it; of a pruned run, all of the
     model."""
-    head: Annotated[str, tyro.conf.arg(help=describe_heads())] = "semantic_fpn"
+    head: Annotated[str, RegistryDoc(describe_heads)] = "semantic_fpn"
     crop_size_px: tuple[int, int] = (512, 512)
     """Training crop, height and width in pixels, multiples of the encoder's last stride (32)."""
     scale_range: tuple[float, float] = (0.5, 2.0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import tyro
 
 from mobileclip_dense.artifact.precision import PRECISIONS, find_precision
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
+from mobileclip_dense.config.help import RegistryDoc
 
 Pixels = Literal["uint8", "float"]
 Flexible = Literal["none", "batch", "size"]
@@ -73,7 +75,7 @@ class ToOnnxConfig(ExportConfig):
 
     profile: Literal["web", "cpu-int8"] = "web"
     """web: fp32, uint8 pixels, fixed shape. cpu-int8: the same in int8. The flags below override it."""
-    precision: Annotated[tuple[str, ...] | None, tyro.conf.arg(help=_precisions_help("onnx"))] = None
+    precision: Annotated[tuple[str, ...] | None, RegistryDoc(partial(_precisions_help, "onnx"))] = None
     pixels: Pixels | None = None
     """uint8: RGB [B,H,W,3], 0..255; float: RGB [B,3,H,W], 0..1."""
     flexible: Flexible | None = None
@@ -107,7 +109,7 @@ class ToCoreMLConfig(ExportConfig):
 
     profile: Literal["iphone"] = "iphone"
     """iphone: fp16 for iOS 16 and later. The flags below override it."""
-    precision: Annotated[tuple[str, ...] | None, tyro.conf.arg(help=_precisions_help("coreml"))] = None
+    precision: Annotated[tuple[str, ...] | None, RegistryDoc(partial(_precisions_help, "coreml"))] = None
     target: System | None = None
     """The oldest system that can load it; compressed weights need ios16, w8a8 needs ios17."""
 

@@ -8,8 +8,11 @@ import tyro
 
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
 from mobileclip_dense.config.encoders import clip_names
+from mobileclip_dense.config.help import RegistryDoc
 
-_MODELS = f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP2-S4."
+
+def _describe_models() -> str:
+    return f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP2-S4."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class PretrainConfig:
     val_data: str | None = None
     """Held-out pairs for retrieval, a source like those of --data, of a folder with val/ that; None: val/*.tar of the
     first --data folder, or no retrieval figure where it has none."""
-    model: Annotated[str, tyro.conf.arg(help=_MODELS)] = "nano"
+    model: Annotated[str, RegistryDoc(_describe_models)] = "nano"
     image_size_px: int = 256
     """Training crop, pixels."""
     batch_size: int = 1024
@@ -129,7 +132,7 @@ class ConvertWeightsConfig:
     source: Annotated[str, tyro.conf.Positional]
     """A pretraining run; a file of open_clip or Apple, train form or fused; or a tag of open_clip's published weights
     (datacompdr), fetched from the hub."""
-    model: Annotated[str, tyro.conf.arg(help=_MODELS)]
+    model: Annotated[str, RegistryDoc(_describe_models)]
     out: Path
     """Folder to create: weights.safetensors and open_clip_config.json."""
     force: bool = False
