@@ -92,9 +92,10 @@ def _convert_weights(arguments: list[str], prog: str) -> None:
 def _data(arguments: list[str], prog: str) -> None:
     if arguments[:1] not in (["check"], ["-h"], ["--help"]):
         raise ValueError(f"{prog}: found {' '.join(arguments[:1]) or 'nothing'}, expected `{prog} check NAME PATH`")
-    config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=arguments[1:] or ["--help"])
-    from mobileclip_dense.data.labelled.check import check_data
+    from mobileclip_dense.data.labelled.check import check_data, describe_names
 
+    description = f"{DataCheckConfig.__doc__}\n\n{describe_names()}"
+    config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=arguments[1:] or ["--help"], description=description)
     check_data(config)
 
 

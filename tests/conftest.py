@@ -14,8 +14,9 @@ from filelock import FileLock
 from PIL import Image
 
 from mobileclip_dense.config import ReinforceConfig
-from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
+from mobileclip_dense.deploy.coreml.exporter import to_coreml
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.pretrain.reinforce import reinforce
 
 gc.freeze()  # coremltools collects garbage at every conversion; without this it walks through all of torch each time

@@ -17,17 +17,32 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.compare.models import NUM_CLASSES, PRUNED_TO, Model
 from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.files import read_json, write_json
+from mobileclip_dense.artifact.precision import find_precision
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.export import ONNX_PROFILES
 from mobileclip_dense.dense.model import build_model
-from mobileclip_dense.deploy.onnx.convert import LIBRARIES, describe_input, write_artifact
+from mobileclip_dense.deploy.driver import draft_artifact, write_artifact
+from mobileclip_dense.deploy.onnx.exporter import OnnxExporter
 from mobileclip_dense.deploy.onnx.quantize import quantize_by_measurement
-from mobileclip_dense.deploy.prepare import NUM_GOLDEN, Prepared, describe, prepare_model
-from mobileclip_dense.deploy.profiles import ONNX_PROFILES
+from mobileclip_dense.deploy.prepare import prepare_model
+from mobileclip_dense.deploy.prepared import NUM_GOLDEN, Prepared
 from mobileclip_dense.models.prune import count_params, find_units, search_target
 from mobileclip_dense.run.folder import Run
 
 _NUM_CALIBRATION = 4  # ranges of fresh weights mean nothing, and latency does not depend on them
-_PROFILE = ONNX_PROFILES["web"]
+
+
+class FreshExporter(OnnxExporter):
+    """Exports networks with fresh weights, which have no accuracy and no data to calibrate on."""
+
+    def __init__(self, seed: int):
+        super().__init__(ONNX_PROFILES["web"])
+        self.seed = seed
+
+    def quantize(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+        """Replace the float model by its int8 version, calibrated on noise; its figures."""
+        images = _noise(_NUM_CALIBRATION, prepared.size_px[0], self.seed + 1)
+        return quantize_by_measurement(path, images, None).figures()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +75,13 @@ def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
         return Exported(model=model, folders=folders, costs=costs, macs=int(read_json(costs)["macs"]))
     prepared = _prepare_fresh(model, size_px, seed)
     macs = _count_macs(prepared.network, size_px)
+    exporter = FreshExporter(seed)
     for precision, folder in folders.items():
         if folder.is_dir():
             continue
-        draft = describe(
-            prepared, runtime="onnx", precision=precision, taken=describe_input(prepared, _PROFILE), libraries=LIBRARIES
-        )
-        _write(prepared, dataclasses.replace(draft, name=folder.name), folder, seed)
+        draft = draft_artifact(prepared, find_precision(exporter.runtime, precision), exporter)
+        draft = dataclasses.replace(draft, name=folder.name)
+        write_artifact(prepared, draft, exporter, folder, force=False, allow_drop=True)
     write_json(costs, {"macs": macs})
     return Exported(model=model, folders=folders, costs=costs, macs=macs)
 
@@ -76,7 +91,7 @@ def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
         data=Path("fresh"),
         out=Path(model.name),
         encoder=model.encoder,
-        head=model.head,  # type: ignore[arg-type]
+        head=model.head,
         head_channels=model.head_channels,
         crop_size_px=(size_px, size_px),
         drop_path_rate=0.0,
@@ -85,7 +100,9 @@ def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
     network: nn.Module = build_model(config, NUM_CLASSES).eval()
     if model.pruned:
         whole = count_params(network)
-        network, _ = search_target(network, find_units(network), lambda m: count_params(m) / whole, PRUNED_TO)
+        network, _ = search_target(
+            network, find_units(network, model.head), lambda m: count_params(m) / whole, PRUNED_TO
+        )
         network = network.eval()
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     record = {
@@ -94,14 +111,6 @@ def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
     }
     run = Run(folder=Path(model.name), config=config, record=record, weights={}, structure=None)
     return prepare_model(network, run, config, _noise(NUM_GOLDEN, size_px, seed))
-
-
-def _write(prepared: Prepared, draft: Artifact, folder: Path, seed: int) -> None:
-    def to_int8(path: Path) -> dict[str, float]:
-        images = _noise(_NUM_CALIBRATION, prepared.size_px[0], seed + 1)
-        return quantize_by_measurement(path, images, None).figures()
-
-    write_artifact(prepared, draft, _PROFILE.opset, folder, to_int8, force=False)
 
 
 def _noise(count: int, size_px: int, seed: int) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from timm.models.fastvit import FastVit
 from torch import Tensor
 from tqdm import tqdm
 
@@ -100,7 +99,7 @@ def measure_reach(tower: ImageTower, images: list[Tensor]) -> Reach:
               distances_px=(sums[i][0] / len(images)).tolist(), prefix_shares=(sums[i][1] / len(images)).tolist())
         for i in sorted(sums)
     ]  # fmt: skip
-    if not isinstance(tower.trunk, FastVit):
+    if tower.is_plain_vit:
         return Reach(tower=tower, layers=measured, fields=[], radii_px=[], grids=[])
     with torch.no_grad():
         grids = [(found.shape[2], found.shape[3]) for found in tower.maps(images[0])]
@@ -111,7 +110,7 @@ def measure_reach(tower: ImageTower, images: list[Tensor]) -> Reach:
 
 def num_prefix_tokens(tower: ImageTower) -> int:
     """Tokens before the patches: the class token of a ViT, and its registers; none in an MCi."""
-    if isinstance(tower.trunk, FastVit):
+    if not tower.is_plain_vit:
         return 0
     return int(getattr(tower.trunk, "num_prefix_tokens", 1))  # open_clip's ViT has a class token and no attribute
 
@@ -140,7 +139,8 @@ def draw(reaches: list[Reach]) -> Figure:
     with_fields = [(number, reach) for number, reach in enumerate(reaches) if reach.fields]
     heights = [3.9 + 0.22 * len(reaches), *(2.15 for _ in with_fields)]
     figure = Figure(figsize=(6.5, sum(heights)), layout="constrained")
-    grid = figure.add_gridspec(len(heights), 4, height_ratios=heights)
+    columns = max((len(reach.fields) for _, reach in with_fields), default=1)
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     _draw_distances(figure.add_subplot(grid[0, :]), reaches)
     for row, (number, reach) in enumerate(with_fields, start=1):
         for column, field in enumerate(reach.fields):

@@ -1,6 +1,5 @@
 """The HTML of `analyze captions`: one file with all figures and images inside."""
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -13,32 +12,24 @@ from mobileclip_dense.analysis.caption_charts import draw_charts, set_colour
 from mobileclip_dense.analysis.caption_rules import RULES
 from mobileclip_dense.analysis.parts_of_speech import PARTS
 from mobileclip_dense.data.captioned.resize import Pixels
+from mobileclip_dense.pages.html_page import render_image, render_page, render_table
 
 _THUMBNAIL_PX = 320
 _SHOWN_SYNTHETIC = 2
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-* { box-sizing: border-box; }
-body { background: Canvas; color: CanvasText; font: 16px/1.5 system-ui, sans-serif; max-width: 1120px;
-  margin: 1.5rem auto 4rem; padding: 0 1rem; overflow-wrap: anywhere; }
-h1 { margin: 0 0 .5rem; line-height: 1.2; } h2 { margin: 2.5rem 0 .5rem; } h3 { margin: 1.5rem 0 .5rem; }
 .soft { opacity: .75; font-size: .9rem; }
 .key { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
-.key span, th span { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
-td, th { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; vertical-align: bottom;
-  font-variant-numeric: tabular-nums; }
-td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: Canvas; min-width: 9.5rem; }
+.key span { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
+td, th { vertical-align: bottom; }
+td:first-child, th:first-child { position: sticky; left: 0; background: Canvas; min-width: 9.5rem; }
 td:not(:first-child) { white-space: nowrap; }
 thead th { max-width: 13rem; min-width: 5.5rem; overflow-wrap: break-word; }
-tr.group td { font-weight: 600; padding-top: 1rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 1.5rem; }
-.charts figure { margin: 0; } .charts svg { width: 100%; height: auto; max-width: 520px; }
+.charts svg { width: 100%; height: auto; max-width: 520px; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 160px), 1fr)); gap: 1rem; }
-.pictures figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
-.pictures img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--soft); display: block; }
-.pictures figcaption { padding: .4rem .6rem .6rem; font-size: .85rem; line-height: 1.35; }
+.pictures figure { border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+.pictures img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #8881; display: block; }
+.pictures figcaption { padding: .4rem .6rem .6rem; line-height: 1.35; opacity: 1; }
 .pictures p { margin: .3rem 0 0; } .pictures b { font-weight: 600; }
 .pictures .score { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; opacity: .75; }
 .pictures .synthetic { border-left: 3px solid var(--line); padding-left: .5rem; }
@@ -66,10 +57,10 @@ class Picture:
     similarities: list[float] | None
 
 
-def render_page(
+def captions_page(
     sets: list[dict[str, Any]], pictures: dict[str, list[Picture]], bad: dict[str, dict[str, int]], clip: str | None
 ) -> str:
-    """The whole page.
+    """HTML of the page.
 
     Args:
         sets: what `describe_sets` gave. pictures: of each source. bad: unusable samples of each source by kind.
@@ -81,12 +72,11 @@ def render_page(
              "No model was given (--clip), so there are no similarities.")  # fmt: skip
     charts = "".join(f"<figure>{svg}</figure>" for svg in draw_charts(sets))
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Captions</title>",
-        f"<style>{_STYLE}</style><h1>Captions</h1>",
+        "<h1>Captions</h1>",
         f"<p>What the captions of {len(pictures)} source{'s' * (len(pictures) > 1)} are like. {model}</p>",
         f"<ul class='key'>{names}</ul><div class='charts'>{charts}</div>",
-        f"<h2>Figures</h2><div class='scroll'>{_table(sets)}</div>",
+        "<h2>Figures</h2>",
+        render_table(["", *(one["name"] for one in sets)], _rows(sets)),
         _notes(sets, bad),
         *_sheets(pictures),
         "<h2>What breaks the rules</h2>",
@@ -95,22 +85,18 @@ def render_page(
         "without those and without words like photo.</p>",
         *_examples(sets),
     ]  # fmt: skip
-    return "\n".join(parts) + "</html>\n"
+    return render_page("Captions", parts, _STYLE + _header_colours(len(sets)))
 
 
-def _table(sets: list[dict[str, Any]]) -> str:
-    head = "".join(f"<th><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</th>"
-                   for i, one in enumerate(sets))  # fmt: skip
-    rows = "".join(
-        f"<tr class='group'><td colspan='{len(sets) + 1}'>{label}</td></tr>" if cells is None else
-        f"<tr><td>{label}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for label, cells in _rows(sets)
-    )  # fmt: skip
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+def _header_colours(num_sets: int) -> str:
+    """CSS that marks the column of each set with the colour of its curves."""
+    return "\n".join(
+        f"thead th:nth-child({i + 2})::before {{ content: '■ '; color: {set_colour(i)}; }}" for i in range(num_sets)
+    )
 
 
-def _rows(sets: list[dict[str, Any]]) -> list[tuple[str, list[str] | None]]:
-    """Label and a cell per set; None: a heading."""
+def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
+    """Label and a cell per set; a label alone is the heading of a group."""
 
     def share(value: float) -> str:
         return f"{100 * value:.1f} %"
@@ -119,32 +105,32 @@ def _rows(sets: list[dict[str, Any]]) -> list[tuple[str, list[str] | None]]:
         return f"{lengths['percentiles']['5']:.0f} to {lengths['percentiles']['95']:.0f}"
 
     size = sets[0]["vocabulary"]["sample_size"]
-    rows: list[tuple[str, list[str] | None]] = [
-        ("samples", [f"{one['num_samples']:,}" for one in sets]),
-        ("captions", [f"{one['num_captions']:,}" for one in sets]),
-        ("Length", None),
-        ("words, mean", [f"{one['words']['mean']:.1f}" for one in sets]),
-        ("words, 5 to 95 %", [spread(one["words"]) for one in sets]),
-        ("CLIP tokens, mean", [f"{one['clip_tokens']['mean']:.1f}" for one in sets]),
-        ("longer than CLIP reads", [share(one["clip_tokens"]["share_cut"]) for one in sets]),
-        ("Vocabulary", None),
-        ("distinct words", [f"{one['vocabulary']['num_distinct']:,}" for one in sets]),
-        (f"distinct share of {size:,} words", [
-            "-" if (ratio := one["vocabulary"]["type_token_ratio"]) is None else f"{ratio:.3f}" for one in sets]),
-        ("Duplicates", None),
-        ("exact", [share(one["duplicates"]["exact"]) for one in sets]),
-        ("but for case, numbers, signs", [share(one["duplicates"]["near"]) for one in sets]),
-        ("Noise", None),
-        *((rule, [share(one["rules"][rule]["share"]) for one in sets]) for rule in (*RULES, "any")),
-        ("Words per caption", None),
-        *((part, [f"{one['parts_of_speech']['per_caption'][part]:.2f}" for one in sets]) for part in PARTS),
+    rows: list[list[str]] = [
+        ["samples", *(f"{one['num_samples']:,}" for one in sets)],
+        ["captions", *(f"{one['num_captions']:,}" for one in sets)],
+        ["Length"],
+        ["words, mean", *(f"{one['words']['mean']:.1f}" for one in sets)],
+        ["words, 5 to 95 %", *(spread(one["words"]) for one in sets)],
+        ["CLIP tokens, mean", *(f"{one['clip_tokens']['mean']:.1f}" for one in sets)],
+        ["longer than CLIP reads", *(share(one["clip_tokens"]["share_cut"]) for one in sets)],
+        ["Vocabulary"],
+        ["distinct words", *(f"{one['vocabulary']['num_distinct']:,}" for one in sets)],
+        [f"distinct share of {size:,} words", *(
+            "-" if (ratio := one["vocabulary"]["type_token_ratio"]) is None else f"{ratio:.3f}" for one in sets)],
+        ["Duplicates"],
+        ["exact", *(share(one["duplicates"]["exact"]) for one in sets)],
+        ["but for case, numbers, signs", *(share(one["duplicates"]["near"]) for one in sets)],
+        ["Noise"],
+        *([rule, *(share(one["rules"][rule]["share"]) for one in sets)] for rule in (*RULES, "any")),
+        ["Words per caption"],
+        *([part, *(f"{one['parts_of_speech']['per_caption'][part]:.2f}" for one in sets)] for part in PARTS),
     ]  # fmt: skip
     if any(one["similarity"] for one in sets):
         rows += [
-            ("Similarity to the image", None),
-            ("mean", [f"{one['similarity']['mean']:.3f}" for one in sets]),
-            ("5th percentile", [f"{one['similarity']['percentiles']['5']:.3f}" for one in sets]),
-            ("95th percentile", [f"{one['similarity']['percentiles']['95']:.3f}" for one in sets]),
+            ["Similarity to the image"],
+            ["mean", *(f"{one['similarity']['mean']:.3f}" for one in sets)],
+            ["5th percentile", *(f"{one['similarity']['percentiles']['5']:.3f}" for one in sets)],
+            ["95th percentile", *(f"{one['similarity']['percentiles']['95']:.3f}" for one in sets)],
         ]
     return rows
 
@@ -187,16 +173,17 @@ def _figure(picture: Picture) -> str:
     if picture.percentile is not None and picture.similarities is not None:
         mean = sum(picture.similarities[: picture.num_original]) / picture.num_original
         head = f"<div class='score'><span>{mean:.3f}</span><span>rank {picture.percentile:.0f} %</span></div>"
-    return (f"<figure><img alt='' src='{_data_url(picture.image)}'>"
-            f"<figcaption>{head}{''.join(lines)}</figcaption></figure>")  # fmt: skip
+    image = render_image(_thumbnail(picture.image), alt="")
+    return f"<figure>{image}<figcaption>{head}{''.join(lines)}</figcaption></figure>"
 
 
-def _data_url(image: Pixels) -> str:
+def _thumbnail(image: Pixels) -> bytes:
+    """A small JPEG."""
     thumbnail = Image.fromarray(image)
     thumbnail.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     buffer = io.BytesIO()
     thumbnail.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
 
 
 def _examples(sets: list[dict[str, Any]]) -> list[str]:

@@ -10,14 +10,12 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from mobileclip_dense.analysis.caption_page import Picture, render_page
+from mobileclip_dense.analysis.caption_page import Picture, captions_page
 from mobileclip_dense.analysis.caption_statistics import CaptionSet, describe_sets
 from mobileclip_dense.artifact.files import figures_beside, staged_file, write_json
 from mobileclip_dense.config import CaptionsConfig
-from mobileclip_dense.data.captioned.caption_text import has_words
-from mobileclip_dense.data.captioned.reinforced import read_synthetic_captions
 from mobileclip_dense.data.captioned.resize import Pixels
-from mobileclip_dense.data.captioned.samples import BadSample, read_captions, read_image
+from mobileclip_dense.data.captioned.samples import BadSample, read_captions, read_image, read_synthetic
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_transform
 from mobileclip_dense.pretrain.teachers import load_clip
@@ -115,7 +113,7 @@ def analyze_captions(config: CaptionsConfig) -> None:
     ]
     described = describe_sets([one for source in sources for one in source.sets()])
     pictures = {source.name: pick_pictures(source, config.num_pictures) for source in sources}
-    page = render_page(described, pictures, {source.name: dict(source.bad) for source in sources}, config.clip)
+    page = captions_page(described, pictures, {source.name: dict(source.bad) for source in sources}, config.clip)
     with staged_file(config.out) as staging:
         staging.write_text(page, encoding="utf-8", errors="backslashreplace")
     bad = {source.source: dict(source.bad) for source in sources}
@@ -179,21 +177,12 @@ def _usable_pairs(shards: list[str], bad: Counter[str], decode: bool) -> Iterato
                 if sample.fault is not None:
                     raise BadSample("shard", sample.fault)
                 original = read_captions(sample.members)
-                synthetic = _synthetic(sample.members)
+                synthetic = read_synthetic(sample.members)
                 image = read_image(sample.members) if decode else None
             except BadSample as error:
                 bad[error.kind] += 1
                 continue
             yield Pair(shard=shard, key=sample.key, original=original, synthetic=synthetic), image
-
-
-def _synthetic(members: dict[str, bytes]) -> list[str]:
-    if "syn.json" not in members:
-        return []
-    try:
-        return [caption for caption in read_synthetic_captions(members) if has_words(caption)]
-    except ValueError as error:
-        raise BadSample("caption", str(error)) from None
 
 
 def pick_pictures(source: Source, number: int) -> list[Picture]:

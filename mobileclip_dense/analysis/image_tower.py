@@ -7,19 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from open_clip.transformer import VisionTransformer as OpenClipViT
-from timm.models.fastvit import FastVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES, load_image
 from mobileclip_dense.artifact.preprocess import Normalization, crop_image
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.data.hidden import is_hidden
 from mobileclip_dense.models.clip import build_clip, normalize_pixels
 from mobileclip_dense.models.encoders import Encoder
+from mobileclip_dense.models.families.family import family_of
 from mobileclip_dense.run.folder import Run, fill_model, load_run
 
-_NUM_MAPS = 4
+_NUM_MAPS = 4  # of networks that are no pyramid of ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +41,25 @@ class ImageTower:
     @property
     def blocks(self) -> list[nn.Module]:
         """The residual blocks in order: all of a ViT's, those of all stages of an MCi; empty for other networks."""
-        if isinstance(self.trunk, FastVit):
-            return [block for stage in self.trunk.stages for block in stage.blocks]
-        if isinstance(self.trunk, VisionTransformer):
-            return list(self.trunk.blocks)
         if isinstance(self.trunk, OpenClipViT):
             return list(self.trunk.transformer.resblocks)
-        return []
+        family = family_of(self.trunk)
+        return [] if family is None else family.attention_blocks(self.trunk)
+
+    @property
+    def is_plain_vit(self) -> bool:
+        """Whether the trunk's maps are all of one stride."""
+        return isinstance(self.trunk, VisionTransformer | OpenClipViT)
+
+    @property
+    def num_maps(self) -> int:
+        """How many maps `maps` gives: those of the pyramid, of another network the last four."""
+        if isinstance(self.module, Encoder):
+            return len(self.module.strides)
+        if self.is_plain_vit:
+            return min(_NUM_MAPS, len(self.blocks))
+        family = family_of(self.trunk)
+        return _NUM_MAPS if family is None else family.num_maps(self.trunk)
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """uint8 [h,w,3] of any size -> float32 [1,3,H,W], cut to the run's size (bilinear) and normalized."""
@@ -59,20 +71,19 @@ class ImageTower:
         if isinstance(self.module, Encoder):
             pyramid: list[torch.Tensor] = self.module(images)
             return pyramid
-        indices = self._spaced() if isinstance(self.trunk, VisionTransformer | OpenClipViT) else _NUM_MAPS
+        indices = self._spaced() if self.is_plain_vit else self.num_maps
         found = self.trunk.forward_intermediates(images, indices=indices, intermediates_only=True)  # type: ignore[operator]
         return list(found["image_intermediates"] if isinstance(found, dict) else found)  # open_clip's and timm's answer
 
     @property
     def map_names(self) -> list[str]:
         """What to call the maps: stages of a pyramid, blocks of a ViT."""
-        if isinstance(self.module, Encoder) or not isinstance(self.trunk, VisionTransformer | OpenClipViT):
-            return [f"stage {number + 1}" for number in range(_NUM_MAPS)]
+        if isinstance(self.module, Encoder) or not self.is_plain_vit:
+            return [f"stage {number + 1}" for number in range(self.num_maps)]
         return [f"block {index + 1}" for index in self._spaced()]
 
     def _spaced(self) -> list[int]:
-        depth = len(self.blocks)
-        number = min(_NUM_MAPS, depth)
+        depth, number = len(self.blocks), self.num_maps
         return [depth * (k + 1) // number - 1 for k in range(number)]
 
 

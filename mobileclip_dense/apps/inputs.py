@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -86,7 +87,7 @@ def _kind(path: Path) -> Kind:
 
 
 def _wanted(file: Path, root: Path, out: Path, suffixes: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    hidden = is_hidden(str(file.relative_to(root)))
     return file.suffix.lower() in suffixes and not hidden and file.is_file() and out not in file.resolve().parents
 
 

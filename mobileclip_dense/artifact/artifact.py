@@ -29,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mobileclip_dense.artifact.files import read_json, sha256_of, write_json
+from mobileclip_dense.artifact.targets import TARGETS
 
 SCHEMA_VERSION = 1
 TOKENIZER_FILE = "tokenizer.json"
-_MODEL_FILES = {"onnx": "model.onnx", "coreml": "model.mlpackage"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +55,15 @@ class Artifact:
     """The contents of artifact.json.
 
     Attributes:
-        name: the folder's name. runtime: onnx or coreml. precision: fp32, fp16, int8, and for Core ML w8, p8, p6, p4,
-            w8a8 (see `export.to_coreml`). task: segment, depth, embed-image or embed-text.
+        name: the folder's name. runtime: one of `TARGETS`. precision: one of `PRECISIONS` of that target.
+        task: segment, depth, embed-image or embed-text.
+        architecture: of the run, see `Run.architecture`: the encoder, and the head of a dense model.
         input: what the model takes: uint8 pixels [1,H,W,3], float pixels [1,3,H,W], or tokens int64 [1,L].
         outputs: what it gives.
         preprocessing: what the caller still has to do, in words.
         class_names, palette: by class index, empty for depth. max_depth_m: upper end of the range, None for segment.
         logit_scale: what cosines are multiplied with before the softmax, as learned in pretraining; None where the
-            artifact is no tower of CLIP, or was exported before the scale was recorded.
+            artifact is no tower of CLIP.
         num_parameters: after fusion. parity: measured distance to PyTorch, and accuracy figures where they were taken.
         parent: name and weights hash of the run. versions: of the libraries that made it. licence: SPDX or a phrase.
         files: sha256 and size of every other file, by path inside the folder.
@@ -72,6 +73,7 @@ class Artifact:
     runtime: str
     precision: str
     task: str
+    architecture: str
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
     preprocessing: str
@@ -83,14 +85,14 @@ class Artifact:
     parent: dict[str, str]
     versions: dict[str, str]
     licence: str
-    logit_scale: float | None = None
+    logit_scale: float | None
     files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
     def model_file(self) -> str:
         """Path of the model inside the folder."""
-        return _MODEL_FILES[self.runtime]
+        return TARGETS[self.runtime].model_file
 
     @property
     def input_size_px(self) -> tuple[int, int]:
@@ -111,13 +113,15 @@ class Artifact:
         }
 
 
-def save_artifact(artifact: Artifact, folder: Path) -> None:
-    """Hash what is in `folder` (model and golden.npz, already written) and write artifact.json."""
+def save_artifact(artifact: Artifact, folder: Path) -> Artifact:
+    """Hash what is in `folder` (model and golden.npz, already written), and write artifact.json; its contents."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "artifact.json")
     files = {
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in paths
     }
-    write_json(folder / "artifact.json", dataclasses.asdict(dataclasses.replace(artifact, files=files)))
+    artifact = dataclasses.replace(artifact, files=files)
+    write_json(folder / "artifact.json", dataclasses.asdict(artifact))
+    return artifact
 
 
 def load_artifact(folder: Path) -> Artifact:
@@ -160,7 +164,7 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
     if version != SCHEMA_VERSION:
         raise ValueError(f"{source}: schema_version: found {version}, expected {SCHEMA_VERSION}; export it again")
     names = {field.name for field in dataclasses.fields(Artifact)}
-    if wrong := sorted((names - {"logit_scale"}) ^ (set(values) - {"logit_scale"})):  # artifacts without it are older
+    if wrong := sorted(names ^ set(values)):
         raise ValueError(f"{source}: fields missing or unknown: {', '.join(wrong)}; export the artifact again")
     _check_types(values, source)
     try:
@@ -175,8 +179,8 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
         )  # fmt: skip
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"{source}: a field is not as expected ({error}); export the artifact again") from None
-    if artifact.runtime not in _MODEL_FILES:
-        raise ValueError(f"{source}: runtime: found {artifact.runtime!r}, expected one of {', '.join(_MODEL_FILES)}")
+    if artifact.runtime not in TARGETS:
+        raise ValueError(f"{source}: runtime: found {artifact.runtime!r}, expected one of {', '.join(TARGETS)}")
     return artifact
 
 
@@ -215,7 +219,7 @@ def _is_file(value: Any) -> bool:
 
 _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **{name: (lambda value: isinstance(value, str), "text")
-       for name in ("name", "runtime", "precision", "task", "preprocessing", "licence")},
+       for name in ("name", "runtime", "precision", "task", "architecture", "preprocessing", "licence")},
     "input": (_is_tensor, "a tensor's name, shape, dtype, meaning and flexible axes"),
     "outputs": (lambda value: _is_list(value, _is_tensor), "a list of such tensors"),
     "class_names": (lambda value: _is_list(value, lambda name: isinstance(name, str)), "a list of names"),

@@ -6,19 +6,12 @@ from typing import Any
 
 from mobileclip_dense.config.analysis import AttentionDistanceConfig, CaptionsConfig, FeaturesConfig
 from mobileclip_dense.config.data import CaptionQuality, JoinConfig, ReinforceConfig, ScenesConfig
-from mobileclip_dense.config.dense import (
-    HEADS,
-    DataCheckConfig,
-    EvaluateConfig,
-    FinetuneConfig,
-    Head,
-    PruneConfig,
-    Task,
-)
+from mobileclip_dense.config.dense import DataCheckConfig, EvaluateConfig, FinetuneConfig, PruneConfig
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig, VerifyConfig
+from mobileclip_dense.config.heads import Task
 from mobileclip_dense.config.pretraining import ConvertWeightsConfig, PretrainConfig
 
 __all__ = [
-    "HEADS",
     "AttentionDistanceConfig",
     "CaptionQuality",
     "CaptionsConfig",
@@ -28,13 +21,15 @@ __all__ = [
     "EvaluateConfig",
     "FeaturesConfig",
     "FinetuneConfig",
-    "Head",
     "JoinConfig",
     "PretrainConfig",
     "PruneConfig",
     "ReinforceConfig",
     "ScenesConfig",
     "Task",
+    "ToCoreMLConfig",
+    "ToOnnxConfig",
+    "VerifyConfig",
     "config_from_json",
     "config_to_json",
 ]

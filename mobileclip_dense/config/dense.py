@@ -7,16 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
-
-Task = Literal["segment", "depth", "detect"]
-Head = Literal["semantic_fpn", "fpn_lite", "upernet", "deconv", "linear", "mask_rcnn"]
-
-HEADS: dict[Task, tuple[Head, ...]] = {
-    "segment": ("semantic_fpn", "fpn_lite", "upernet", "linear"),
-    "depth": ("semantic_fpn", "fpn_lite", "deconv", "linear"),
-    "detect": ("mask_rcnn",),
-}
-"""The heads that a task can have."""
+from mobileclip_dense.config.encoders import describe_encoders, encoder_spec
+from mobileclip_dense.config.heads import Task, describe_heads, heads_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +16,20 @@ class FinetuneConfig:
     """Fine-tune an encoder with a dense head through mmsegmentation, or with Mask R-CNN through torchvision."""
 
     data: Path
-    """Data set as it is published: ADE20K, CamVid, VOC, NYUv2 (folder, split files or the labelled .mat), COCO; or a
-    folder of your own. `mobileclip-dense data check` says what is there and what is missing."""
+    """Data set as it is published, or a folder of your own. `mobileclip-dense data check --help` lists the layouts that
+    are known, `data check NAME PATH` what is there and what is missing."""
     out: Path
     """Run folder; the same command resumes it if it was interrupted."""
     task: Task = "segment"
     """segment: class per pixel; depth: metres per pixel; detect: boxes and masks of objects."""
-    encoder: str = "nano"
-    """nano, mci0, mci1, mci2, vit_b16_clip (CLIP's ViT-B/16), vit_b16_mci (MobileCLIP-B), vit_b16 (that of MAE, MAWS,
-    ImageNet) or swin_l."""
+    encoder: Annotated[str, tyro.conf.arg(help=describe_encoders())] = "nano"
     init: str | None = None
     """Weights to start from: a run folder, a checkpoint of open_clip, timm, Apple, MAE, MAWS or mmsegmentation, or
     timm:NAME, fetched from the hub; None: from scratch. The encoder is taken from it; of a pruned run, all of the
     model."""
-    head: Head = "semantic_fpn"
-    """semantic_fpn, fpn_lite (for phones) or linear (a probe); segmentation: also upernet; depth: also deconv; detect:
-    mask_rcnn."""
+    head: Annotated[str, tyro.conf.arg(help=describe_heads())] = "semantic_fpn"
     crop_size_px: tuple[int, int] = (512, 512)
-    """Training crop, height and width in pixels, multiples of 32."""
+    """Training crop, height and width in pixels, multiples of the encoder's last stride (32)."""
     scale_range: tuple[float, float] = (0.5, 2.0)
     """Segmentation and detection: the short side is resized to the crop's, times a random factor from this range."""
     colour_jitter: bool = True
@@ -65,8 +53,8 @@ class FinetuneConfig:
     drop_path_rate: float = 0.1
     """Stochastic depth of the encoder, from 0 to below 1."""
     frozen_stages: int = 0
-    """So many stages of the encoder, stem included, keep their weights and statistics; 4: all of it, which with
-    --head linear is a linear probe."""
+    """So many stages of the encoder (of 4), stem included, keep their weights and statistics; all of it with --head
+    linear is a linear probe."""
     batch_norm: Literal["train", "frozen", "synced"] = "train"
     """BatchNorm of the encoder: statistics of the batch, the pretrained ones, or those of the batch over all
     processes (on GPUs)."""
@@ -104,22 +92,24 @@ class FinetuneConfig:
     """What training does not depend on: a run may be resumed with other values of these."""
 
     def __post_init__(self) -> None:
+        strides = encoder_spec(self.encoder).strides
         counts = ("batch_size", "accumulate", "max_iters", "checkpoint_every", "max_train_images")
         require_numbers(self, *counts, at_least=1)
         require_numbers(self, "neck_channels", "head_channels", at_least=1, at_most=8192)
-        require_numbers(self, "crop_size_px", at_least=32, at_most=MAX_SIDE_PX)
+        require_numbers(self, "crop_size_px", at_least=strides[-1], at_most=MAX_SIDE_PX)
         require_numbers(self, "num_workers", at_least=0, at_most=MAX_PARALLEL)
         require_numbers(self, "learning_rate", "weight_decay", "seed", at_least=0)
         require_numbers(self, "max_depth_m", "depth_units_per_m", "poly_power", above=0)
         require_numbers(self, "scale_range", above=0, at_most=16)
         require_numbers(self, "layer_decay", above=0, at_most=1)
-        require_numbers(self, "frozen_stages", at_least=0, at_most=4)
+        require_numbers(self, "frozen_stages", at_least=0, at_most=len(strides))
         require_numbers(self, "ema_decay", "drop_path_rate", at_least=0, below=1)
         require(self, "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
-        require(self, "head", self.head in HEADS[self.task], f"for task {self.task} {', '.join(HEADS[self.task])}")
+        heads = heads_of(self.task)
+        require(self, "head", self.head in heads, f"for task {self.task} {', '.join(heads)}")
         require_numbers(self, "warmup_iters", at_least=0, below=self.max_iters)
-        sides_fit = all(side % 32 == 0 for side in self.crop_size_px)
-        require(self, "crop_size_px", sides_fit, "two positive multiples of 32")
+        sides_fit = all(side % strides[-1] == 0 for side in self.crop_size_px)
+        require(self, "crop_size_px", sides_fit, f"two positive multiples of {strides[-1]}")
         require(self, "scale_range", self.scale_range[0] <= self.scale_range[1], "two factors above 0, ascending")
 
 
@@ -127,8 +117,8 @@ class FinetuneConfig:
 class DataCheckConfig:
     """Say what of a data set is there, what is missing and where to get it, and which files cannot be used."""
 
-    name: Annotated[Literal["ade20k", "camvid", "voc", "nyuv2", "coco", "segment", "depth"], tyro.conf.Positional]
-    """A published data set; segment or depth: a folder of your own."""
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """A published data set, see above; segment or depth: a folder of your own."""
     path: Annotated[Path, tyro.conf.Positional]
     """Where it lies; of NYUv2 also the labelled .mat file."""
     class_names: Path | None = None

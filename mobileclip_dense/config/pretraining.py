@@ -7,6 +7,9 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
+from mobileclip_dense.config.encoders import clip_names
+
+_MODELS = f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP2-S4."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +28,7 @@ class PretrainConfig:
     val_data: str | None = None
     """Held-out pairs for retrieval, a source like those of --data, of a folder with val/ that; None: val/*.tar of the
     first --data folder, or no retrieval figure where it has none."""
-    model: str = "nano"
-    """nano, mci0, mci1, mci2, or any model name of open_clip (ViT-B-16, MobileCLIP-B, MobileCLIP2-S4, ...)."""
+    model: Annotated[str, tyro.conf.arg(help=_MODELS)] = "nano"
     image_size_px: int = 256
     """Training crop, pixels."""
     batch_size: int = 1024
@@ -127,8 +129,7 @@ class ConvertWeightsConfig:
     source: Annotated[str, tyro.conf.Positional]
     """A pretraining run; a file of open_clip or Apple, train form or fused; or a tag of open_clip's published weights
     (datacompdr), fetched from the hub."""
-    model: str
-    """nano, mci0, mci1, mci2, or a name of open_clip.list_models(), such as MobileCLIP-S2 or ViT-B-16."""
+    model: Annotated[str, tyro.conf.arg(help=_MODELS)]
     out: Path
     """Folder to create: weights.safetensors and open_clip_config.json."""
     force: bool = False

@@ -6,7 +6,7 @@ mmcv_compat.install()  # before anything imports mmseg
 
 from mobileclip_dense.dense import backbone, detector  # noqa: E402
 from mobileclip_dense.dense.evaluation import coco_metric, metrics  # noqa: E402
-from mobileclip_dense.dense.heads import deconvolution, fpn_lite, linear_probe, metric_depth  # noqa: E402
+from mobileclip_dense.dense.heads import deconvolution, fpn_lite, linear, semantic_fpn  # noqa: E402
 from mobileclip_dense.dense.training import checkpoint, coco, dataset, layer_decay, loading, resizing  # noqa: E402
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
     "detector",
     "fpn_lite",
     "layer_decay",
-    "linear_probe",
+    "linear",
     "loading",
-    "metric_depth",
     "metrics",
     "resizing",
+    "semantic_fpn",
 ]

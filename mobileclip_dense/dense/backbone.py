@@ -12,10 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.encoders import MCI, encoders_of
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
-
-_MCI = ("nano", "mci0", "mci1", "mci2")
 
 
 @MODELS.register_module()
@@ -35,7 +34,7 @@ class PyramidEncoder(BaseModule):
         weights: str | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = 0,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         batch_norm: Literal["train", "frozen", "synced"] = "train",
         pyramid: bool = True,
         pretrained: str | None = None,
@@ -44,12 +43,12 @@ class PyramidEncoder(BaseModule):
         """Build it; `init_weights` loads.
 
         Args:
-            name: any of `models.encoders.ENCODERS`.
+            name: any of `config.encoders.ENCODERS`.
             weights: run folder, checkpoint or `timm:NAME`, see `load_encoder_weights`; None: fresh weights.
             drop_path_rate: stochastic depth, 0..1.
-            frozen_stages: 0: none; N: the stem and the first N of four stages (of a ViT a quarter of the blocks each)
-                have no gradients and stay in evaluation mode. The fresh pyramid of a ViT trains even at 4.
-            out_indices: which of the maps at strides 4, 8, 16, 32 to return, ascending.
+            frozen_stages: 0: none; N: the stem and the first N stages (of a ViT a quarter of the blocks each) have no
+                gradients and stay in evaluation mode. The fresh pyramid of a ViT trains even when all are frozen.
+            out_indices: which of the maps to return, ascending; None: all.
             batch_norm: train: statistics of the batch; frozen: always the stored ones, weight and bias still train;
                 synced: statistics over all processes where there are several on GPUs, otherwise as train.
             pyramid: False: a ViT gives its last map alone, at stride 16.
@@ -63,16 +62,18 @@ class PyramidEncoder(BaseModule):
         """
         initializers, checkpoint, prefix = _split_init_cfg(init_cfg)
         super().__init__(initializers or None)
-        if frozen_stages not in range(5):
-            raise ValueError(f"frozen_stages: found {frozen_stages}, expected 0 to 4")
-        if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2, 3}):
-            raise ValueError(f"out_indices: found {tuple(out_indices)}, expected some of 0, 1, 2, 3, ascending")
         if batch_norm not in ("train", "frozen", "synced"):
             raise ValueError(f"batch_norm: found {batch_norm!r}, expected train, frozen or synced")
         self.encoder = Encoder(name, drop_path_rate, pyramid)
+        num_stages, indices = len(self.encoder.stages()) - 1, range(len(self.encoder.strides))
+        if not 0 <= frozen_stages <= num_stages:
+            raise ValueError(f"frozen_stages: found {frozen_stages}, expected 0 to {num_stages}")
+        self.out_indices = tuple(indices if out_indices is None else out_indices)
+        if not self.out_indices or list(self.out_indices) != sorted({*self.out_indices} & {*indices}):
+            expected = ", ".join(map(str, indices))
+            raise ValueError(f"out_indices: found {self.out_indices}, expected some of {expected}, ascending")
         self.weights = _same_weights({"weights": weights, "pretrained": pretrained, "init_cfg.checkpoint": checkpoint})
         self.prefix, self.frozen_stages, self.batch_norm = prefix, frozen_stages, batch_norm
-        self.out_indices = tuple(out_indices)
         if batch_norm == "synced" and torch.cuda.is_available() and _num_processes() > 1:
             self.encoder = convert_sync_batchnorm(self.encoder)  # timm's: torch's drops the activation after a norm
         for part in self._frozen():
@@ -104,7 +105,7 @@ class PyramidEncoder(BaseModule):
         return self
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """float [B,3,H,W], H and W multiples of 32 -> the maps of `out_indices`."""
+        """float [B,3,H,W], H and W multiples of the last stride -> the maps of `out_indices`."""
         maps = self.encoder(image)
         return [one for index, one in enumerate(maps) if index in self.out_indices]
 
@@ -119,9 +120,9 @@ class MCi(PyramidEncoder):
     """`dict(type="MCi", variant="mci2", weights="mobileclip_s2.pt", ...)`; other arguments as of `PyramidEncoder`."""
 
     def __init__(self, variant: str = "mci2", **arguments: Any):
-        """Raises ValueError for a variant that is none of nano, mci0, mci1, mci2."""
-        if variant not in _MCI:
-            raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(_MCI)}")
+        """Raises ValueError for a variant that is no MCi."""
+        if variant not in encoders_of(MCI):
+            raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(encoders_of(MCI))}")
         super().__init__(variant, **arguments)
 
 

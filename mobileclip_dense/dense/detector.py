@@ -15,9 +15,7 @@ from torchvision.transforms.v2.functional import resize
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.dense.backbone import backbone_config
-from mobileclip_dense.models.encoders import STRIDES
 
-_LEVELS = [str(index) for index in range(len(STRIDES))]  # of the pyramid; a fifth, at stride 64, for proposals only
 _ANCHOR_PX, _ROI_PX, _FULL_SIZE_PX = 32, 224, 512  # as published, for images from the last on
 _LONGEST = 1333 / 800  # long side in evaluation, relative to the short one: the bound of the published recipes
 
@@ -34,20 +32,14 @@ def detector_config(config: FinetuneConfig, num_classes: int) -> dict[str, Any]:
     )
 
 
-def build_detector(config: FinetuneConfig, num_classes: int) -> "InstanceDetector":
-    """The detector of a config with fresh weights."""
-    settings = detector_config(config, num_classes)
-    settings["backbone"]["weights"] = None
-    return MODELS.build(settings)
-
-
 @MODELS.register_module()
 class InstanceDetector(BaseModel):
     """Encoder, feature pyramid network, region proposals, and heads for boxes and for masks.
 
-    Anchors have 32 to 512 pixels at strides 4 to 64, as published for images of 800 pixels and more. Of images below
-    512 they are a sixteenth of the short side up to all of it, and regions choose their level of the pyramid in the
-    same proportion, as objects shrink with their images; and in the same proportion fewer regions are looked at.
+    Anchors have 32 pixels at the first stride, twice as many at each further one, 512 at stride 64, as published for
+    images of 800 pixels and more. Of images below 512 they are a sixteenth of the short side up to all of it, and
+    regions choose their level of the pyramid in the same proportion, as objects shrink with their images; and in the
+    same proportion fewer regions are looked at.
 
     Args:
         backbone: config of `PyramidEncoder`. num_classes: without the background, which is class 0.
@@ -61,17 +53,18 @@ class InstanceDetector(BaseModel):
         super().__init__()
         self.backbone = MODELS.build(backbone)
         encoder = self.backbone.encoder
+        self._levels = [str(index) for index in range(len(encoder.strides))]  # one more, for proposals only, follows
         self.neck = FeaturePyramidNetwork(list(encoder.channels), neck_channels, extra_blocks=LastLevelMaxPool())
         self.neck.out_channels = neck_channels  # MaskRCNN asks
         proportion = min(1.0, short_px / _FULL_SIZE_PX)
-        anchor_px = [(proportion * _ANCHOR_PX * 2**level,) for level in range(len(STRIDES) + 1)]
+        anchor_px = [(proportion * _ANCHOR_PX * 2**level,) for level in range(len(self._levels) + 1)]
         parts = MaskRCNN(
             self.neck,
             rpn_anchor_generator=AnchorGenerator(tuple(anchor_px), ((0.5, 1.0, 2.0),) * len(anchor_px)),
-            box_roi_pool=_roi_pool(7, proportion),
+            box_roi_pool=_roi_pool(self._levels, 7, proportion),
             box_head=TwoMLPHead(neck_channels * 7 * 7, 4 * head_channels),
             box_predictor=FastRCNNPredictor(4 * head_channels, num_classes + 1),
-            mask_roi_pool=_roi_pool(14, proportion),
+            mask_roi_pool=_roi_pool(self._levels, 14, proportion),
             mask_head=MaskRCNNHeads(neck_channels, (head_channels,) * 4, dilation=1),
             mask_predictor=MaskRCNNPredictor(head_channels, head_channels, num_classes + 1),
             rpn_pre_nms_top_n_train=round(2000 * proportion),
@@ -83,7 +76,7 @@ class InstanceDetector(BaseModel):
         self.rpn, self.roi_heads = parts.rpn, parts.roi_heads
         self.transform = SizeInEvaluation(
             short_px, round(_LONGEST * short_px), list(encoder.normalization.mean), list(encoder.normalization.std),
-            size_divisible=STRIDES[-1],
+            size_divisible=encoder.strides[-1],
         )  # fmt: skip
 
     def forward(
@@ -103,10 +96,10 @@ class InstanceDetector(BaseModel):
             loss: the five losses of Mask R-CNN, each []; images go through at the size they have.
             predict: a dict per image, at the image's own size: boxes [M,4], labels [M], scores [M] (0..1, falling),
                 masks bool [M,H,W], image_id where it was given.
-            tensor: the maps of the pyramid at strides 4 to 64, float [B,neck_channels,h,w], by name.
+            tensor: the maps of the pyramid and one at twice the last stride, float [B,neck_channels,h,w], by name.
         """
         images, targets = self.transform(inputs, data_samples if mode == "loss" else None)
-        pyramid = self.neck(dict(zip(_LEVELS, self.backbone(images.tensors), strict=True)))
+        pyramid = self.neck(dict(zip(self._levels, self.backbone(images.tensors), strict=True)))
         # Anchors and regions take the maps' type, and bfloat16 does not tell neighbouring pixels apart beyond 256.
         features = {name: feature.float() for name, feature in pyramid.items()}
         if mode == "tensor":
@@ -143,5 +136,5 @@ class SizeInEvaluation(GeneralizedRCNNTransform):
         return resize(image, size, antialias=True), target
 
 
-def _roi_pool(size: int, proportion: float) -> MultiScaleRoIAlign:
-    return MultiScaleRoIAlign(_LEVELS, size, sampling_ratio=2, canonical_scale=round(proportion * _ROI_PX))
+def _roi_pool(levels: list[str], size: int, proportion: float) -> MultiScaleRoIAlign:
+    return MultiScaleRoIAlign(levels, size, sampling_ratio=2, canonical_scale=round(proportion * _ROI_PX))

@@ -1,5 +1,6 @@
 """The dense models as mmsegmentation config dictionaries, and the way back from a run folder to a model."""
 
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import nn
 
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.encoders import encoder_spec
+from mobileclip_dense.config.heads import HEADS
 from mobileclip_dense.dense.backbone import backbone_config
-from mobileclip_dense.dense.detector import build_detector
-from mobileclip_dense.dense.heads.configs import ON_LAST_MAP, head_configs
-from mobileclip_dense.models.encoders import ENCODERS, STRIDES, Encoder
+from mobileclip_dense.dense.heads.configs import head_configs
+from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.structure import apply_structure
 from mobileclip_dense.run.folder import Run, fill_model, load_run
 
@@ -29,7 +31,7 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
     """
     if config.task == "detect":
         raise ValueError("task: found detect, expected segment or depth; detectors are built by dense.detect")
-    pyramid = config.head not in ON_LAST_MAP
+    pyramid = not HEADS[config.head].on_last_map
     with torch.device("meta"):
         encoder = Encoder(config.encoder, pyramid=pyramid)
     return ConfigDict(
@@ -44,16 +46,16 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
 
 def preprocessor_config(config: FinetuneConfig) -> dict[str, Any]:
     """mmseg's normalization on pixels in 0..255, from the encoder's on pixels in 0..1."""
-    normalization = ENCODERS[config.encoder].normalization
+    spec = encoder_spec(config.encoder)
     return dict(
         type="SegDataPreProcessor",
-        mean=[255 * value for value in normalization.mean],
-        std=[255 * value for value in normalization.std],
+        mean=[255 * value for value in spec.normalization.mean],
+        std=[255 * value for value in spec.normalization.std],
         bgr_to_rgb=True,  # mmcv's transforms count on OpenCV's order
         pad_val=0,
         seg_pad_val=IGNORE_INDEX,
         size=config.crop_size_px,
-        test_cfg=dict(size_divisor=STRIDES[-1]),
+        test_cfg=dict(size_divisor=spec.strides[-1]),
     )
 
 
@@ -72,8 +74,9 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
 def build_model(config: FinetuneConfig, num_classes: int) -> EncoderDecoder:
     """The unpruned model of a config with fresh weights."""
     if config.task == "detect":
-        return build_detector(config, num_classes)
-    settings = model_config(config, num_classes)
+        settings = pkgutil.resolve_name(HEADS[config.head].builder)(config, num_classes)
+    else:
+        settings = model_config(config, num_classes)
     settings["backbone"]["weights"] = None
     register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
     return MODELS.build(settings)

@@ -44,7 +44,7 @@ def prune(config: PruneConfig) -> None:
         raise ValueError(f"{config.run}: task: found detect, expected segment or depth; detectors cannot be pruned")
     held_out = set_of_run(run, settings)
     pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
-    units = find_units(model)
+    units = find_units(model, settings.head)
 
     def costs(candidate: nn.Module) -> dict[str, int]:
         return {"params": count_params(candidate), "macs": count_macs(candidate, settings.crop_size_px)}

@@ -9,9 +9,10 @@ import numpy.typing as npt
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
-from mobileclip_dense.deploy.prepare import Prepared
+from mobileclip_dense.deploy.prepared import Prepared
 from mobileclip_dense.deploy.samples import list_dense_pairs, sample_images
-from mobileclip_dense.runtime.accuracy import Map, Predictor, predict_all, score_depth, score_segmentation
+from mobileclip_dense.runtime.accuracy import Map, predict_all, score_depth, score_segmentation
+from mobileclip_dense.runtime.predictor import Predictor
 
 MAX_MIOU_DROP_POINTS = 0.5
 MAX_RMSE_INCREASE_PERCENT = 2.0
@@ -58,6 +59,19 @@ def excess(cost: Cost) -> str | None:
     if not cost.get("mean_cosine", 1.0) >= MIN_MEAN_COSINE:
         return f"the mean cosine of the embeddings is {cost['mean_cosine']:.4f}, at least {MIN_MEAN_COSINE} is wanted"
     return None
+
+
+def require_tolerable(cost: Cost, where: str, advice: str, *, allowed: bool) -> None:
+    """Refuse a cost that is too much, unless it is allowed.
+
+    Args:
+        where: begins the error. advice: what to do, ends it.
+
+    Raises:
+        ValueError: the cost is above the tolerance.
+    """
+    if (reason := excess(cost)) and not allowed:
+        raise ValueError(f"{where}: {reason}; the artifact was not written. {advice}, or pass --allow-accuracy-drop")
 
 
 def _embed(predictor: Predictor, output: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:

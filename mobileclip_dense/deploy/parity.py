@@ -9,13 +9,8 @@ import numpy.typing as npt
 import torch
 
 from mobileclip_dense.artifact.artifact import Artifact
-from mobileclip_dense.artifact.tolerance import (
-    MIN_LOGITS_AGREEMENT_PERCENT,
-    NEAR_TIE,
-    min_agreement_percent,
-    tolerance,
-)
-from mobileclip_dense.runtime.accuracy import Predictor
+from mobileclip_dense.artifact.precision import MIN_LOGITS_AGREEMENT_PERCENT, NEAR_TIE, find_precision
+from mobileclip_dense.runtime.predictor import Predictor
 
 Golden = dict[str, npt.NDArray[Any]]
 
@@ -60,6 +55,7 @@ def judge_outputs(
             class map is not what the logits say.
     """
     label = f"{where}: {artifact.runtime} {artifact.precision}"
+    allowed = find_precision(artifact.runtime, artifact.precision)
     figures: dict[str, float] = {}
     for index, name in enumerate(spec.name for spec in artifact.outputs):
         if name not in found or name not in expected:
@@ -71,11 +67,11 @@ def judge_outputs(
             raise ValueError(f"{label}: {name}{at}: found {kinds[0]}, expected {kinds[1]}; the exported model is wrong")
         if np.issubdtype(expected[name].dtype, np.integer):
             share = float((found[name] == expected[name]).mean() * 100)
-            _require_agreement(label, name + at, share, min_agreement_percent(artifact.precision), "PyTorch's class")
+            _require_agreement(label, name + at, share, allowed.min_agreement_percent, "PyTorch's class")
             figures["golden_agreement_percent"] = share
         else:
             error = relative_error(found[name], expected[name])
-            _require_close(label, name + at, error, tolerance(artifact.runtime, artifact.precision))
+            _require_close(label, name + at, error, allowed.max_relative_error)
             figures[f"{name if index else artifact.precision}_relative_error"] = error
     if {"logits", "class_map"} <= {spec.name for spec in artifact.outputs}:
         share = logits_agreement_percent(found["logits"], found["class_map"])

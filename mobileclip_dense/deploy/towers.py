@@ -1,42 +1,16 @@
 """The two towers of a pretraining run, for zero-shot classification and retrieval on a device."""
 
-import torch
 from open_clip import SimpleTokenizer
 from open_clip.model import CustomTextCLIP
-from torch import nn
 
-from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.deploy.prepare import NUM_GOLDEN, Normalized, Prepared, fuse_exactly, predict, require_exact
+from mobileclip_dense.deploy.networks import ImageTower, TextTower
+from mobileclip_dense.deploy.prepared import NUM_GOLDEN, Prepared, fuse_exactly, predict, require_exact
 from mobileclip_dense.deploy.samples import read_pairs
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run.folder import Run, fill_model
 
 _IMAGE, _TEXT = ("image_embedding",), ("text_embedding",)
-
-
-class ImageTower(nn.Module):
-    """float [B,3,H,W] RGB in 0..1 -> (image_embedding [B,D],), of unit norm."""
-
-    def __init__(self, visual: nn.Module, normalization: Normalization):
-        super().__init__()
-        self.normalized, self.visual = Normalized(normalization), visual
-
-    def forward(self, unit_image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As in the class docstring."""
-        return (nn.functional.normalize(self.visual(self.normalized(unit_image)), dim=-1),)
-
-
-class TextTower(nn.Module):
-    """int [B,L] tokens -> (text_embedding [B,D],), of unit norm."""
-
-    def __init__(self, text: nn.Module):
-        super().__init__()
-        self.text = text
-
-    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As in the class docstring."""
-        return (nn.functional.normalize(self.text(tokens), dim=-1),)
 
 
 def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -> list[Prepared]:

@@ -1,45 +1,16 @@
 """`python -m export.verify ARTIFACT`: is the artifact whole, and does it still compute what PyTorch computed?"""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from mobileclip_dense.artifact.artifact import Artifact, load_artifact, load_golden
+from mobileclip_dense.artifact.artifact import Artifact, load_golden
 from mobileclip_dense.config import Task
-from mobileclip_dense.config.check import require_numbers
+from mobileclip_dense.config.export import VerifyConfig
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
-from mobileclip_dense.data.labelled.sets import find_set
-from mobileclip_dense.deploy.coreml.convert import program_predictor, verify_program
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.deploy.coreml.mil.executor import first_divergence
 from mobileclip_dense.deploy.coreml.mil.program import load_program
+from mobileclip_dense.deploy.driver import inspect
 from mobileclip_dense.deploy.parity import Golden, compare_with_golden
-from mobileclip_dense.runtime.accuracy import Predictor, predict_all, score_depth, score_segmentation
-from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
-    """Check an artifact: hashes of all files, then its outputs on golden.npz against PyTorch's. ONNX runs in ONNX
-    Runtime; a Core ML program is run operator by operator, without a Mac."""
-
-    artifact: Annotated[Path, tyro.conf.Positional]
-    """Artifact folder."""
-    data: Path | None = None
-    """Labelled folder as `mobileclip-dense finetune --data` takes it; gives the metric on held-out images."""
-    max_images: int = 200
-    """Held-out images to evaluate at most."""
-    zero_is_other: bool = False
-    """Labels as ADE20K's, which need not be said of ADE20K itself: 0 is "other" and ignored, 1 the first class."""
-    depth_units_per_m: float = 1000.0
-    """Depth: values of the PNG per metre (1000: millimetres)."""
-    bisect: float | None = None
-    """Core ML: name the first operator whose fp16 output is further than this from fp32 (relative, such as 0.01)."""
-
-    def __post_init__(self) -> None:
-        require_numbers(self, "max_images", at_least=1)
-        require_numbers(self, "depth_units_per_m", "bisect", above=0)
+from mobileclip_dense.runtime.accuracy import predict_all, score_depth, score_segmentation
+from mobileclip_dense.runtime.predictor import Predictor, load_predictor
 
 
 def verify(config: VerifyConfig) -> dict[str, float]:
@@ -49,15 +20,10 @@ def verify(config: VerifyConfig) -> dict[str, float]:
         FileNotFoundError, ValueError: a file is missing or altered, or an output is further from PyTorch than is
             tolerated.
     """
-    artifact = load_artifact(config.artifact)
+    artifact, predictor = load_predictor(config.artifact)
     golden = load_golden(config.artifact)
-    if artifact.runtime == "coreml":
-        package = config.artifact / artifact.model_file
-        report = verify_program(package, artifact)
-        print(f"{config.artifact}: {report.summary()}")
-        predictor: Predictor = program_predictor(load_program(package), artifact)
-    else:
-        predictor = load_onnx_artifact(config.artifact)[1]
+    if seen := inspect(config.artifact, artifact):
+        print(f"{config.artifact}: {seen}")
     figures = compare_with_golden(config.artifact, artifact, golden, predictor)
     if config.data is not None:
         figures |= _measure_metric(config, artifact, predictor)

@@ -16,7 +16,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from mobileclip_dense.artifact.preprocess import Normalization, cut_ends
-from mobileclip_dense.models.encoders import ENCODERS
+from mobileclip_dense.config.encoders import ENCODERS, clip_names
+from mobileclip_dense.models.families import mci  # noqa: F401  registers fastvit_mci_nano with timm
 
 # With this, `open_clip.create_model("MobileCLIP-nano")` works wherever this module was imported.
 open_clip.add_model_config(Path(__file__).with_name("open_clip_configs"))
@@ -43,16 +44,16 @@ def clip_name(model: str) -> str:
     """The open_clip name of a model: of one of our encoders, the model whose image tower it is.
 
     Args:
-        model: nano, mci0, mci1, mci2, or any of `open_clip.list_models()`.
+        model: an encoder that is an image tower, see `clip_names`, or any of `open_clip.list_models()`.
 
     Raises:
         ValueError: there is no such model, or it has no text tower (Swin-L), or it is trained with another loss
             (CoCa writes captions).
     """
-    with_text = {name: spec.clip_name for name, spec in ENCODERS.items() if spec.clip_name}
+    with_text = clip_names()
     names = open_clip.list_models()
     if model in with_text:
-        return str(with_text[model])
+        return with_text[model]
     if model not in names:
         known = {name.lower(): name for name in (*with_text, *names)}
         close = [known[name] for name in get_close_matches(model.lower(), known, n=4, cutoff=0.5)]
@@ -94,7 +95,7 @@ def build_clip(
     """Two fresh towers, the tokenizer that belongs to them, and the image normalization.
 
     Args:
-        model: nano, mci0, mci1, mci2, or any of `open_clip.list_models()`.
+        model: see `clip_name`.
         image_size_px: height and width of the images; None: the model's own.
         tag: the published weights that will be loaded, where their preprocessing is not the model's usual one.
 

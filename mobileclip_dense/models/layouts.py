@@ -167,3 +167,13 @@ def _in_words(contents: Any, where: tuple[str, ...]) -> str:
 
 def _kind(contents: Any) -> str:
     return "an object of another library" if isinstance(contents, _Ignored) else f"a {type(contents).__name__}"
+
+
+def renamed(state: State, table: tuple[tuple[str, str], ...]) -> State:
+    """Every (theirs, ours) of the table replaced in every name, in the order of the table."""
+    found = {}
+    for name, tensor in state.items():
+        for theirs, timms in table:
+            name = name.replace(theirs, timms)
+        found[name] = tensor
+    return found

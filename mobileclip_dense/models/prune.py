@@ -5,13 +5,12 @@ torch-pruning's dependency graph finds what hangs together. What is pruned, each
     mlp      hidden channels of every ConvMlp: outputs of fc1, inputs of fc2
     heads    attention heads: their rows of q, k and v, their inputs of the projection; head_dim stays
     squeeze  hidden channels of squeeze-and-excitation
-    neck     FPN: the sum of the lateral convolutions (one set for all four), the outputs of each smoothing convolution
-    head     SemanticFPN: the sum of the scale heads (one set for all), the channels between their convolutions;
-             fpn_lite: its running sum, with every convolution (one set for all); no other head has channels that go
-    width    the residual channels of all four stages together, with every branch of every block, every LayerScale,
+    neck     FPN: the sum of the lateral convolutions (one set for all), the outputs of each smoothing convolution
+    head     what `HeadSpec.prunable` names: the inner channels of SemanticFPN and of fpn_lite; other heads have none
+    width    the residual channels of all stages together, with every branch of every block, every LayerScale,
              squeeze-and-excitation, and what the neck, the head and an auxiliary head read of them
 
-The width is one decision, not four. A downsampling convolution has as many groups as inputs and makes m outputs of
+The width is one decision for all stages. A downsampling convolution has as many groups as inputs and makes m outputs of
 each, so input c owns outputs m c .. m c + m - 1; the 1x1 block behind it keeps its identity branch, which ties its
 outputs to its inputs. A channel of the stem therefore owns m channels of the second stage, and so on, down to the last.
 Images, class scores and depth keep their channels.
@@ -26,6 +25,7 @@ so it is taken only as far as the other kinds cannot reach the target.
 
 import copy
 import math
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,6 +38,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from mobileclip_dense.config.encoders import MCI, encoders_of
+from mobileclip_dense.config.heads import HEADS
 from mobileclip_dense.models.reparam import unfused_modules
 from mobileclip_dense.models.structure import follow_structure
 
@@ -116,22 +118,27 @@ def count_macs(model: nn.Module, size_px: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def find_units(model: nn.Module) -> list[Unit]:
+def find_units(model: nn.Module, head: str) -> list[Unit]:
     """Everything that can be pruned in a dense model, with its importance.
+
+    Args:
+        head: name of its head, see `config.heads`.
 
     Raises:
         ValueError: the encoder is no MCi, or the model is fused.
     """
     trunk = model.get_submodule("backbone.encoder.trunk")
     if not isinstance(trunk, FastVit):
-        raise ValueError(f"encoder: found {type(trunk).__name__}, only an MCi can be pruned: nano, mci0, mci1 or mci2")
+        raise ValueError(
+            f"encoder: found {type(trunk).__name__}, only an MCi can be pruned: {', '.join(encoders_of(MCI))}"
+        )
     if not unfused_modules(trunk):
         raise ValueError("prune: the model is fused already; prune the run it was fused from")
     model = copy.deepcopy(model)  # tracing marks layers
     graph = _trace(model)
     return [
         Unit(name=next(iter(roots)), kind=kind, step=step, roots=roots, importance=_importance(model, graph, roots))
-        for kind, step, roots in _roots(model)
+        for kind, step, roots in _roots(model, head)
     ]
 
 
@@ -264,7 +271,7 @@ def _importance(model: nn.Module, graph: Any, roots: dict[str, torch.Tensor]) ->
     return torch.stack(scores).mean(dim=0)
 
 
-def _roots(model: Any) -> list[tuple[Kind, int, dict[str, torch.Tensor]]]:
+def _roots(model: Any, head: str) -> list[tuple[Kind, int, dict[str, torch.Tensor]]]:
     """Kind, step and roots of every unit."""
     names = {module: name for name, module in model.named_modules()}
     found: list[tuple[Kind, int, dict[str, torch.Tensor]]] = []
@@ -289,8 +296,9 @@ def _roots(model: Any) -> list[tuple[Kind, int, dict[str, torch.Tensor]]]:
     found.append(("width", CHANNEL_MULTIPLE, chain))
     for conv in _neck_convs(model):
         channels("neck", conv)
-    for conv in _head_convs(model.decode_head):
-        channels("head", conv)
+    if prunable := HEADS[head].prunable:
+        for conv in pkgutil.resolve_name(prunable)(model.decode_head):
+            channels("head", conv)
     return found
 
 
@@ -298,13 +306,3 @@ def _neck_convs(model: Any) -> list[nn.Conv2d]:
     if not model.with_neck:
         return []
     return [model.neck.lateral_convs[0].conv, *(smoothing.conv for smoothing in model.neck.fpn_convs)]
-
-
-def _head_convs(head: Any) -> list[nn.Conv2d]:
-    if hasattr(head, "refinements"):  # fpn_lite
-        return [head.laterals[0].conv]
-    if not hasattr(head, "scale_heads"):
-        return []
-    # SemanticFPN: convolution, upsampling, ...; the last convolution is part of the sum
-    between = [block.conv for scale_head in head.scale_heads[2:] for block in list(scale_head)[:-2:2]]
-    return [head.scale_heads[0][0].conv, *between]

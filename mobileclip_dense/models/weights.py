@@ -15,6 +15,7 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_p
 from torch import nn
 
 from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, clip_name, open_clip_config
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.expand import State, expand_fused, is_fused
@@ -24,7 +25,6 @@ from mobileclip_dense.run.folder import differences, load_run, read_safetensors
 
 _APPLE_TEXT = "text_encoder."
 _TIMM = "timm:"
-_AUGREG = "vit_base_patch16_224"  # what reads Google's .npz of a ViT-B/16
 _HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
@@ -232,7 +232,7 @@ def _read_augreg(source: Path) -> State:
     """Google's ViT-B/16 through timm."""
     if not source.is_file():
         raise FileNotFoundError(f"{source}: weights: no such file")
-    model = timm.create_model(_AUGREG, num_classes=0)
+    model = timm.create_model(ENCODERS["vit_b16"].timm_name, num_classes=0)
     try:
         model.load_pretrained(str(source))
     except Exception as error:  # what NumPy, zipfile and timm make of damaged bytes

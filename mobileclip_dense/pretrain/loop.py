@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.data.captioned.stream import Batch, CaptionStream, Position, count_bad, summarise_bad
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip, normalize_pixels, open_clip_config
-from mobileclip_dense.models.encoders import ENCODERS, STRIDES
 from mobileclip_dense.models.memory_format import memory_format_on
 from mobileclip_dense.pretrain.accumulation import backward
 from mobileclip_dense.pretrain.checkpoint import FIELDS, gather_objects, resume_training, save_training
@@ -81,9 +81,10 @@ def pretrain(config: PretrainConfig) -> None:
             nothing held out can be used; or, when the run is complete and saved, a figure could not be measured.
     """
     started = time.time()
-    if config.model in ENCODERS and config.image_size_px % STRIDES[-1]:
-        raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of {STRIDES[-1]}, the "
-                         f"stride of {config.model}")  # fmt: skip
+    stride = ENCODERS[config.model].strides[-1] if config.model in ENCODERS else 1
+    if config.image_size_px % stride:
+        raise ValueError(f"--image-size-px: found {config.image_size_px}, expected a multiple of {stride}, the stride "
+                         f"of {config.model}")  # fmt: skip
     shards = [list_shards(source, "train") for source in config.data]
     held_out, teaching = find_held_out(config), find_teaching(config)
     # The first process before the others start: they would wait for one that has already given up.

@@ -11,9 +11,9 @@ import open_clip
 import torch
 from torch.nn import functional
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.data.hidden import is_hidden
 from mobileclip_dense.models.clip import OPEN_CLIP_CONFIG, Tokenizer, build_clip, clip_name, normalize_pixels
 from mobileclip_dense.models.weights import load_clip_weights
 from mobileclip_dense.run.folder import fill_model, load_run

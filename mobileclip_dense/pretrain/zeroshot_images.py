@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES, load_image
-from mobileclip_dense.data.hidden import is_hidden
 from mobileclip_dense.data.scan_cache import look_once, stamp_of
 
 _NUM_SHOWN = 5

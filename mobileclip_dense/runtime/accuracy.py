@@ -1,6 +1,5 @@
 """Task metrics of ONNX models on labelled images: the figures that latency is weighed against."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ from tqdm import tqdm
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.metrics import SegmentationScore, depth_errors, mean_errors
 from mobileclip_dense.artifact.preprocess import resize_image
+from mobileclip_dense.runtime.predictor import Predictor
 
 Map = npt.NDArray[np.generic]
-Predictor = Callable[[npt.NDArray[np.uint8]], dict[str, Map]]  # uint8 [1,H,W,3] -> outputs by name
 
 
 def resize_map(values: Map, height_px: int, width_px: int) -> Map:

@@ -65,6 +65,11 @@ def find_provider(name: str) -> str:
     return found
 
 
+def load_model(path: Path, artifact: Artifact) -> OnnxModel:
+    """The model of an artifact, as its target registers it."""
+    return OnnxModel(path)
+
+
 def load_onnx_artifact(
     folder: Path, num_threads: int | None = None, provider: str = CPU_PROVIDER
 ) -> tuple[Artifact, OnnxModel]:

@@ -25,7 +25,8 @@ from mobileclip_dense.artifact import preprocess
 from mobileclip_dense.artifact.artifact import load_artifact, save_artifact
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.preprocess import crop_image, resize_image
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.config.export import ToOnnxConfig
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.tokenizer import save_tokenizer
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run.folder import load_run

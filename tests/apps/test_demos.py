@@ -14,7 +14,8 @@ from benchmarks.latency import LatencyConfig, measure_latency
 from mobileclip_dense.apps.depth import DepthConfig, depth
 from mobileclip_dense.apps.segment import SegmentConfig, segment
 from mobileclip_dense.artifact.artifact import load_artifact
-from mobileclip_dense.deploy.verify import VerifyConfig, verify
+from mobileclip_dense.config.export import VerifyConfig
+from mobileclip_dense.deploy.verify import verify
 from mobileclip_dense.report.pretraining_gain import compare_with_scratch
 from mobileclip_dense.report.records import RunFiles
 from mobileclip_dense.report.report import ReportConfig, report

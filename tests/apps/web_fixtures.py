@@ -13,16 +13,9 @@ from mobileclip_dense.apps.batch import MOST_SIDE_PX
 from mobileclip_dense.artifact import images
 from mobileclip_dense.artifact.artifact import SCHEMA_VERSION
 from mobileclip_dense.artifact.palette import TURBO, colour_depth, overlay_classes
+from mobileclip_dense.artifact.precision import MIN_LOGITS_AGREEMENT_PERCENT, NEAR_TIE, PRECISIONS
 from mobileclip_dense.artifact.preprocess import crop_image, resize_image
 from mobileclip_dense.artifact.result import RESULT_SCHEMA_VERSION
-from mobileclip_dense.artifact.tolerance import (
-    COMPRESSED,
-    COMPRESSED_AGREEMENT_PERCENT,
-    MIN_AGREEMENT_PERCENT,
-    MIN_LOGITS_AGREEMENT_PERCENT,
-    NEAR_TIE,
-    TOLERANCE,
-)
 from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.runtime.accuracy import resize_map
 
@@ -38,10 +31,14 @@ def contract() -> dict[str, Any]:
     return {
         "artifact_schema_version": SCHEMA_VERSION,
         "result_schema_version": RESULT_SCHEMA_VERSION,
-        "tolerance": {precision: value for (runtime, precision), value in TOLERANCE.items() if runtime == "onnx"},
-        "tolerance_compressed": COMPRESSED,
-        "min_agreement_percent": MIN_AGREEMENT_PERCENT,
-        "min_agreement_percent_compressed": COMPRESSED_AGREEMENT_PERCENT,
+        "precisions": {
+            one.name: {
+                "max_relative_error": one.max_relative_error,
+                "min_agreement_percent": one.min_agreement_percent,
+            }
+            for one in PRECISIONS.values()
+            if one.runtime == "onnx"
+        },
         "near_tie": NEAR_TIE,
         "min_logits_agreement_percent": MIN_LOGITS_AGREEMENT_PERCENT,
         "max_pixels": images.MAX_PIXELS,

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.preprocess import crop_image
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.config.export import ToOnnxConfig
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.runtime.accuracy import predict_at
 from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
 from tests.apps.web_pictures import accepted_pictures, refused_pictures

@@ -23,9 +23,10 @@ def write_artifact(folder: Path, name: str, *, num_parameters: int = 1_000_000) 
     np.savez(folder / "golden.npz", input=pixels, class_map=pixels)
     specs = [TensorSpec(name=n, shape=(1, 4, 4, 3), dtype="uint8", meaning="RGB") for n in ("image", "class_map")]
     artifact = Artifact(
-        name=name, runtime="onnx", precision="fp32", task="segment", input=specs[0], outputs=(specs[1],),
-        preprocessing="", class_names=("a",), palette=((0, 0, 0),), max_depth_m=None, num_parameters=num_parameters,
-        parity={"fp32_relative_error": 1e-7}, parent={"weights_sha256": WEIGHTS_SHA256}, versions={}, licence="",
+        name=name, runtime="onnx", precision="fp32", task="segment", architecture="tiny", input=specs[0],
+        outputs=(specs[1],), preprocessing="", class_names=("a",), palette=((0, 0, 0),), max_depth_m=None,
+        logit_scale=None, num_parameters=num_parameters, parity={"fp32_relative_error": 1e-7},
+        parent={"weights_sha256": WEIGHTS_SHA256}, versions={}, licence="",
     )  # fmt: skip
     save_artifact(artifact, folder)
     return folder

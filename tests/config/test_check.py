@@ -29,9 +29,6 @@ from mobileclip_dense import config
 from mobileclip_dense.apps.classify import ClassifyConfig
 from mobileclip_dense.apps.depth import DepthConfig
 from mobileclip_dense.apps.segment import SegmentConfig
-from mobileclip_dense.deploy import verify
-from mobileclip_dense.deploy.coreml import convert as to_coreml
-from mobileclip_dense.deploy.onnx import convert as to_onnx
 
 SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("Config") and name != "Config"] + [
     caption_quality.CaptionQualityConfig,
@@ -45,9 +42,6 @@ SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("C
     reinforce.ThroughputConfig,
     training_memory.TrainingMemoryConfig,
     training_rival.TrainingRivalConfig,
-    to_coreml.ToCoreMLConfig,
-    to_onnx.ToOnnxConfig,
-    verify.VerifyConfig,
     SegmentConfig,
     DepthConfig,
     ClassifyConfig,

@@ -13,7 +13,7 @@ import pytest
 from mobileclip_dense.__main__ import main
 from mobileclip_dense.config import DataCheckConfig
 from mobileclip_dense.data.labelled.check import check_data
-from mobileclip_dense.data.labelled.coco import check_coco
+from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.data.labelled.scan import check_set
 from tests.data.coco_folder import annotation, write_coco
 from tests.data.labelled import depth, depth_folder, mask, own_folder, photograph, settings

@@ -9,8 +9,9 @@ from pycocotools import mask as coco_mask
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.labelled.coco import check_coco, find_coco, read_images
+from mobileclip_dense.data.labelled.coco import read_images
 from mobileclip_dense.data.labelled.coco_annotations import to_rle, wrong_segmentation
+from mobileclip_dense.data.labelled.coco_check import check_coco
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, polygon, write_coco
 
 BOX = [10, 5, 20, 12]
@@ -29,7 +30,7 @@ def runs_of(mask: np.ndarray) -> list[int]:
 
 def test_category_ids_with_gaps_become_classes_in_their_order(tmp_path: Path) -> None:
     objects = [annotation(1, 0, 90, BOX), annotation(2, 2, 3, BOX)]
-    coco = find_coco(write_coco(tmp_path / "coco", {"train": objects, "val": objects}))
+    coco = check_coco(settings(write_coco(tmp_path / "coco", {"train": objects, "val": objects})))
     assert coco.class_names == ("dog", "fern", "cup")
     assert coco.category_ids == (3, 7, 90)
     assert (coco.num_train, coco.num_val) == (2, 3)  # image 1 has no objects
@@ -157,7 +158,7 @@ def test_a_second_start_opens_only_images_that_have_changed(tmp_path: Path, monk
         opened.append(path)
         return load_image(path)
 
-    monkeypatch.setattr("mobileclip_dense.data.labelled.coco.load_image", counted)
+    monkeypatch.setattr("mobileclip_dense.data.labelled.coco_check.load_image", counted)
     first = check_coco(settings(root))
     assert len(opened) == 6
     opened.clear()
@@ -199,9 +200,9 @@ def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
         check_coco(settings(root))
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"instances_val2017\.json"):
-        find_coco(root)
+        check_coco(settings(root))
     with pytest.raises(FileNotFoundError, match="expected train2017/, val2017/"):
-        find_coco(tmp_path)
+        check_coco(settings(tmp_path))
 
 
 def test_boxes_and_polygons_in_shares_of_the_image_are_refused(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from PIL import Image
 
 from mobileclip_dense.data.labelled.annotations import read_class_labels
 from mobileclip_dense.data.labelled.class_names import read_class_names
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.data.labelled.pairs import Pair
 from mobileclip_dense.data.labelled.scan import check_set
-from mobileclip_dense.data.labelled.sets import find_set
 from mobileclip_dense.dense.training.dataset import PairDataset
 from tests.data.labelled import depth_folder, mask, own_folder, photograph, save, settings
 

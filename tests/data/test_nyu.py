@@ -10,8 +10,8 @@ from PIL import Image
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.data.labelled.annotations import read_depth_m
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.data.labelled.scan import check_set
-from mobileclip_dense.data.labelled.sets import find_set
 from tests.data.labelled import depth, photograph, settings
 
 HEIGHT, WIDTH = 6, 8

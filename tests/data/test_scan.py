@@ -14,8 +14,8 @@ from mobileclip_dense.__main__ import main
 from mobileclip_dense.artifact.files import cache_folder
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.labelled import scan
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.data.labelled.scan import check_pairs, check_set
-from mobileclip_dense.data.labelled.sets import find_set
 from tests.data.labelled import SIDE, depth, depth_folder, mask, own_folder, save, settings
 
 IMAGE, MASK = Path("images/training/1.jpg"), Path("annotations/training/1.png")

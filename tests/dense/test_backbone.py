@@ -18,10 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.artifact.artifact import load_golden
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.encoders import ENCODERS
+from mobileclip_dense.config.export import ToOnnxConfig
 from mobileclip_dense.dense.backbone import PyramidEncoder
 from mobileclip_dense.dense.model import build_model, model_config
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
-from mobileclip_dense.models.encoders import ENCODERS, Encoder
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
+from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.run.folder import finish_run, open_run
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 from tests.conftest import write_labelled_folder

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from mobileclip_dense.data.labelled.coco import CocoSet, find_coco
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.data.labelled.coco import CocoSet
+from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.dense.evaluation.coco_metric import CocoMetric, encode_prediction, measure_images
 from tests.data.coco_folder import HEIGHT, WIDTH, annotation, write_coco
 
@@ -12,7 +14,8 @@ DOG, CUP = (3, 1), (90, 3)  # category and label
 
 
 def coco_of(folder: Path, objects: list[dict[str, Any]]) -> CocoSet:
-    return find_coco(write_coco(folder / "coco", {"train": objects, "val": objects}))
+    root = write_coco(folder / "coco", {"train": objects, "val": objects})
+    return check_coco(FinetuneConfig(data=root, out=root, task="detect", head="mask_rcnn"))
 
 
 def prediction(image_id: int, *found: tuple[int, float, tuple[int, int, int, int]]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from mmseg.utils import register_all_modules
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
+from mobileclip_dense.data.labelled.camvid import CAMVID_CLASSES
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 from mobileclip_dense.data.labelled.pairs import Pair
 from mobileclip_dense.data.labelled.scan import check_set
-from mobileclip_dense.data.labelled.sets import CAMVID_CLASSES, LabelledSet
 from mobileclip_dense.dense.training.pipelines import dataloader_config
 from tests.data.labelled import depth, depth_folder, mask, own_folder, photograph, save, settings
 

@@ -13,15 +13,15 @@ from torchvision.ops import masks_to_boxes
 from mobileclip_dense.__main__ import COMMANDS
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, PruneConfig
-from mobileclip_dense.data.labelled.coco import find_coco
-from mobileclip_dense.dense.detector import InstanceDetector, build_detector, detector_config
+from mobileclip_dense.config.encoders import ENCODERS
+from mobileclip_dense.data.labelled.coco_check import check_coco
+from mobileclip_dense.dense.detector import InstanceDetector, detector_config
 from mobileclip_dense.dense.evaluation.detection_pictures import draw_detections
 from mobileclip_dense.dense.evaluation.evaluate import evaluate
-from mobileclip_dense.dense.model import load_dense_run
+from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.dense.training.coco import CocoObjects, fit_boxes, read_example, train_transforms, val_transforms
 from mobileclip_dense.deploy.prepare import prepare
-from mobileclip_dense.models.encoders import ENCODERS
 from mobileclip_dense.recipes.finetuning import RECIPES
 from mobileclip_dense.run.folder import load_run
 from tests.conftest import Line
@@ -32,22 +32,22 @@ DETECTORS = [name for name in RECIPES if RECIPES[name]().task == "detect" and no
 
 def settings(**changes: object) -> FinetuneConfig:
     return dataclasses.replace(
-        RECIPES["nano-detect"](), data=Path("unused"), out=Path("unused"), crop_size_px=(64, 64), neck_channels=16,
-        head_channels=8, **changes
+        RECIPES["nano-detect"](), **{"data": Path("unused"), "out": Path("unused"), "crop_size_px": (64, 64),
+                                     "neck_channels": 16, "head_channels": 8} | changes
     )  # fmt: skip
 
 
 @pytest.fixture
 def detector() -> InstanceDetector:
     torch.manual_seed(0)
-    return build_detector(settings(), num_classes=3).eval()
+    return build_model(settings(), num_classes=3).eval()
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_detection_recipe_builds(name: str) -> None:
     recipe = RECIPES[name]()
     with torch.device("meta"):
-        model = build_detector(recipe, 80)
+        model = build_model(recipe, 80)
     assert model.backbone.encoder.name == recipe.encoder
     assert model.roi_heads.box_predictor.cls_score.out_features == 81
 
@@ -56,7 +56,7 @@ def test_pixels_are_normalized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.4, 0.3)
     spec = dataclasses.replace(ENCODERS["nano"], normalization=Normalization(mean=mean, std=std))
     monkeypatch.setitem(ENCODERS, "nano", spec)
-    model = build_detector(settings(), num_classes=3).eval()
+    model = build_model(settings(), num_classes=3).eval()
     image = torch.rand(3, 64, 96)
     normalized = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     by_hand = model.neck(dict(zip("0123", model.backbone.encoder(normalized[None]), strict=True)))
@@ -145,7 +145,8 @@ def test_boxes_masks_labels_and_pixels_go_through_the_transforms_together(tmp_pa
         box = [left, top, right - left, bottom - top]
         objects.append(annotation(label, 0, categories[label], box))
     objects.append(annotation(4, 0, 3, [0, 0, WIDTH, HEIGHT], iscrowd=1))
-    coco = find_coco(write_coco(tmp_path / "coco", {"train": objects, "val": objects}, num_images=1))
+    root = write_coco(tmp_path / "coco", {"train": objects, "val": objects}, num_images=1)
+    coco = check_coco(settings(data=root))
     entry = CocoObjects(coco, "train", val_transforms()).get_data_info(0)
     example = read_example(entry) | {"image": tv_tensors.Image(image)}
     assert example["labels"].tolist() == [1, 2, 3]  # no crowd
@@ -168,7 +169,7 @@ def test_polygons_reach_the_model_as_masks(tmp_path: Path) -> None:
     triangle = annotation(1, 0, 3, [10, 10, 20, 20], segmentation=[[10, 10, 30, 10, 10, 30]])
     two_parts = annotation(2, 0, 3, [0, 0, 60, 10], segmentation=polygon(0, 0, 10, 10) + polygon(50, 0, 10, 10))
     objects = {"train": [triangle, two_parts], "val": [triangle, two_parts]}
-    coco = find_coco(write_coco(tmp_path / "coco", objects, num_images=1))
+    coco = check_coco(settings(data=write_coco(tmp_path / "coco", objects, num_images=1)))
     masks = CocoObjects(coco, "val", val_transforms())[0]["data_samples"]["masks"].bool()
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     expected = (rows >= 10) & (columns >= 10) & (rows + columns <= 39)

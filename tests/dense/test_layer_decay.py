@@ -10,7 +10,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 import mobileclip_dense.dense  # noqa: F401
-from mobileclip_dense.models.encoders import ENCODERS
+from mobileclip_dense.config.encoders import ENCODERS
 
 
 class Dense(nn.Module):

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from mobileclip_dense.config import PruneConfig
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
 from mobileclip_dense.dense.model import load_dense_run
 from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.dense.training.train import finetune
-from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.deploy.coreml.exporter import to_coreml
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.models.prune import count_macs, count_params, find_units, search_target
 from mobileclip_dense.models.structure import structure_of
 from mobileclip_dense.run.folder import load_run
@@ -36,7 +37,9 @@ def test_a_pruned_run_reloads_from_its_folder_alone(line: Line, pruned_run: Path
     model, run, config = load_dense_run(tmp_path / "alone")
     parent, parent_run, _ = load_dense_run(line.run("segment"))
     whole = count_params(parent)
-    expected, _ = search_target(parent, find_units(parent), lambda m: count_params(m) / whole, 0.7)
+    expected, _ = search_target(
+        parent, find_units(parent, parent_run.config.head), lambda m: count_params(m) / whole, 0.7
+    )
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(predict(model, image), predict(expected, image))
     record = run.record["pruned"]

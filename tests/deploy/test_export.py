@@ -11,16 +11,19 @@ import torch
 from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
 
-import mobileclip_dense.deploy.prepare
+import mobileclip_dense.deploy.prepared
 from mobileclip_dense.artifact.artifact import load_artifact, load_golden
 from mobileclip_dense.artifact.files import sha256_of
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig, VerifyConfig
 from mobileclip_dense.dense.model import load_dense_run
-from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml, verify_program
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.deploy.coreml.exporter import to_coreml
+from mobileclip_dense.deploy.coreml.inspect import verify_program
+from mobileclip_dense.deploy.networks import FromPixels
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.onnx.quantize import candidates
 from mobileclip_dense.deploy.parity import relative_error
-from mobileclip_dense.deploy.prepare import FromPixels, prepare
-from mobileclip_dense.deploy.verify import VerifyConfig, verify
+from mobileclip_dense.deploy.prepare import prepare
+from mobileclip_dense.deploy.verify import verify
 from mobileclip_dense.models import reparam
 from mobileclip_dense.models.reparam import fuse_model
 from mobileclip_dense.run.folder import load_run
@@ -113,8 +116,8 @@ def test_a_wrong_fusion_stops_the_export(line: Line, tmp_path: Path, monkeypatch
             fused.backbone.encoder.trunk.stem[0].reparam_conv.weight.mul_(1.001)
         return fused
 
-    right = mobileclip_dense.deploy.prepare.fuse_model
-    monkeypatch.setattr(mobileclip_dense.deploy.prepare, "fuse_model", wrong)
+    right = mobileclip_dense.deploy.prepared.fuse_model
+    monkeypatch.setattr(mobileclip_dense.deploy.prepared, "fuse_model", wrong)
     with pytest.raises(ValueError, match="fusion: relative error"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path / "artifacts"))
     assert not (tmp_path / "artifacts").exists()
@@ -164,8 +167,8 @@ def test_swapped_colours_in_the_graph_stop_the_export(
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return super().forward(image.flip(-1))
 
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.convert.FromPixels", Swapped)
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.convert.prepare", lambda *_: prepared)
+    monkeypatch.setattr("mobileclip_dense.deploy.onnx.graph.FromPixels", Swapped)
+    monkeypatch.setattr("mobileclip_dense.deploy.driver.prepare", lambda *_: prepared)
     with pytest.raises(ValueError, match="onnx fp32: logits: relative error"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path / "artifacts"))
     assert list((tmp_path / "artifacts").iterdir()) == []

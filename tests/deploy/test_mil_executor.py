@@ -22,8 +22,8 @@ from mobileclip_dense.dense.model import model_config
 from mobileclip_dense.deploy.coreml.mil.executor import _execute, first_divergence, run_program, value_ranges
 from mobileclip_dense.deploy.coreml.mil.operators import OPERATORS
 from mobileclip_dense.deploy.coreml.mil.program import load_program
+from mobileclip_dense.deploy.networks import DensePredictor, FromPixels
 from mobileclip_dense.deploy.parity import relative_error
-from mobileclip_dense.deploy.prepare import DensePredictor, FromPixels
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.reparam import fuse_model
 from tests.deploy.test_mil_operators import build_program, numbers

@@ -11,11 +11,13 @@ import torch
 
 import mobileclip_dense.deploy.coreml.mil.operators
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec, load_artifact, save_artifact
-from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig, VerifyConfig
+from mobileclip_dense.deploy.coreml.exporter import to_coreml
+from mobileclip_dense.deploy.networks import FromPixels
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.parity import compare_with_golden, judge_outputs, logits_agreement_percent
-from mobileclip_dense.deploy.prepare import FromPixels, prepare
-from mobileclip_dense.deploy.verify import VerifyConfig, verify
+from mobileclip_dense.deploy.prepare import prepare
+from mobileclip_dense.deploy.verify import verify
 from tests.conftest import Line
 
 HERE = Path("here")
@@ -26,7 +28,8 @@ def artifact_of(precision: str, *outputs: tuple[str, npt.NDArray[np.generic]], r
     return Artifact(
         name="a", runtime=runtime, precision=precision, task="segment", outputs=specs, preprocessing="",
         input=TensorSpec(name="image", shape=(1, 8, 8, 3), dtype="uint8", meaning=""), class_names=("a", "b", "c"),
-        palette=(), max_depth_m=None, num_parameters=1, parity={}, parent={}, versions={}, licence="",
+        palette=(), architecture="nano-semantic_fpn", max_depth_m=None, logit_scale=None, num_parameters=1,
+        parity={}, parent={}, versions={}, licence="",
     )  # fmt: skip
 
 
@@ -183,8 +186,8 @@ def test_an_export_with_a_wrong_class_map_is_not_written(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: type, flexible: str, words: str
 ) -> None:
     prepared = prepare(line.run("segment"), None)
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.convert.FromPixels", network)
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.convert.prepare", lambda *_: prepared)
+    monkeypatch.setattr("mobileclip_dense.deploy.onnx.graph.FromPixels", network)
+    monkeypatch.setattr("mobileclip_dense.deploy.driver.prepare", lambda *_: prepared)
     with pytest.raises(ValueError, match=f"onnx fp32: {words} PyTorch's class in"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path, flexible=flexible))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import mobileclip_dense.deploy.onnx.quantize
 from mobileclip_dense.artifact.artifact import load_artifact
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
+from mobileclip_dense.config.export import ToOnnxConfig
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.onnx.quantize import Int8Report, Node, quantize_by_measurement, quantized_nodes
 from tests.conftest import Line
 
@@ -120,7 +121,7 @@ def test_a_slower_int8_model_is_written_only_if_that_is_asked_for(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, float_ms: float, int8_ms: float
 ) -> None:
     measured = report_of(float_ms, int8_ms)
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.convert.quantize_by_measurement", lambda *_: measured)
+    monkeypatch.setattr("mobileclip_dense.deploy.onnx.exporter.quantize_by_measurement", lambda *_: measured)
     config = dict(run=line.run("segment"), out=tmp_path, precision=("int8",))
     with pytest.raises(ValueError, match=r"int8: found 2\.\d0 ms, .* was not written\. .* pass --allow-slower"):
         to_onnx(ToOnnxConfig(**config))  # type: ignore[arg-type]

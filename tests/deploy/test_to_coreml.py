@@ -12,8 +12,9 @@ import torch
 import mobileclip_dense.deploy.coreml.convert
 import mobileclip_dense.deploy.coreml.mil.operators
 from mobileclip_dense.artifact.artifact import load_artifact, save_artifact
-from mobileclip_dense.deploy.coreml.convert import TARGETS, ToCoreMLConfig, to_coreml
-from mobileclip_dense.deploy.verify import VerifyConfig, verify
+from mobileclip_dense.config.export import ToCoreMLConfig, VerifyConfig
+from mobileclip_dense.deploy.coreml.exporter import to_coreml
+from mobileclip_dense.deploy.verify import verify
 from tests.conftest import Line, run_module
 from tests.traces import find_traces
 
@@ -55,7 +56,7 @@ def test_every_target_gives_its_own_specification(line: Line, tmp_path: Path, ta
         ToCoreMLConfig(run=line.run("depth"), out=tmp_path, target=target, allow_accuracy_drop=True)  # type: ignore[arg-type]
     )
     model = ct.models.MLModel(str(folder / "model.mlpackage"), skip_model_load=True)
-    assert model.get_spec().specificationVersion == TARGETS[target].value
+    assert model.get_spec().specificationVersion == getattr(ct.target, target.replace("ios", "iOS")).value
     assert "depth_m" in model.output_description
 
 
@@ -85,7 +86,7 @@ def test_a_compression_that_compressed_nothing_is_refused(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with a network whose every weight is below coremltools' threshold."""
-    monkeypatch.setattr("mobileclip_dense.deploy.coreml.convert.compress", lambda model, *_: model)
+    monkeypatch.setattr("mobileclip_dense.deploy.coreml.exporter.compress", lambda model, *_: model)
     config = ToCoreMLConfig(run=line.run("depth"), out=tmp_path, precision=("p4",), allow_accuracy_drop=True)
     with pytest.raises(ValueError, match=r"p4: found no constexpr_lut_to_dense, .* nothing was compressed"):
         to_coreml(config)

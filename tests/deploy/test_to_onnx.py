@@ -12,9 +12,10 @@ import torch
 import mobileclip_dense.deploy.onnx.quantize
 from mobileclip_dense.artifact.artifact import load_artifact, load_golden
 from mobileclip_dense.artifact.images import load_image
-from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig
+from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
 from mobileclip_dense.deploy.gate import excess
-from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, export_graph, to_onnx
+from mobileclip_dense.deploy.onnx.exporter import to_onnx
+from mobileclip_dense.deploy.onnx.graph import export_graph
 from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.models.clip import build_clip
@@ -132,7 +133,7 @@ def test_too_much_lost_accuracy_gives_nodes_back_and_then_refuses(
         return "mIoU falls by 9.00 points, at most 0.5 are tolerated"
 
     monkeypatch.setattr("mobileclip_dense.deploy.onnx.quantize.excess", spoiled)
-    monkeypatch.setattr("mobileclip_dense.deploy.onnx.convert.excess", spoiled)
+    monkeypatch.setattr("mobileclip_dense.deploy.gate.excess", spoiled)
     with pytest.raises(ValueError, match=r"int8: mIoU falls by 9\.00 points, .* pass --allow-accuracy-drop"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path, precision=("int8",)))
     assert len(counts) == 1 + len(mobileclip_dense.deploy.onnx.quantize._RETREAT) + 1

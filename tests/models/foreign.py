@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,25 +11,22 @@ from open_clip.model import CustomTextCLIP
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils import reparameterize_model
 
-from mobileclip_dense.models.encoders import ENCODERS, EncoderSpec
+from mobileclip_dense.config.encoders import ENCODERS, EncoderSpec
 
 State = dict[str, torch.Tensor]
 
 
-def _tiny(name: str, **arguments: object) -> EncoderSpec:
+def _tiny(name: str, channels: tuple[int, ...], **arguments: object) -> EncoderSpec:
     spec = ENCODERS[name]
-    return EncoderSpec(
-        timm_name=spec.timm_name, normalization=spec.normalization, one_size=spec.one_size,
-        timm_arguments=(*spec.timm_arguments, *arguments.items()),
-    )  # fmt: skip
+    return replace(spec, clip_name=None, channels=channels, timm_arguments=(*spec.timm_arguments, *arguments.items()))
 
 
 TINY_VIT = dict(embed_dim=24, num_heads=2, depth=4, img_size=64)
 TINY_SWIN = dict(embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4, img_size=64)
 TINY = {  # the encoders' own architectures, narrow; tests put them into ENCODERS
-    "tiny_vit_clip": _tiny("vit_b16_clip", **TINY_VIT),
-    "tiny_vit": _tiny("vit_b16", **TINY_VIT),
-    "tiny_swin": _tiny("swin_l", **TINY_SWIN),
+    "tiny_vit_clip": _tiny("vit_b16_clip", (256,) * 4, **TINY_VIT),
+    "tiny_vit": _tiny("vit_b16", (256,) * 4, **TINY_VIT),
+    "tiny_swin": _tiny("swin_l", (8, 16, 32, 64), **TINY_SWIN),
 }
 
 # timm's keys to Apple's: the published layout of mobileclip_s*.pt, and that after Apple's own fusion; in this order.

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.models.clip import build_clip, clip_name, open_clip_config, preprocessing_of
-from mobileclip_dense.models.encoders import ENCODERS
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from torch import nn
 
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.artifact.preprocess import Normalization
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.models import weights
-from mobileclip_dense.models.encoders import ENCODERS, Encoder
+from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.foreign import encoder_weights, renormalized
 from mobileclip_dense.models.weights import load_encoder_weights, load_whole_model
 from tests.models.foreign import TINY, TINY_SWIN, TINY_VIT, State, to_augreg, to_microsoft

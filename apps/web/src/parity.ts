@@ -1,6 +1,7 @@
 /** How far a model is from PyTorch, judged as mobileclip_dense/deploy/parity.py does. */
 
 import contract from "./contract.json";
+import { Failure } from "./failure";
 
 /** Norm of the difference over the norm of `expected`; NaN where `found` is not finite. */
 export function relativeError(found: ArrayLike<number>, expected: ArrayLike<number>): number {
@@ -13,7 +14,18 @@ export function relativeError(found: ArrayLike<number>, expected: ArrayLike<numb
   return Math.sqrt(difference) / Math.max(Math.sqrt(norm), 1e-30);
 }
 
-/** Largest relative error of an output of floats that passes, by the artifact's precision. */
-export function tolerance(precision: string): number {
-  return (contract.tolerance as Record<string, number>)[precision] ?? contract.tolerance_compressed;
+/** What an artifact may differ by from PyTorch. */
+export interface Limits {
+  max_relative_error: number;
+  min_agreement_percent: number;
+}
+
+/** The limits of an artifact's precision. */
+export function limitsOf(precision: string): Limits {
+  const known = contract.precisions as Record<string, Limits>;
+  const found = known[precision];
+  if (!found) {
+    throw new Failure(`precision: found ${precision}, expected one of ${Object.keys(known).join(", ")}.`);
+  }
+  return found;
 }

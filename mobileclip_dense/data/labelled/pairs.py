@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
-from mobileclip_dense.data.hidden import is_hidden
 
 # What other pictures are called. They are paired too, so that the scan names them: a picture of a format that is not
 # read must not be passed over in silence, and some hold a JPEG under another name.
@@ -34,6 +34,12 @@ def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
     names = {path.stem for path in read}
     others = [path for path in pictures if path.suffix.lower() in _OTHER_SUFFIXES and path.stem not in names]
     return tuple(Pair(image, found.get(image.stem, labels / f"{image.stem}.png")) for image in sorted(read + others))
+
+
+def pair_splits(root: Path, train: str, val: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """`pair_by_name` of root/images/SPLIT and root/annotations/SPLIT, of either split."""
+    pairs = [pair_by_name(root / "images" / split, root / "annotations" / split) for split in (train, val)]
+    return pairs[0], pairs[1]
 
 
 def _visible(folder: Path) -> list[Path]:

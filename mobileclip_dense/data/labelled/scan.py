@@ -14,8 +14,9 @@ from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import FinetuneConfig, Task
 from mobileclip_dense.data.labelled.annotations import UnusableFile, read_class_labels, read_depth_m
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.data.labelled.pairs import Pair
-from mobileclip_dense.data.labelled.sets import LabelledSet, find_set
 from mobileclip_dense.data.scan_cache import look_once, stamp_of
 
 _NUM_SHOWN = 10

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
-from mobileclip_dense.data.labelled.coco import CocoSet, check_coco, read_images
+from mobileclip_dense.data.labelled.coco import CocoSet, read_images
+from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.dense.detector import InstanceDetector
 from mobileclip_dense.dense.evaluation.coco_metric import (
     CocoMetric,

@@ -15,7 +15,8 @@ from mobileclip_dense.artifact.outputs import EVALUATION, claim_folder, staged_f
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, Task
 from mobileclip_dense.dense.evaluation.detections import measure_detector
 from mobileclip_dense.dense.evaluation.measure import Measured, Row, measure_depth, measure_segmenter
-from mobileclip_dense.dense.evaluation.page import page
+from mobileclip_dense.dense.evaluation.page import evaluation_page
+from mobileclip_dense.pages.text_table import format_table
 from mobileclip_dense.run.folder import Run, library_versions, load_run
 
 Measure = Callable[[EvaluateConfig, Run, FinetuneConfig], Measured]
@@ -53,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             (staging / name).parent.mkdir(exist_ok=True)
             (staging / name).write_bytes(picture)
         (staging / "evaluation.html").write_text(
-            page(record, measured, _worst_first(measured.classes)), encoding="utf-8", errors="replace"
+            evaluation_page(record, measured, _worst_first(measured.classes)), encoding="utf-8", errors="replace"
         )
         write_json(staging / "evaluation.json", record)
     print(_summary(measured))
@@ -87,21 +88,15 @@ def _record(config: EvaluateConfig, run: Run, settings: FinetuneConfig, measured
 
 
 def _summary(measured: Measured) -> str:
-    """A line for each class, the worst first, then the figures."""
-    rows = [_line(row) for row in _worst_first(measured.classes)]
-    header = [_line({name: name for name in measured.classes[0]})] if measured.classes else []
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in measured.figures.items())
-    return "\n".join([*header, *rows, figures])
+    """A table of the classes, the worst first, then the figures."""
+    rows = [[_cell(cell)[:32] for cell in row.values()] for row in _worst_first(measured.classes)]
+    table = [format_table(list(measured.classes[0]), rows)] if rows else []
+    return "\n".join([*table, "  ".join(f"{name} {value:.4g}" for name, value in measured.figures.items())])
 
 
 def _worst_first(classes: list[Row]) -> list[Row]:
     """Rows by their first figure, those in which it is not defined last."""
     return sorted(classes, key=lambda row: math.inf if list(row.values())[1] is None else list(row.values())[1])
-
-
-def _line(row: Row) -> str:
-    name, *cells = row.values()
-    return f"{name[:32]:<32}" + "".join(f"{_cell(cell):>18}" for cell in cells)
 
 
 def _cell(value: Any) -> str:

@@ -16,8 +16,9 @@ from mmseg.registry import DATASETS
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.artifact.preprocess import resize_image
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet
+from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.data.labelled.scan import check_pairs
-from mobileclip_dense.data.labelled.sets import LabelledSet, find_set
 from mobileclip_dense.dense.model import build_from_run
 from mobileclip_dense.dense.training.pipelines import dataloader_config
 from mobileclip_dense.run.folder import Run

@@ -12,7 +12,10 @@ from mmseg.models.decode_heads.vpd_depth_head import VPDDepthDecoder
 from mmseg.registry import MODELS
 from torch import nn
 
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.dense.heads.configs import decode_head_config
 from mobileclip_dense.dense.heads.metric_depth import MetricDepthHead
+from mobileclip_dense.models.encoders import Encoder
 
 _SMALLEST_STRIDE = 4
 _WIDTH_SHARE = 8  # published: Swin's first width behind the deconvolutions, an eighth of its last
@@ -50,3 +53,14 @@ class DeconvolutionHead(BaseDecodeHead):
 @MODELS.register_module()
 class DeconvolutionDepthHead(MetricDepthHead, DeconvolutionHead):
     """The same in metres."""
+
+
+def build_deconvolution(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
+    """The head on the last map."""
+    head = decode_head_config(config, encoder, num_classes, depth="DeconvolutionDepthHead")
+    last = len(encoder.channels) - 1
+    return dict(
+        decode_head=head
+        | dict(in_channels=encoder.channels[last], in_index=last, stride=encoder.strides[last],
+               channels=config.head_channels)
+    )  # fmt: skip

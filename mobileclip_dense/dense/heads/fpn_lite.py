@@ -9,15 +9,18 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import nn
 
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.dense.heads.configs import DROPOUT, decode_head_config
 from mobileclip_dense.dense.heads.metric_depth import MetricDepthHead
+from mobileclip_dense.models.encoders import Encoder
 
 
 @MODELS.register_module()
 class LiteFPNHead(BaseDecodeHead):
     """Pyramid -> class scores, in one pass from the coarsest map to the finest.
 
-    Each map is brought to `channels` by a 1x1 convolution; a running sum starts at stride 32 and is refined by a
-    residual separable 3x3 convolution, upsampled and added to the next map, until stride 4. There, where SemanticFPN
+    Each map is brought to `channels` by a 1x1 convolution; a running sum starts at the coarsest and is refined by a
+    residual separable 3x3 convolution, upsampled and added to the next map, until the finest. There, where SemanticFPN
     has most of its multiply-accumulates, nothing is left but the addition, a ReLU and the classifier; and one map is
     upsampled per level instead of two. It consists of convolutions, additions, ReLU and bilinear upsampling only, every
     BatchNorm behind a convolution, every ReLU behind a convolution or an addition, where runtimes fuse it.
@@ -54,3 +57,15 @@ class LiteFPNHead(BaseDecodeHead):
 @MODELS.register_module()
 class LiteFPNDepthHead(MetricDepthHead, LiteFPNHead):
     """The same for depth in metres."""
+
+
+def build_fpn_lite(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
+    """The head on all maps, without a neck."""
+    head = decode_head_config(config, encoder, num_classes, segment="LiteFPNHead", depth="LiteFPNDepthHead")
+    return dict(decode_head=head | dict(channels=config.head_channels, dropout_ratio=DROPOUT))
+
+
+def prunable_convolutions(head: LiteFPNHead) -> list[nn.Conv2d]:
+    """The running sum, with every convolution (one set of channels for all)."""
+    lateral: Any = head.laterals[0]
+    return [lateral.conv]

@@ -3,10 +3,8 @@
 from typing import Any
 
 import torch
-from mmseg.models.decode_heads import FPNHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 
@@ -35,8 +33,3 @@ class MetricDepthHead(BaseDecodeHead):
         num_with_reading = (truth > 0).flatten(1).any(dim=1).sum()
         loss = self.loss_decode(depth, truth, avg_factor=num_with_reading)
         return {self.loss_decode.loss_name: loss}
-
-
-@MODELS.register_module()
-class FPNDepthHead(MetricDepthHead, FPNHead):
-    """SemanticFPN's head for depth in metres, at the stride of the first map."""

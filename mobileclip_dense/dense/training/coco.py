@@ -13,10 +13,10 @@ from torchvision.transforms import v2
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.data.labelled.coco import CocoSet, Split, read_images
 from mobileclip_dense.data.labelled.coco_annotations import to_rle
 from mobileclip_dense.dense.detector import detector_config
-from mobileclip_dense.models.encoders import ENCODERS
 
 
 @DATASETS.register_module()

@@ -1,24 +1,20 @@
 """Layer-wise learning-rate decay: what lies closer to the pixels was pretrained longer and moves less (BEiT, MAE).
 
-    encoder   layer 0                                        layers 1..L                 at the full rate
-    MCi       stem                                           stages.0..3                 what is not the encoder's
-    Swin      patch embedding                                layers.0..3                 output norms and the rest
-    ViT       patch, position and class embedding, norm_pre  blocks.0..11                norm and the rest
+Layer 0 is the stem; layers 1..L are what `layers` of the encoder's family says: stages of an MCi and of Swin, blocks of
+a ViT. Whatever is in none of them (head, pyramid, output norms) has the full rate.
 
 The learning rate of layer l is the full one times decay ** (L + 1 - l).
 """
 
 import math
-import re
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-_TRUNK = re.compile(r"(?:^|\.)encoder\.trunk\.(.+)")
-_FIRST = re.compile(r"(?:stem|patch_embed|pos_embed|cls_token|reg_token|norm_pre)(?:\.|$)")
-_NUMBERED = re.compile(r"(?:stages|layers|blocks)\.(\d+)\.")
+from mobileclip_dense.models.families.family import family_of
+
 _MMENGINES = ("custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult",
               "dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate")  # fmt: skip
 _NOT_DECAYED = ("gamma", "pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
@@ -92,16 +88,15 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 def layers_below_top(model: nn.Module) -> dict[str, int]:
     """Parameter name -> how many layers it lies below what stands on the encoder: 0 for that, L + 1 for the stem."""
-    layers = {name: _layer(match[1]) for name, _ in model.named_parameters() if (match := _TRUNK.search(name))}
-    top = 1 + max((layer for layer in layers.values() if layer is not None), default=0)
-    return {name: 0 if (layer := layers.get(name)) is None else top - layer for name, _ in model.named_parameters()}
-
-
-def _layer(name: str) -> int | None:
-    """Of a parameter of a timm trunk; None: above all layers."""
-    if _FIRST.match(name):
-        return 0
-    return None if (match := _NUMBERED.match(name)) is None else int(match[1]) + 1
+    below: dict[int, int] = {}
+    for name, trunk in model.named_modules():
+        family = family_of(trunk) if f".{name}".endswith(".encoder.trunk") else None
+        layers = [] if family is None else family.layers(trunk)
+        for index, parts in enumerate(layers):
+            for part in parts:
+                parameters = [part] if isinstance(part, nn.Parameter) else part.parameters()
+                below |= {id(parameter): len(layers) - index for parameter in parameters}
+    return {name: below.get(id(parameter), 0) for name, parameter in model.named_parameters()}
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from mobileclip_dense.artifact.palette import class_palette
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.labelled.sets import LabelledSet
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 
 
 def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: bool) -> dict[str, Any]:

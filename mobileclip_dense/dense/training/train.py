@@ -20,9 +20,11 @@ from torch import nn
 
 from mobileclip_dense.artifact.palette import class_palette
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.labelled.coco import CocoSet, check_coco, read_images
+from mobileclip_dense.config.heads import HEADS
+from mobileclip_dense.data.labelled.coco import CocoSet, read_images
+from mobileclip_dense.data.labelled.coco_check import check_coco
+from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 from mobileclip_dense.data.labelled.scan import check_set
-from mobileclip_dense.data.labelled.sets import LabelledSet
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.training.checkpoint import FIELDS, LastCheckpoint
 from mobileclip_dense.dense.training.coco import detection_config
@@ -86,15 +88,15 @@ def resume_settings(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _check_micro_batch(config: FinetuneConfig) -> None:
-    """UPerNet pools to one pixel, over which BatchNorm of one image has no variance.
+    """Some heads pool to one pixel, over which BatchNorm of one image has no variance.
 
     Raises:
         ValueError: a single process, or several without GPUs, would train it so.
     """
     synced = get_world_size() > 1 and torch.cuda.is_available()
-    if config.head == "upernet" and config.batch_size == config.accumulate and not synced:
+    if HEADS[config.head].pools_to_one_pixel and config.batch_size == config.accumulate and not synced:
         raise ValueError(f"batch_size: found {config.batch_size} in micro-batches of one, expected at least two images "
-                         "in each for upernet, which pools to one pixel; raise --batch-size, or lower "
+                         f"in each for {config.head}, which pools to one pixel; raise --batch-size, or lower "
                          "--accumulate")  # fmt: skip
 
 

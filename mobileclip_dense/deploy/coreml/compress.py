@@ -15,12 +15,7 @@ from coremltools.models.utils import _apply_graph_pass
 
 from mobileclip_dense.deploy.coreml.mil.executor import value_ranges
 from mobileclip_dense.deploy.coreml.mil.program import load_program
-from mobileclip_dense.deploy.profiles import CoreMLPrecision, Target
 
-# The first target that can store each precision: constexpr operators came with iOS 16, quantized activations with 17.
-FIRST_TARGET: dict[CoreMLPrecision, Target] = {
-    "fp16": "ios15", "fp32": "ios15", "w8": "ios16", "p8": "ios16", "p6": "ios16", "p4": "ios16", "w8a8": "ios17",
-}  # fmt: skip
 # What a program of each precision must hold, or nothing was compressed: constexpr operators by name.
 WITNESS = {
     "w8": ("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale"),
@@ -29,7 +24,7 @@ WITNESS = {
 }  # fmt: skip
 
 
-def compress(model: ct.models.MLModel, precision: CoreMLPrecision, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:
+def compress(model: ct.models.MLModel, precision: str, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:
     """A compressed version of an fp16 program.
 
     Args:

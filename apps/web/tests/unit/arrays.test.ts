@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { example, readNpz } from "../../src/arrays";
-import { relativeError, tolerance } from "../../src/parity";
+import { limitsOf, relativeError } from "../../src/parity";
 import { percentile, summarize } from "../../src/statistics";
 import { fixture, type Packed, unpack } from "./fixtures";
 
@@ -39,11 +39,12 @@ test("the relative error is Python's", () => {
 });
 
 test("a shorter or non-finite answer never passes", () => {
-  for (const found of [[1], [1, Number.NaN]]) expect(relativeError(found, [1, 2]) <= tolerance("int8")).toBe(false);
+  for (const found of [[1], [1, Number.NaN]]) expect(relativeError(found, [1, 2]) <= limitsOf("int8").max_relative_error).toBe(false);
 });
 
-test("the tolerance follows the precision", () => {
-  expect([tolerance("fp32"), tolerance("fp16"), tolerance("int8")]).toEqual([1e-4, 1e-2, 0.5]);
+test("the limits follow the precision", () => {
+  expect(["fp32", "fp16", "int8"].map((name) => limitsOf(name).max_relative_error)).toEqual([1e-4, 1e-2, 0.5]);
+  expect(() => limitsOf("int3")).toThrow("precision: found int3, expected one of fp32, fp16, int8");
 });
 
 test("percentiles interpolate between ranks", () => {

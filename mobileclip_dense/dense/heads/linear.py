@@ -9,7 +9,10 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import nn
 
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.dense.heads.configs import decode_head_config
 from mobileclip_dense.dense.heads.metric_depth import MetricDepthHead
+from mobileclip_dense.models.encoders import Encoder
 
 
 @MODELS.register_module()
@@ -51,3 +54,10 @@ class LinearHead(BaseDecodeHead):
 @MODELS.register_module()
 class LinearDepthHead(MetricDepthHead, LinearHead):
     """The same for depth in metres."""
+
+
+def build_linear(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
+    """The probe on all maps."""
+    return dict(
+        decode_head=decode_head_config(config, encoder, num_classes, segment="LinearHead", depth="LinearDepthHead")
+    )

@@ -1,4 +1,4 @@
-"""Files and folders that systems and programs leave among data, and that are no data."""
+"""Hidden files and folders, which operating systems and programs leave among data."""
 
 from pathlib import PurePosixPath
 

@@ -1,0 +1,114 @@
+"""Runs as Core ML artifacts, each saved, read back, executed and compared: `python -m export.to_coreml RUN`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import coremltools as ct
+import numpy as np
+
+from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
+from mobileclip_dense.artifact.files import write_json
+from mobileclip_dense.artifact.precision import Precision
+from mobileclip_dense.config.export import CoreMLProfile, ToCoreMLConfig
+from mobileclip_dense.deploy.coreml.compress import compress
+from mobileclip_dense.deploy.coreml.convert import convert_network
+from mobileclip_dense.deploy.coreml.inspect import verify_program
+from mobileclip_dense.deploy.coreml.mil.predictor import load_model
+from mobileclip_dense.deploy.driver import export
+from mobileclip_dense.deploy.parity import compare_with_golden
+from mobileclip_dense.deploy.prepared import Prepared
+from mobileclip_dense.deploy.samples import sample_images
+
+NUM_CALIBRATION = 16
+
+
+class CoreMLExporter:
+    """See `deploy.driver.Exporter`.
+
+    Args:
+        profile: precisions, and the oldest system that loads the model.
+    """
+
+    runtime = "coreml"
+    libraries: tuple[str, ...] = ("coremltools",)
+    num_evaluated = 50  # images take the executor seconds
+
+    def __init__(self, profile: CoreMLProfile):
+        self.profile, self.precisions = profile, profile.precision
+        self._full_errors: dict[str, float] = {}  # by task: the graph is the same in every precision
+
+    def describe_input(self, prepared: Prepared, precision: Precision) -> TensorSpec:
+        """What the exported model takes; shapes are fixed."""
+        shape = (1, *prepared.golden["input"].shape[1:])
+        if prepared.task == "embed-text":
+            return TensorSpec(name="tokens", shape=shape, dtype="int32", meaning="CLIP tokens")
+        return TensorSpec(name="image", shape=shape, dtype="uint8", meaning="RGB image, 0..255")
+
+    def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+        """Write the package, and what it consists of as neural_engine.json; the error of the program in float32.
+
+        Raises:
+            ValueError: the program in float32 is further from PyTorch than is tolerated, or the saved one is not what
+                it should be.
+        """
+        if prepared.task not in self._full_errors:
+            self._full_errors[prepared.task] = self._measure_full_error(prepared, draft)
+        self._build(prepared, draft).save(str(path))
+        write_json(path.with_name("neural_engine.json"), dataclasses.asdict(verify_program(path, draft)))
+        return {"fp32_relative_error": self._full_errors[prepared.task]}
+
+    def _measure_full_error(self, prepared: Prepared, draft: Artifact) -> float:
+        """The relative error of the network converted and run in float32: what is wrong there is no rounding.
+
+        An operator that is converted wrongly can hide within the tolerance of fp16.
+
+        Raises:
+            ValueError: above the tolerance of fp32.
+        """
+        full = dataclasses.replace(draft, precision="fp32")
+        with TemporaryDirectory() as scratch:
+            package = Path(scratch) / draft.model_file
+            convert_network(prepared, full, self.profile.target).save(str(package))
+            golden = prepared.golden_as_taken(draft.input)
+            figures = compare_with_golden(prepared.run.folder, full, golden, load_model(package, full))
+        return figures["fp32_relative_error"]
+
+    def _build(self, prepared: Prepared, artifact: Artifact) -> ct.models.MLModel:
+        """Convert and compress; metadata and the settings of Xcode's preview included."""
+        model = convert_network(prepared, artifact, self.profile.target)
+        images = np.zeros(0, np.uint8)
+        if artifact.precision == "w8a8":
+            images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)
+        model = compress(model, artifact.precision, images)
+        model.short_description = f"{artifact.task}: {artifact.name}"
+        model.license, model.version = artifact.licence, artifact.parent["weights_sha256"][:12]
+        model.input_description[artifact.input.name] = artifact.input.meaning
+        for spec in artifact.outputs:
+            model.output_description[spec.name] = spec.meaning
+        model.user_defined_metadata.update(artifact.summary() | _preview(artifact))
+        return model
+
+
+def _preview(artifact: Artifact) -> dict[str, str]:
+    """What makes Xcode's preview tab draw the output."""
+    if artifact.task == "depth":
+        return {"com.apple.coreml.model.preview.type": "depthEstimation"}
+    if artifact.task != "segment":
+        return {}
+    colours = [f"#{r:02X}{g:02X}{b:02X}" for r, g, b in artifact.palette]
+    parameters = json.dumps({"labels": artifact.class_names, "colors": colours})
+    return {
+        "com.apple.coreml.model.preview.type": "imageSegmenter",
+        "com.apple.coreml.model.preview.params": parameters,
+    }
+
+
+def to_coreml(config: ToCoreMLConfig) -> list[Path]:
+    """Write the Core ML artifacts of a run; their folders, see `export`.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: see `export`; or a combination of settings does not exist.
+    """
+    return export(config, CoreMLExporter(config.resolved()))

@@ -1,0 +1,130 @@
+"""Runs as ONNX artifacts, fp32, fp16 or int8: `python -m export.to_onnx RUN`."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
+from mobileclip_dense.artifact.files import write_json
+from mobileclip_dense.artifact.precision import Precision, find_precision
+from mobileclip_dense.config import FinetuneConfig
+from mobileclip_dense.config.encoders import ENCODERS
+from mobileclip_dense.config.export import OnnxProfile, ToOnnxConfig
+from mobileclip_dense.deploy.driver import export
+from mobileclip_dense.deploy.gate import cost_function, require_tolerable
+from mobileclip_dense.deploy.onnx.graph import export_graph, write_metadata
+from mobileclip_dense.deploy.onnx.quantize import NUM_CALIBRATION, quantize_by_measurement
+from mobileclip_dense.deploy.parity import compare_with_golden, judge_outputs
+from mobileclip_dense.deploy.prepared import Prepared, as_taken
+from mobileclip_dense.deploy.samples import sample_images
+from mobileclip_dense.runtime.onnx_model import OnnxModel
+
+
+class OnnxExporter:
+    """See `deploy.driver.Exporter`.
+
+    Args:
+        profile: precisions, input, shapes and operator set.
+        allow_accuracy_drop, allow_slower: whether int8 may cost more accuracy than is tolerated, or save no time.
+    """
+
+    runtime = "onnx"
+    libraries: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
+    num_evaluated = 200
+
+    def __init__(self, profile: OnnxProfile, *, allow_accuracy_drop: bool = False, allow_slower: bool = False):
+        self.profile, self.precisions = profile, profile.precision
+        self.allow_accuracy_drop, self.allow_slower = allow_accuracy_drop, allow_slower
+
+    def describe_input(self, prepared: Prepared, precision: Precision) -> TensorSpec:
+        """What the exported model takes.
+
+        Raises:
+            ValueError: any size is asked of an encoder whose graph is for one, or any batch of an fp16 text tower.
+        """
+        config, flexible = prepared.run.config, self.profile.flexible
+        if flexible == "size" and isinstance(config, FinetuneConfig) and ENCODERS[config.encoder].one_size:
+            raise ValueError(f"--flexible: found size with {config.encoder}, whose graph is for one size; expected "
+                             "none or batch, and --size-px for the size")  # fmt: skip
+        shape = prepared.golden["input"].shape[1:]
+        batch = (0,) if flexible == "batch" else ()
+        if prepared.task == "embed-text":
+            if batch and precision.name == "fp16":
+                raise ValueError("--flexible: found batch with fp16, expected none for a text tower: ONNX Runtime 1.32 "
+                                 "crashes while it loads that model")  # fmt: skip
+            return TensorSpec(name="tokens", shape=(1, *shape), dtype="int64", meaning="CLIP tokens", flexible=batch)
+        height, width, _ = shape
+        uint8 = self.profile.pixels == "uint8"
+        size = ((1, 2) if uint8 else (2, 3)) if flexible == "size" else ()
+        return TensorSpec(
+            name="image",
+            shape=(1, height, width, 3) if uint8 else (1, 3, height, width),
+            dtype="uint8" if uint8 else "float32",
+            meaning="RGB image, 0..255" if uint8 else "RGB image, 0..1",
+            flexible=batch + size,
+        )
+
+    def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+        """Write the graph; the figures of the float graph that an int8 model is made from, and what int8 costs.
+
+        Raises:
+            ValueError: the float graph is too far from PyTorch, or int8 costs too much or saves no time.
+        """
+        full = dataclasses.replace(draft, precision=find_precision("onnx", draft.precision).full)
+        export_graph(prepared, full, self.profile.opset, path)
+        figures: dict[str, float] = {}
+        if full.precision != draft.precision:
+            golden = prepared.golden_as_taken(full.input)
+            figures |= compare_with_golden(prepared.run.folder, full, golden, OnnxModel(path))
+            figures |= self.quantize(prepared, draft, path)
+        elif draft.input.flexible:
+            figures |= _verify_another_shape(prepared, draft, OnnxModel(path))
+        write_metadata(path, draft.summary())
+        return figures
+
+    def quantize(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
+        """Replace the float model by its int8 version, as far as the tolerated accuracy allows; its figures.
+
+        The whole report, node by node, goes beside the model as int8.json.
+
+        Raises:
+            ValueError: it costs more accuracy than is tolerated, or is no faster, and the flag that allows it is off.
+        """
+        cost = cost_function(prepared, OnnxModel(path), self.num_evaluated)
+        images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)
+        report = quantize_by_measurement(path, as_taken(images, draft.input), cost)
+        report.print()
+        where = f"{prepared.run.folder}: {draft.precision}"
+        require_tolerable(report.cost, where, "Train the run longer", allowed=self.allow_accuracy_drop)
+        if (reason := report.slowness()) and not self.allow_slower:
+            raise ValueError(f"{where}: {reason}; the {draft.precision} artifact was not written. Use fp32 on this "
+                             "machine, or pass --allow-slower")  # fmt: skip
+        write_json(path.with_name("int8.json"), dataclasses.asdict(report))
+        return report.figures()
+
+
+def _verify_another_shape(prepared: Prepared, draft: Artifact, model: OnnxModel) -> dict[str, float]:
+    """Compare a graph of flexible shapes with PyTorch on a shape for which it was not traced.
+
+    Raises:
+        ValueError: an output is further from PyTorch than the precision's tolerance.
+    """
+    other = np.concatenate([prepared.golden["input"]] * 2)
+    if 0 not in draft.input.flexible:
+        other = np.pad(other[:1], ((0, 0), (0, 32), (0, 64), (0, 0)), mode="wrap")
+    found = model(as_taken(other, draft.input))
+    judged = judge_outputs(prepared.run.folder, draft, prepared.predict(other), found, " at another shape")
+    return {"other_shape_relative_error": judged[f"{draft.precision}_relative_error"]}
+
+
+def to_onnx(config: ToOnnxConfig) -> list[Path]:
+    """Write the ONNX artifacts of a run; their folders, see `export`.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: see `export`; or a combination of settings does not exist.
+    """
+    exporter = OnnxExporter(
+        config.resolved(), allow_accuracy_drop=config.allow_accuracy_drop, allow_slower=config.allow_slower
+    )
+    return export(config, exporter)
