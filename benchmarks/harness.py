@@ -70,6 +70,7 @@ def latency_result(
         "schema_version": RESULT_SCHEMA_VERSION,
         "artifact": artifact.name,
         "artifact_sha256": digest,
+        "architecture": artifact.architecture,
         "device": device or device_name(),
         "system": system or platform.platform(),
         "runtime": runtime,

@@ -106,6 +106,7 @@ def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
         network = network.eval()
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     record = {
+        "architecture": model.name,
         "weights_sha256": hashlib.sha256(save(state)).hexdigest(),
         "class_names": [f"class {index}" for index in range(NUM_CLASSES)],
     }

@@ -89,6 +89,7 @@ def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
     return {
         "artifact": artifact.name,
         "artifact_sha256": artifact_sha256(folder),
+        "architecture": artifact.architecture,
         "precision": artifact.precision,
         "weights_sha256": artifact.parent["weights_sha256"],
         "parity": artifact.parity,
