@@ -120,7 +120,7 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
 
 
 def _our_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[Any]:
-    """The package's way, without end."""
+    """Batches of this package's loader, without end."""
     return iter(
         CaptionStream(
             [shards],
@@ -137,7 +137,7 @@ def _our_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig
 
 
 def _plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
-    """The plain way, without end."""
+    """Batches of the plain way, without end."""
     rng = np.random.default_rng(config.seed)
     rows: list[tuple[torch.Tensor, ...]] = []
     while True:
@@ -158,7 +158,7 @@ def _plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConf
 
 
 def _plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
-    """A stored augmentation as published, on a Pillow image."""
+    """Replay a stored augmentation as DataCompDR publishes it, on a Pillow image."""
     augmentation = from_param_aug(entry)
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     image = F.resized_crop(image, *augmentation.crop, [size_px, size_px], InterpolationMode.BICUBIC)
@@ -168,7 +168,7 @@ def _plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
 
 
 def _largest_difference(shards: list[str], config: DataPathConfig) -> int:
-    """Between images of the two ways, over a random augmentation of the first samples."""
+    """Largest difference in grey levels between images of the two ways, over one random augmentation per sample."""
     rng, largest = np.random.default_rng(config.seed), 0
     samples = (sample for shard in shards for sample in read_samples(shard))
     for _, sample in zip(range(_NUM_COMPARED), samples, strict=False):
@@ -181,7 +181,7 @@ def _largest_difference(shards: list[str], config: DataPathConfig) -> int:
 
 
 def _write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
-    """One shard of 512-pixel scenes with DataCompDR's members; the embeddings are random."""
+    """Write one shard of 512-pixel scenes with DataCompDR's members; the embeddings are random."""
     generator = torch.Generator().manual_seed(seed)
 
     def embeddings(rows: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.demo_throughput ARTIFACT`: how much of a demo's time on a folder of photographs is the model's.
+"""`python -m benchmarks.demo_throughput ARTIFACT`: share of the model in a demo's time on a folder of photographs.
 
 The demo runs as a user would run it: files decoded, resized, drawn over, and written as PNG, all while the model runs.
 """
@@ -33,14 +33,14 @@ _FALLOFF = 1.6  # of amplitude with frequency: JPEG then makes about 60 kB of it
 
 @dataclass(frozen=True, kw_only=True)
 class ThroughputConfig(ResultSettings):
-    """Run a demo on a folder of photographs and compare its time for one with the time of the model."""
+    """Run a demo on a folder of photographs, and compare its time per photograph with the time of the model."""
 
     artifact: Annotated[Path, tyro.conf.Positional]
     """ONNX artifact of a segmenter or a depth estimator."""
     folder: Path | None = None
     """Folder of photographs; None: generated ones, 640x480 JPEG."""
     images: int = 500
-    """How many are generated."""
+    """Number of generated photographs."""
     threads: int | None = None
     """Threads of ONNX Runtime; None: one for each core."""
     runs: int = 50
@@ -95,7 +95,7 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
 
 
 def write_photographs(folder: Path, count: int) -> Path:
-    """Images with the spectrum of photographs, so that they cost what photographs cost to decode and to encode."""
+    """Write images with the spectrum of photographs, which take as long as photographs to decode and to encode."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(count):

@@ -35,7 +35,7 @@ class DenseTrainingConfig(ResultSettings):
     """Measure images per second of dense fine-tuning, ours and in mmsegmentation's settings, in turn."""
 
     encoder: str = "mci2"
-    """As for `finetune`."""
+    """Encoder, as for `finetune`."""
     size_px: int = 512
     """Height and width, pixels."""
     batch_size: int = 16

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the settings of a result file, its provenance, and processes of their own. No torch."""
+"""Shared parts of the benchmarks: settings and provenance of result files, and fresh processes. No torch."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -70,6 +70,7 @@ def latency_result(
         "schema_version": RESULT_SCHEMA_VERSION,
         "artifact": artifact.name,
         "artifact_sha256": digest,
+        "architecture": artifact.architecture,
         "device": device or device_name(),
         "system": system or platform.platform(),
         "runtime": runtime,
@@ -93,7 +94,7 @@ def save_latency(path: Path, result: dict[str, Any], summary: str) -> None:
 def run_in_fresh_process(
     action: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Value:
-    """`action` of these arguments, in a process of its own, whose peak memory then is that of `action` alone.
+    """Call `action` in a new process, whose peak memory is then that of `action` alone; returns its value.
 
     Raises:
         concurrent.futures.process.BrokenProcessPool: the process was killed, as for want of memory.

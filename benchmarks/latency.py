@@ -1,4 +1,4 @@
-"""`python -m benchmarks.latency ARTIFACT...`: how long ONNX artifacts take on this machine, as result files."""
+"""`python -m benchmarks.latency ARTIFACT...`: latency and peak memory of ONNX artifacts on this machine."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ class LatencyConfig(ResultSettings):
 
 
 def measure_latency(config: LatencyConfig) -> list[Path]:
-    """Write one result file per artifact; their paths. An artifact that is given twice is measured once.
+    """Write one result file per artifact; returns the paths. An artifact that is given twice is measured once.
 
     Raises:
         FileNotFoundError, ValueError: see `load_artifact`. FileExistsError: a result exists.

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.mil_executor ARTIFACT...`: how long the MIL executor takes, how near to PyTorch it comes."""
+"""`python -m benchmarks.mil_executor ARTIFACT...`: run time of the MIL executor, and its distance to PyTorch."""
 
 import time
 from dataclasses import dataclass

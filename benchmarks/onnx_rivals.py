@@ -170,7 +170,7 @@ def _record(
 
 
 def _measure_gemm_flops_per_s(threads: int) -> float:
-    """Of a large fp32 matrix product in PyTorch: what this machine can do at best."""
+    """FLOP/s of a large fp32 matrix product in PyTorch, an upper bound for this machine."""
     torch.set_num_threads(threads)
     a, b = torch.rand(_GEMM_SIDE, _GEMM_SIDE), torch.rand(_GEMM_SIDE, _GEMM_SIDE)
     (times,) = time_in_turn([lambda: a @ b], 10)

@@ -116,7 +116,7 @@ def _random_teachers(models: tuple[str, ...], folder: Path) -> list[str]:
 
 
 def _forward_passes(shard: Path, config: ThroughputConfig, workshop: Workshop) -> tuple[Callable[[], object], int]:
-    """What the teachers compute for the shard and nothing else; the number of its captions."""
+    """A function that runs only the teachers' forward passes over the shard; and the number of its captions."""
     workshop.source.path = shard
     prepared = list(workshop.loader)
     texts = [caption for sample in prepared for caption in (*sample.captions, *sample.present)]

@@ -45,7 +45,7 @@ class TrainingRivalConfig(ResultSettings):
     open_clip_path: Path
     """Folder with an older webdataset and pandas for open_clip's trainer (see the module's docstring)."""
     model: str = "mci0"
-    """nano cannot be: open_clip's own command does not know it."""
+    """An encoder that open_clip's command knows; nano is none."""
     image_size_px: int = 128
     """Training crop, pixels."""
     batch_size: int = 32
@@ -55,9 +55,9 @@ class TrainingRivalConfig(ResultSettings):
     rounds: int = 2
     """Runs of each program."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Of both."""
+    """Precision of both programs."""
     compile: bool = False
-    """Both with torch.compile as well."""
+    """Measure both programs with torch.compile as well."""
     out: Path = Path("results/training-rival.json")
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ def _time_ours(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> li
 
 
 def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
-    """Seconds per step of each timed window, from the time that its log gives of every step, loading included."""
+    """Seconds per step of each timed window, from the step times in open_clip's log, which include loading."""
     shards = "::".join(list_shards(str(config.data.absolute()), "train"))
     arguments = {
         "train-data": shards,

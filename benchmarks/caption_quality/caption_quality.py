@@ -25,7 +25,7 @@ class CaptionQualityConfig:
     out: Path = Path("caption-quality")
     """Folder for scenes, runs, logs, the page and its figures (JSON); the same command goes on where it was stopped."""
     minutes: float | None = None
-    """Stop after so many, with everything saved; None: go on to the end."""
+    """Minutes after which to stop, with everything saved; None: run to the end."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "minutes", above=0)

@@ -1,4 +1,4 @@
-"""What the figures say about the paper's claims, by a rule that was fixed before they were measured.
+"""The paper's claims, judged by a rule that was fixed before the figures were measured.
 
 A gain is *supported* where its 95 % interval (Welch) lies above 0. It is *not supported* where the interval lies below
 any gain worth having: 5 % of the other arm's figure (the paper's own gains are 12.1 % of mIoU and 11.5 % of RMSE). It
@@ -29,7 +29,7 @@ _LEARNT = 3.0  # times chance
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim of the paper and what became of it here.
+    """A claim of the paper and its verdict here: supported, not supported or not testable.
 
     Attributes:
         by_task: the verdict for each task. reason: how it was decided, with the figures.
@@ -42,7 +42,7 @@ class Claim:
 
 
 def judge_gain(comparison: Comparison) -> Verdict:
-    """The rule for one gain, see the module."""
+    """Verdict on one gain, by the rule in the module's docstring."""
     low, high = comparison.welch
     if low > 0:
         return "supported"
@@ -50,7 +50,7 @@ def judge_gain(comparison: Comparison) -> Verdict:
 
 
 def judge_efficiency(efficiency: Efficiency) -> Verdict:
-    """The same for a factor: above 1; or below 1.5, so that nothing worth having is saved; or both.
+    """Verdict on a factor: supported above 1, not supported below 1.5, not testable where the interval holds both.
 
     Not testable where more pairs of the worse captions do not surely help. That condition came after the first
     measurement: its curves did not rise, and a factor of at least 25 was read off them.
@@ -64,7 +64,7 @@ def judge_efficiency(efficiency: Efficiency) -> Verdict:
 
 
 def both(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """Of a claim about all tasks."""
+    """Verdict on a claim about all tasks."""
     if all(verdict == "supported" for verdict in verdicts.values()):
         return "supported"
     return "not supported" if "not supported" in verdicts.values() else "not testable"
@@ -134,7 +134,7 @@ def _gain_sentence(c: Comparison) -> str:
 
 
 def factor_sentence(e: Efficiency) -> str:
-    """A factor in words, with its interval; why there is none, with what more pairs did."""
+    """A factor in words, with its interval; or the reason why there is none."""
     if not e.more_pairs_help:
         return (
             f"{short_factor(e)}: all pairs instead of the fewest {_rise(e.rise)} with the worse captions and "

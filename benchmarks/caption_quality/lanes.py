@@ -19,11 +19,11 @@ from mobileclip_dense.artifact.files import write_json
 
 
 class StoppedError(Exception):
-    """SIGTERM came while a step was running."""
+    """A step was stopped by SIGTERM."""
 
 
 def run_plan(plan: list[Step], logs: Path, *, lanes: int, threads: int, stop_at: float | None = None) -> bool:
-    """Make every folder of the plan that is not there yet.
+    """Run every step of the plan that is not complete.
 
     Args:
         logs: folder for the output of each step. lanes: steps side by side. threads: of each.

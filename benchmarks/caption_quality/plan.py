@@ -1,4 +1,4 @@
-"""What `benchmarks.caption_quality` runs: two protocols, and their steps, each of which makes one folder.
+"""Protocols of `benchmarks.caption_quality` and their steps, each of which writes one folder.
 
 The protocol is fixed by what makes pretraining learn (held-out recall well above chance in minutes), not by how the
 comparison comes out.
@@ -104,22 +104,22 @@ class Step:
 
     @property
     def folder(self) -> Path:
-        """What it makes."""
+        """The folder that the step writes."""
         return self.config.out
 
     @property
     def complete(self) -> bool:
-        """Whether it has been made."""
+        """Whether the folder is complete."""
         return (self.folder / ("scenes.json" if self.kind == "scenes" else "run.json")).is_file()
 
 
 def clip_name(quality: str, num_pairs: int, seed: int) -> str:
-    """Of a pretraining step."""
+    """Name of a pretraining step."""
     return f"clip-{quality}-{num_pairs}-{seed}"
 
 
 def tuned_name(task: str, tuning: str, start: str) -> str:
-    """Of a fine-tuning step; `start` is the name of the pretraining, or scratch-SEED."""
+    """Name of a fine-tuning step; `start` is the name of the pretraining, or scratch-SEED."""
     return f"{task}-{tuning}-{start}"
 
 
@@ -206,7 +206,7 @@ def _tuning(protocol: Protocol, out: Path, task: Any, labels: str, tuning: str, 
 
 
 def settings_of(step: Step) -> dict[str, Any]:
-    """What decides about a step's folder, as it is written into it; paths from scenes/ or runs/ on: they may move."""
+    """Settings of a step as written to its folder; paths begin at scenes/ or runs/, so that folders may move."""
     if isinstance(step.config, ScenesConfig):
         values = dataclasses.asdict(step.config)
         return {name: value for name, value in values.items() if name not in ("out", "force")}
@@ -227,7 +227,7 @@ def _inside(value: Any) -> Any:
 
 
 def check_settings(step: Step) -> None:
-    """Raises ValueError where a step's folder, complete or begun, was made with other settings."""
+    """Raise ValueError if a step's folder, complete or not, was made with other settings."""
     path = step.folder / ("scenes.json" if step.kind == "scenes" else "config.json")
     if not path.is_file():
         return

@@ -1,4 +1,4 @@
-"""From the folders of a plan to one result: every figure, the comparisons, the claims, and what they were made with."""
+"""The result of a complete plan: figures, comparisons, claims and their provenance."""
 
 import dataclasses
 import math
@@ -186,7 +186,7 @@ def _scaling(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str
 
 
 def _pretraining(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """How well each pretraining learnt what it was to learn, on held-out pictures."""
+    """Figures of each pretraining on held-out pictures."""
     told: dict[str, dict[str, Any]] = {}
     for quality in QUALITIES:
         metrics = [records[clip_name(quality, protocol.num_pairs[-1], seed)]["metrics"] for seed in protocol.seeds]
@@ -221,7 +221,7 @@ def _first_of_kind(plan: list[Step]) -> dict[str, Step]:
 
 
 def _published(step: Step, first: Step, record: dict[str, Any]) -> dict[str, Any]:
-    """A run with its figures, and of its settings those that the first of its kind has not."""
+    """Figures of a run, and its settings that differ from those of the first run of its kind."""
     parent = record["parent"] and record["parent"]["weights_sha256"]
     base = settings_of(first)
     differing = {name: value for name, value in settings_of(step).items() if value != base[name]}

@@ -22,7 +22,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How much better arm A is than arm B.
+    """Gain of arm A over arm B.
 
     Attributes:
         gain: difference of the means, positive where A is better, in the figure's unit. reference: the mean of B.
@@ -48,7 +48,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """How many times fewer pairs of the better captions do what all pairs of the worse ones do.
+    """Factor by which better captions need fewer pairs to reach the figure of all pairs of the worse captions.
 
     Attributes:
         factor: NOT_REACHED (0) where the better captions never get there. censored: they are there at the smallest
@@ -68,8 +68,10 @@ class Efficiency:
 
     @property
     def more_pairs_help(self) -> bool:
-        """Of the worse captions, surely. Where they do not, few pairs of anything may reach their figure, and the
-        factor says nothing about captions."""
+        """Whether more pairs of the worse captions help, by an interval above 0.
+
+        Where they do not, few pairs of any captions may reach their figure, and the factor says nothing.
+        """
         return self.rise[0] > 0
 
 

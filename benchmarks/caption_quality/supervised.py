@@ -36,7 +36,7 @@ _MEASURE_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Tags:
-    """Which kinds of objects are in which picture, of COCO annotations: keys of samples to float32 [num_kinds]."""
+    """Kinds of objects in each picture, from COCO annotations: sample key to float32 [num_kinds]."""
 
     kinds: tuple[str, ...]
     of_key: dict[str, Tensor]
@@ -143,7 +143,7 @@ def _resume(
 def _load(
     config: PretrainConfig, tokenizer: Tokenizer, step: int, positions: list[Position | None]
 ) -> DataLoader[Batch]:
-    """As `pretrain` loads: the same settings give the same pictures in the same order with the same crops."""
+    """The loader of `pretrain`: the same settings give the same pictures, order and crops."""
     stream = CaptionStream(
         [list_shards(source, "train") for source in config.data],
         tokenizer,
@@ -162,7 +162,7 @@ def _load(
 
 @torch.inference_mode()
 def _mean_average_precision(trunk: nn.Module, transform: object, scenes: Path, device: torch.device) -> float:
-    """Of the held-out pictures, over the kinds that occur among them, in percent."""
+    """Mean average precision on held-out pictures over the kinds that occur among them, percent."""
     assert callable(transform)
     tags = read_tags(scenes / "coco" / "annotations" / "instances_val2017.json")
     samples = [sample for shard in list_shards(scenes / "shards", "val") for sample in read_samples(shard)]

@@ -75,19 +75,19 @@ class Measured:
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """The accuracy in words."""
         export = "" if self.artifact is None else f" (float: {self.reference_percent:.1f} %, both in {self.artifact})"
         return f"{self.miou_percent:.1f} %{export} on {self.data_set} after {self.iters} iterations from {self.start}"
 
     @property
     def data_set_name(self) -> str:
-        """As it is published, for the folder names that data sets come with; any other folder's name as it is."""
+        """Published name of a data set in its published folder; any other folder's name unchanged."""
         return _DATA_SETS.get(self.data_set.lower(), self.data_set)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """An artifact made of a run."""
+    """Network and precision of an exported artifact."""
 
     network: Network
     precision: str

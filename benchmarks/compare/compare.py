@@ -39,7 +39,7 @@ class CompareConfig:
     rounds: int = 7
     """Rounds over all models; those that take more than a second run in the first 5 only."""
     seed: int = 0
-    """Of the fresh weights."""
+    """Seed of the fresh weights."""
     work: Path = Path("build/compare")
     """Folder that keeps exported models and what was measured of them."""
     force: bool = False

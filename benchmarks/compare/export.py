@@ -56,14 +56,14 @@ class Exported:
     macs: int
 
     def discard(self) -> None:
-        """Remove the artifacts and what was noted of them."""
+        """Delete the artifacts and their notes."""
         for folder in self.folders.values():
             shutil.rmtree(folder)
         self.costs.unlink()
 
 
 def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
-    """The artifacts of a model with fresh weights, in `work`; what lies there from an interrupted call is kept.
+    """Export a model with fresh weights to `work`; artifacts of an interrupted call are kept.
 
     Raises:
         ValueError: this project cannot build, prune, fuse or export it.
@@ -106,6 +106,7 @@ def _prepare_fresh(model: Model, size_px: int, seed: int) -> Prepared:
         network = network.eval()
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     record = {
+        "architecture": model.name,
         "weights_sha256": hashlib.sha256(save(state)).hexdigest(),
         "class_names": [f"class {index}" for index in range(NUM_CLASSES)],
     }

@@ -1,4 +1,4 @@
-"""Measuring the compared models on this machine: peak memory one by one, latency in one interleaved run.
+"""Measurement of the compared models on this machine: peak memory one by one, latency in one interleaved run.
 
 All models at once would not fit a small machine's memory, so a session is loaded, warmed up, timed and dropped, model
 after model, round after round: a slow hour of the machine hits all. What was measured is kept in the work folder, so
@@ -34,7 +34,7 @@ Times = dict[str, dict[str, list[float]]]  # artifact's name -> threads -> milli
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Of one artifact; `latency_ms_by_threads` as in a result file."""
+    """Figures of one artifact; `latency_ms_by_threads` as in a result file."""
 
     artifact_sha256: str
     latency_ms_by_threads: dict[str, dict[str, float]]
@@ -44,7 +44,7 @@ class Measurement:
 def measure_artifacts(
     folders: Sequence[Path], threads: Sequence[int], num_rounds: int, work: Path
 ) -> dict[Path, Measurement]:
-    """Peak memory, then latency over rounds.
+    """Measure peak memory, then latency over rounds.
 
     Raises:
         FileNotFoundError, ValueError: see `load_artifact`.
@@ -95,7 +95,7 @@ def _measure_round(folders: Sequence[Path], threads: Sequence[int], before: list
 
 
 def discard_notes(work: Path) -> None:
-    """Forget what was measured."""
+    """Delete the measurements of an interrupted run."""
     (work / _NOTES).unlink()
 
 

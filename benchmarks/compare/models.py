@@ -1,4 +1,4 @@
-"""The segmenters that are compared: 150 classes, as for ADE20K. No torch: what builds them is in `compare_export`."""
+"""Networks of the comparison: segmenters with 150 classes, as for ADE20K. No torch; `export.py` builds them."""
 
 from dataclasses import dataclass
 
@@ -29,18 +29,18 @@ class Model:
 
     @property
     def name(self) -> str:
-        """As in file names."""
+        """The architecture, as recorded in runs and artifacts: ENCODER-HEAD[-pruned]."""
         return f"{self.encoder}-{self.head}" + ("-pruned" if self.pruned else "")
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The network in words."""
         pruned = f", pruned to {PRUNED_TO * 100:.0f} %" if self.pruned else ""
         return f"{_ENCODERS[self.encoder]} + {_HEADS[self.head]}{pruned}"
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What it is exported in."""
+        """Precisions of its exports."""
         return ("fp32", "int8") if self.int8 else ("fp32",)
 
     @property
@@ -69,12 +69,12 @@ SMALLEST = Model(encoder="nano", head="semantic_fpn", int8=True)  # for trying o
 
 
 def known_models() -> dict[str, Model]:
-    """By name, the one for trying out among them."""
+    """All models by name, including SMALLEST."""
     return MODELS | {SMALLEST.name: SMALLEST}
 
 
 def find_models(names: tuple[str, ...]) -> list[Model]:
-    """By name; all of MODELS where none is named.
+    """Models of these names; all of MODELS where none is named.
 
     Raises:
         ValueError: unknown name.

@@ -33,7 +33,7 @@ def header(comparison: Comparison) -> list[str]:
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
-    """One row of the table; - where there is nothing."""
+    """Cells of one row; - where there is no figure."""
     swin, threads = comparison.reference, comparison.threads
     ratios = ["-"] * 3
     if swin is not None:
@@ -79,7 +79,7 @@ def ratio_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The whole page."""
+    """The comparison as a Markdown page."""
     settings = comparison.settings
     size = settings["size_px"]
     published = [
@@ -119,7 +119,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def _auxiliary_head(comparison: Comparison) -> str:
-    """What the first ratio would be if Swin-L was counted as it is published."""
+    """The first ratio with Swin-L's published number of parameters, in words."""
     plain = comparison.find("mci2-semantic_fpn")
     published = next(item.num_parameters for item in PUBLISHED if item.row == REFERENCE)
     if plain is None or published is None:
@@ -156,7 +156,7 @@ def _how_compared(size_px: int) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """The table; numbers as in the result file, with units in the names."""
+    """The comparison as CSV: numbers as in the result file, units in the column names."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _flat(comparison, comparison.rows[0]).keys(), lineterminator="\n")
     writer.writeheader()
@@ -165,7 +165,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything."""
+    """The comparison as JSON values."""
     return {
         "settings": comparison.settings,
         "sources": comparison.sources,
@@ -209,7 +209,7 @@ def _flat(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def _number(item: Published) -> int:
-    """Under which the page lists a published figure."""
+    """Number of a published figure in the page's list."""
     return PUBLISHED.index(item) + 1
 
 

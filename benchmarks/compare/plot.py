@@ -27,7 +27,7 @@ _PUBLISHED_ITERS = 40_000  # the shortest schedule of those published for ADE20K
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One model of a panel; `published`: a figure of others, drawn hollow."""
+    """One model of a panel; `published`: the figure is one of others, and is drawn hollow."""
 
     x: float
     miou_percent: float
@@ -67,7 +67,7 @@ def _row_points(comparison: Comparison, xs: Sequence[float]) -> Panels:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats: nothing at most as large is at least as accurate; from small to large."""
+    """Points for which no other point of at most the same size is at least as accurate, from small to large."""
     front: list[Point] = []
     for point in sorted(points, key=lambda point: (point.x, -point.miou_percent)):
         if not front or point.miou_percent > front[-1].miou_percent:
@@ -162,7 +162,7 @@ def _place_labels(renderer: Any, axes: Axes, points: list[Point]) -> list[Annota
 
 
 def text_box(label: Annotation, renderer: Any) -> Bbox:
-    """Where the text of a label is, in pixels, with a pixel around it; its line left out."""
+    """Bounding box of a label's text without its line, padded by one pixel."""
     label.update_positions(renderer)
     return Text.get_window_extent(label, renderer).padded(1)
 
@@ -188,7 +188,7 @@ def _annotate(axes: Axes, point: Point, distance: float, angle: float) -> Annota
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """As `path`.png and `path`.svg, the same bytes for the same figure."""
+    """Write `path`.png and `path`.svg; the same figure gives the same bytes."""
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
             with staged_file(path.with_name(path.name + suffix)) as staging:

@@ -1,4 +1,4 @@
-"""Figures that others published, each with where it stands. None of them was measured here."""
+"""Published figures of others, each with its reference. None was measured here."""
 
 from dataclasses import dataclass
 from typing import Literal

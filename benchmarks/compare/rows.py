@@ -1,4 +1,4 @@
-"""What result files say about each compared model: measured, imported and published, never mixed. No torch."""
+"""Rows of the comparison: measured, imported and published figures of each model, kept apart. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _OURS = "this project"
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """A latency on another device or runtime, from a result file. `export`: what was exported, where that is known."""
+    """A latency on another device or runtime, from a result file; `export`: None where its run is not known."""
 
     p50_ms: float
     p90_ms: float
@@ -60,7 +60,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Model and precision in words."""
         return self.model.label + (f", {self.precision}" if self.precision != "fp32" else "")
 
     def p50_ms(self, threads: int) -> float:
@@ -70,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times Swin-L is larger or slower; what was wanted at least, and by whom."""
+    """Ratio of Swin-L's size or latency to a model's; `wanted`: the least that was aimed at, `by`: whose aim it is."""
 
     text: str
     wanted: float
@@ -100,7 +100,7 @@ class Comparison:
         return max(int(count) for count in self.settings["threads"])
 
     def find(self, name: str, precision: str = "fp32") -> Row | None:
-        """A row by the model's name."""
+        """The row of a model; None: there is none."""
         return next((r for r in self.rows if r.model.name == name and r.precision == precision), None)
 
     @property
@@ -109,7 +109,7 @@ class Comparison:
         return self.find(REFERENCE)
 
     def ratios(self) -> list[Ratio]:
-        """What was wanted of MCi2 against Swin-L, and what was found."""
+        """Ratios of Swin-L to MCi2, with their aims."""
         swin, plain = self.reference, self.find("mci2-semantic_fpn")
         pruned = self.find("mci2-semantic_fpn-pruned")
         ours = [row for row in self.rows if row.model.encoder == "mci2" and row.model.head != "upernet"]
@@ -141,7 +141,7 @@ class Comparison:
 
 
 def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
-    """Join the comparison's result file, in the first folder, with what other result files say.
+    """Join the comparison's result file, which is in the first folder, with accuracies and latencies of the others.
 
     Raises:
         FileNotFoundError, ValueError: see `read_result`, `read_measured` and `check_result`.
@@ -175,7 +175,7 @@ def _row(entry: dict[str, Any], size_px: int, measured: list[Measured], elsewher
 
 
 def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere], size_px: int) -> list[str]:
-    """What was measured of networks that are none of the rows, in words."""
+    """Figures of networks that have no row, in words."""
     return [
         f"{item.network.sentence}, {item.precision}: mIoU {item.sentence} ({item.source})"
         for item in measured

@@ -52,7 +52,7 @@ class CoreMLDeviceConfig(ResultSettings):
 
 
 def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
-    """Write the result files; their paths.
+    """Write the result files; returns their paths.
 
     Raises:
         ValueError: this is no Mac; no such device is attached; an artifact is no Core ML one. FileNotFoundError: see
@@ -105,7 +105,7 @@ def _plan_path(result: Path) -> Path:
 
 
 def take_array(spec: Any) -> None:
-    """Let a model with an image input take the array that its program sees, float [1,3,H,W] in 0..255, in place.
+    """Replace a model's image input by the array that its program takes, float [1,3,H,W] in 0..255, in place.
 
     coremltools 9 sends arrays to an attached device, and no images. Only the copy of the pixels is left out by it.
     """

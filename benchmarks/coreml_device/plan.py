@@ -20,7 +20,7 @@ class Benchmarker(Protocol):
 async def benchmark(
     benchmarker: Benchmarker, inputs: dict[str, Any], num_runs: int
 ) -> tuple[list[float], list[dict[str, Any]]]:
-    """Milliseconds of each run, and for each operation: name, type, the unit that will run it, those that could."""
+    """Milliseconds of each run; and name, type, preferred unit and supported units of each operation."""
     await benchmarker.benchmark_predict(inputs=inputs, iterations=NUM_WARMUP)
     measurement = await benchmarker.benchmark_predict(inputs=inputs, iterations=num_runs)
     infos = await benchmarker.benchmark_operation_execution(inputs=inputs, iterations=1)
@@ -41,7 +41,7 @@ async def benchmark(
 
 
 def summarize_plan(operations: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many operations run where, which types stay off the Neural Engine, and all of them."""
+    """Number of operations by unit, types that stay off the Neural Engine, and all operations."""
     off = Counter(op["operation"] for op in operations if op["unit"] not in (NEURAL_ENGINE, None))
     return {
         "operations_by_unit": dict(Counter(op["unit"] or "not told" for op in operations).most_common()),

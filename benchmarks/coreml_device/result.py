@@ -21,7 +21,7 @@ def load_coreml(folder: Path) -> Artifact:
 
 
 def result_path(out: Path, name: str, device: str) -> Path:
-    """Where the result of an artifact on a device goes; `name` as of `result_names`."""
+    """Path of the result of an artifact on a device; `name` is that of `result_names`."""
     return out / f"{name}@{_slug(device)}.json"
 
 
@@ -49,5 +49,5 @@ def coreml_result(
 
 
 def _slug(name: str) -> str:
-    """As a part of a file name."""
+    """A device's name as a part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"

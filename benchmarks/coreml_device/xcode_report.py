@@ -36,13 +36,13 @@ class XcodeReportConfig(ResultSettings):
     report: Annotated[Path, tyro.conf.Positional]
     """NAME.mlperf as Xcode saves it, or the report.json (or property list) from inside it."""
     artifact: Path
-    """The Core ML artifact folder whose model it is of."""
+    """Core ML artifact folder that holds the model of the report."""
     out: Path = Path("results")
     """Folder for the result file, ARTIFACT@DEVICE-UNITS.json."""
 
 
 def import_report(config: XcodeReportConfig) -> Path:
-    """Write the result file; its path.
+    """Write the result file; returns its path.
 
     Raises:
         FileNotFoundError: the report or the artifact is missing. ValueError: the report is not as expected; the message

@@ -24,6 +24,9 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "peak_memory_mb": (int, float, type(None)),  # None where the platform does not tell
     "latency_ms_by_threads": (dict,),
 }
+_OPTIONAL_FIELDS: dict[str, tuple[type, ...]] = {
+    "architecture": (str,),  # of the artifact; the page in a browser does not write it
+}
 _LATENCY = ("p50", "p90", "p99", "mean", "num_runs")
 
 
@@ -38,10 +41,13 @@ def check_result(values: dict[str, Any], source: Path) -> None:
         if not holds:
             raise ValueError(f"{source}: {field}: found {found!r}, expected {expected}; measure the artifact again")
 
-    missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - _FIELDS.keys())
+    known = _FIELDS | _OPTIONAL_FIELDS
+    missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - known.keys())
     expect("fields", "all of the schema", not missing, f"no {', '.join(missing)}")
     expect("fields", "those of the schema alone", not unknown, ", ".join(unknown))
-    for field, types in _FIELDS.items():
+    for field, types in known.items():
+        if field not in values:
+            continue
         names = " or ".join(kind.__name__ for kind in types)
         expect(field, names, isinstance(values[field], types) and values[field] is not True, values[field])
     version, digest, device = (values[field] for field in ("schema_version", "artifact_sha256", "device"))

@@ -34,7 +34,7 @@ td, th { padding: .35rem .6rem; }
 
 
 def render_report(records: Records, gains: list[PretrainingGain]) -> str:
-    """The whole page."""
+    """The report as an HTML page."""
     parts = [
         "<h1>mobileclip-dense</h1>",
         "<p>From captioned images to a verified phone model. Every figure on this page was measured by the runs and "

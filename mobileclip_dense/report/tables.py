@@ -51,7 +51,7 @@ def _measured(result: dict[str, Any], threads: list[int]) -> list[str]:
 
 
 def elsewhere_rows(records: Records) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, one per result of another runtime for one of these very artifacts."""
+    """Header and rows: one row per number of threads of each result of another runtime for one of the artifacts."""
     names = {artifact_sha256(folder): artifact.name for folder, artifact in records.artifacts}
     rows = [
         [
@@ -89,6 +89,7 @@ def _export(folder: Path, artifact: Artifact) -> dict[str, Any]:
     return {
         "artifact": artifact.name,
         "artifact_sha256": artifact_sha256(folder),
+        "architecture": artifact.architecture,
         "precision": artifact.precision,
         "weights_sha256": artifact.parent["weights_sha256"],
         "parity": artifact.parity,

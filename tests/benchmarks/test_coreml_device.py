@@ -78,10 +78,12 @@ def artifact(tmp_path: Path) -> Path:
     (folder / "model.mlpackage" / "Manifest.json").write_text("{}")
     np.savez(folder / "golden.npz", input=np.zeros((1, 64, 64, 3), np.uint8))
     taken = TensorSpec(name="image", shape=(1, 64, 64, 3), dtype="uint8", meaning="RGB")
-    save_artifact(
-        Artifact(name=folder.name, runtime="coreml", precision="fp16", task="segment", input=taken, outputs=(),
-                 preprocessing="", class_names=(), palette=(), max_depth_m=None, num_parameters=1, parity={},
-                 parent={}, versions={}, licence=""), folder)  # fmt: skip
+    artifact = Artifact(
+        name=folder.name, runtime="coreml", precision="fp16", task="segment", architecture="nano-semantic_fpn",
+        input=taken, outputs=(), preprocessing="", class_names=(), palette=(), max_depth_m=None, logit_scale=None,
+        num_parameters=1, parity={}, parent={}, versions={}, licence="",
+    )  # fmt: skip
+    save_artifact(artifact, folder)
     return folder
 
 

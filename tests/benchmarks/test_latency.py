@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.latency import LatencyConfig, measure_latency
 from mobileclip_dense.artifact.artifact import artifact_sha256
-from mobileclip_dense.artifact.result import result_names
+from mobileclip_dense.artifact.result import check_result, result_names
 from mobileclip_dense.runtime import device
 from mobileclip_dense.runtime.device import count_usable_cores, device_name
 from tests.benchmarks.tiny_artifact import write_artifact
@@ -56,6 +56,15 @@ def test_a_result_of_another_artifact_is_not_replaced_unasked(tmp_path: Path) ->
     with pytest.raises(FileExistsError, match=r"nano\.onnx@.*already exists.*--force"):
         measure(write_artifact(tmp_path / "b", "nano.onnx", num_parameters=2), out=tmp_path / "r")
     assert before.read_text() == text
+
+
+def test_a_result_carries_the_architecture_of_its_artifact(tmp_path: Path) -> None:
+    measure(write_artifact(tmp_path / "a", "nano.onnx"), out=tmp_path / "r")
+    (path,) = (tmp_path / "r").iterdir()
+    result = json.loads(path.read_text())
+    assert result["architecture"] == "tiny"
+    with pytest.raises(ValueError, match="architecture: found 3, expected str"):
+        check_result(result | {"architecture": 3}, path)
 
 
 def test_names_become_parts_of_file_names() -> None:

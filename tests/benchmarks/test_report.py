@@ -76,6 +76,14 @@ def test_what_was_measured_twice_on_a_device_is_shown_twice(config: ReportConfig
     assert [row[6] for row in rows(config.out)[1:]] == ["2.00 / 2.50", "1.50 / 2.50"]
 
 
+def test_the_figures_carry_the_architecture_of_runs_and_exports(config: ReportConfig) -> None:
+    write_run(config.runs / "new", record=RECORD | {"architecture": "nano-semantic_fpn"})
+    report(config)
+    figures = json.loads(config.out.with_suffix(".json").read_text())
+    assert figures["runs"]["new"]["architecture"] == "nano-semantic_fpn"
+    assert [export["architecture"] for export in figures["exports"]] == ["tiny"]
+
+
 def test_an_artifact_that_nobody_measured_has_a_row(config: ReportConfig) -> None:
     write_artifact(config.artifacts / "other.onnx", "other.onnx", num_parameters=2)
     report(config)
