@@ -44,6 +44,8 @@ NO_TORCH = (
     "benchmarks.xcode_report",
     "mobileclip_dense.runtime.accuracy",
     "mobileclip_dense.artifact.artifact",
+    "mobileclip_dense.config.encoders",
+    "mobileclip_dense.config.heads",
     "mobileclip_dense.data.scenes.writer",
     "mobileclip_dense.__main__",
 )

@@ -26,7 +26,8 @@ from mobileclip_dense.deploy.onnx.exporter import OnnxExporter
 from mobileclip_dense.deploy.onnx.quantize import quantize_by_measurement
 from mobileclip_dense.deploy.prepare import prepare_model
 from mobileclip_dense.deploy.prepared import NUM_GOLDEN, Prepared
-from mobileclip_dense.models.prune import count_params, find_units, search_target
+from mobileclip_dense.models.prunable import find_units
+from mobileclip_dense.models.prune import count_params, search_target
 from mobileclip_dense.run.folder import Run
 
 _NUM_CALIBRATION = 4  # ranges of fresh weights mean nothing, and latency does not depend on them

@@ -12,7 +12,7 @@ from mobileclip_dense.config.help import RegistryDoc
 
 
 def _describe_models() -> str:
-    return f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP2-S4."
+    return f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP-S2."
 
 
 @dataclass(frozen=True, kw_only=True)
