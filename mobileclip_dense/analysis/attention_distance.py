@@ -1,4 +1,4 @@
-"""`mobileclip-dense analyze attention-distance`: how far the layers of runs look (arXiv 2405.08911, figure 3)."""
+"""`mobileclip-dense analyze attention-distance`: reach of the layers of runs (arXiv 2405.08911, figure 3)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How far one run looks.
+    """The reach of one run's layers.
 
     Attributes:
         tower: its image tower. layers: with attention. fields: of an MCi, receptive field [H,W] of each stage, and

@@ -1,4 +1,4 @@
-"""The charts of `analyze captions`, as SVG to stand inside a page: they take its text colour and its width."""
+"""The charts of `analyze captions` as inline SVG, which takes the page's text colour and width."""
 
 import io
 import re
@@ -35,7 +35,7 @@ def set_colour(number: int) -> str:
 
 
 def _line(number: int) -> dict[str, Any]:
-    """How a set is drawn: later ones thinner, so that equal curves are seen to lie over each other."""
+    """The style of a set's curve. Later curves are thinner, so that equal ones stay visible."""
     return {"color": set_colour(number), "linewidth": max(1.2, 3.0 - 0.6 * number)}
 
 

@@ -1,4 +1,4 @@
-"""The HTML of `analyze captions`: one file with all figures and images inside."""
+"""The HTML page of `analyze captions`."""
 
 import html
 import io
@@ -63,7 +63,7 @@ def captions_page(
     """HTML of the page.
 
     Args:
-        sets: what `describe_sets` gave. pictures: of each source. bad: unusable samples of each source by kind.
+        sets: see `describe_sets`. pictures: of each source. bad: unusable samples of each source by kind.
         clip: the model of the similarities.
     """
     names = "".join(f"<li><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</li>"

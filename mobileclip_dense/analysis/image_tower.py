@@ -1,4 +1,4 @@
-"""The image tower of a run, ready to be looked at, with the weights, the image size and normalization of the run."""
+"""The image tower of a run for analysis, with the run's weights, image size and normalization."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class ImageTower:
         return normalize_pixels(pixels[None], self.normalization)
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What `prepare` gives -> maps float [B,C,h,w]: the pyramid, or of a lone ViT four blocks, evenly spaced."""
+        """Maps float [B,C,h,w] of a prepared image: the pyramid, or four evenly spaced blocks of a plain ViT."""
         if isinstance(self.module, Encoder):
             pyramid: list[torch.Tensor] = self.module(images)
             return pyramid
@@ -65,7 +65,7 @@ class ImageTower:
 
     @property
     def map_names(self) -> list[str]:
-        """What to call the maps: stages of a pyramid, blocks of a ViT."""
+        """Names of the maps: stages of a pyramid, blocks of a ViT."""
         if isinstance(self.module, Encoder) or not isinstance(self.trunk, VisionTransformer | OpenClipViT):
             return [f"stage {number + 1}" for number in range(_NUM_MAPS)]
         return [f"block {index + 1}" for index in self._spaced()]

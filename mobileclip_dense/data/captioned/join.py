@@ -1,4 +1,4 @@
-"""DataComp's images and DataCompDR's reinforcements, published apart, joined by uid into shards to train on.
+"""`mobileclip-dense join`: join DataComp's images and DataCompDR's reinforcements by uid into training shards.
 
 The two need not have been sharded alike: people download the images themselves, and many are gone. So first every
 reinforced sample's uid, shard and byte range go into an index on disk (SQLite, about 60 bytes a sample: 0.8 GB for
@@ -99,7 +99,7 @@ def _check_sources(images: list[str], reinforcements: list[str], out: Path) -> N
 
 
 def _check_begun(index: sqlite3.Connection, config: JoinConfig) -> None:
-    """Remember the sources, or see that they are those of the interrupted run."""
+    """Record the sources, or check that they are those of the interrupted run."""
     index.executescript(_TABLES)
     source = (config.images, config.reinforcements)
     begun = index.execute("SELECT images, reinforcements FROM source").fetchone()
@@ -112,7 +112,7 @@ def _check_begun(index: sqlite3.Connection, config: JoinConfig) -> None:
 
 
 def _index_shard(index: sqlite3.Connection, shard: str) -> None:
-    """Note where each uid's members lie in a shard of reinforcements; all of it or, if interrupted, nothing."""
+    """Index the byte range of each uid in a shard of reinforcements, in one transaction."""
     if index.execute("SELECT 1 FROM shard WHERE url = ?", (shard,)).fetchone():
         return
     places: dict[str, list[int]] = {}
@@ -167,12 +167,12 @@ def _uid(members: dict[str, bytes]) -> str | None:
 
 
 def _is_storable(uid: str) -> bool:
-    """Not so are names that are not UTF-8, which SQLite refuses."""
+    """Whether SQLite can store a uid; it refuses names that are not UTF-8."""
     return uid.isprintable()
 
 
 def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:
-    """Members by suffix; none if there is no such uid."""
+    """Members of a reinforcement by suffix; empty for an unknown uid."""
     query = "SELECT url, start, stop FROM sample JOIN shard ON shard = number WHERE uid = ?"
     place = index.execute(query, (uid,)).fetchone()
     if place is None:

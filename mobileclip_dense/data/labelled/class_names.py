@@ -1,4 +1,4 @@
-"""Files that name classes: a list, or a table with a column of indices and one of names."""
+"""Class name files: a list of names, or a table with a column of indices and one of names."""
 
 import csv
 import re
@@ -20,11 +20,11 @@ class ClassNames(NamedTuple):
 
 
 def read_class_names(path: Path) -> ClassNames:
-    """One name per line, in the order of the indices; or a table (.csv, .tsv, or with tabs) with a header.
+    """Class names from a list, one per line in the order of the indices, or from a table with a header.
 
-    Of the table's columns, in any order, one is called idx, index, id, class_id, label or value, and one name,
-    class_name, class or label_name (in any case). Of synonyms (`building;edifice`) the first is taken. Indices that
-    begin at 1 are ADE20K's: 0 is "other" and ignored.
+    A table is a .csv or .tsv, or has tabs. One of its columns is called idx, index, id, class_id, label or value, and
+    one name, class_name, class or label_name, in any case and order. The first of several synonyms
+    (`building;edifice`) is taken. Indices that begin at 1 follow ADE20K: 0 is "other" and ignored.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not such a file; indices with gaps; more classes than 8 bits hold.

@@ -17,10 +17,10 @@ from mobileclip_dense.data.labelled.coco import (
     without_crowds,
 )
 from mobileclip_dense.data.labelled.coco_annotations import is_id, wrong_annotation, wrong_image_entry
-from mobileclip_dense.data.scan_cache import Stamp, look_once, stamp_of
+from mobileclip_dense.data.scan_cache import Stamp, scan_with_cache, stamp_of
 
 _SHOWN = 10
-_VERSION = 2  # of what is asked of an image; another one makes what is kept void
+_VERSION = 2  # of the checks of an image; another one invalidates the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +117,10 @@ def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> lis
             problems.append(Problem(kind="annotations", place=place, message=f"{path}: {name}: {wrong}"))
     folder = coco.image_folder(split)
     entries = [contents["images"][place] for place in places.values()]
-    answers = look_once(
+    answers = scan_with_cache(
         entries, lambda entry: _wrong_image(folder, entry), stamps=[_stamp(folder, entry) for entry in entries],
-        recall=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda answer: not answer,
-        question=f"{_VERSION} {folder.resolve()}", progress=f"check {folder.name}",
+        from_json=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda answer: not answer,
+        cache_key=f"{_VERSION} {folder.resolve()}", progress=f"check {folder.name}",
     )  # fmt: skip
     return problems + [
         Problem(kind="images", place=place, message=answer)

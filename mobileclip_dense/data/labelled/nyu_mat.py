@@ -95,6 +95,6 @@ def _datasets(mat: Path, file: Any) -> tuple[Any, Any]:
 
 
 def _millimetres(depth_m: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
-    """What is not finite, negative or too far for 16 bits is no reading, 0."""
+    """Depth in millimetres; 0, no reading, where it is not finite, negative or too far for 16 bits."""
     millimetres = np.rint(depth_m.astype(np.float64) * 1000)
     return np.where((millimetres > 0) & (millimetres < 65536), millimetres, 0).astype(np.uint16)

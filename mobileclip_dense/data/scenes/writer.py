@@ -44,7 +44,7 @@ _NYU_SPLIT = {"train": "train", "val": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One scene, encoded: what the worker processes hand back."""
+    """One encoded scene, as the worker processes return it."""
 
     index: int
     jpeg: bytes

@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay: what lies closer to the pixels was pretrained longer and moves less (BEiT, MAE).
+"""Layer-wise learning-rate decay: lower layers, which pretraining has shaped most, change less (BEiT, MAE).
 
     encoder   layer 0                                        layers 1..L                 at the full rate
     MCi       stem                                           stages.0..3                 what is not the encoder's
@@ -76,9 +76,9 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         settings = {key: value for key, value in group.items() if key not in ("params", "lr_mult", "decay_mult")}
         settings["lr"] = group.get("lr", self.base_lr) * self.paramwise_cfg["layer_decay"] ** depth
         custom = self._custom_key(name)
-        told = "weight_decay" in group if custom is None else custom.keys() & {"decay_mult", "weight_decay"}
-        if not told:
-            settings.pop("weight_decay", None)  # then it is the optimizer's, told or by default
+        is_set = "weight_decay" in group if custom is None else custom.keys() & {"decay_mult", "weight_decay"}
+        if not is_set:
+            settings.pop("weight_decay", None)  # then it is the optimizer's
             if not is_decayed(name, group["params"][0]):
                 settings["weight_decay"] = 0.0
         return settings
@@ -91,19 +91,19 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 
 def layers_below_top(model: nn.Module) -> dict[str, int]:
-    """Parameter name -> how many layers it lies below what stands on the encoder: 0 for that, L + 1 for the stem."""
+    """Parameter name -> layers below the top: 0 for everything above the encoder, L + 1 for the stem."""
     layers = {name: _layer(match[1]) for name, _ in model.named_parameters() if (match := _TRUNK.search(name))}
     top = 1 + max((layer for layer in layers.values() if layer is not None), default=0)
     return {name: 0 if (layer := layers.get(name)) is None else top - layer for name, _ in model.named_parameters()}
 
 
 def _layer(name: str) -> int | None:
-    """Of a parameter of a timm trunk; None: above all layers."""
+    """The layer of a parameter of a timm trunk; None above all layers."""
     if _FIRST.match(name):
         return 0
     return None if (match := _NUMBERED.match(name)) is None else int(match[1]) + 1
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay makes sense: for matrices and kernels."""
+    """Whether a parameter has weight decay: matrices and kernels have."""
     return parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in _NOT_DECAYED

@@ -1,4 +1,4 @@
-"""What an image and its annotation go through on their way to the model, as mmsegmentation's config dictionaries."""
+"""Data pipelines for segmentation and depth as mmsegmentation's config dictionaries."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def _annotation(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
 
 
 def _short_side(config: FinetuneConfig) -> tuple[int, int]:
-    """mmcv's way to say: the short side to the crop's, the long side free."""
+    """mmcv's scale that resizes the short side to the crop's and leaves the long side free."""
     return (4 * max(config.crop_size_px), min(config.crop_size_px))
 
 
