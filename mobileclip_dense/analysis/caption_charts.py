@@ -59,8 +59,9 @@ def _inline(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1),
-                  count=1)  # fmt: skip
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
 
 
 def _draw_lengths(axes: Axes, sets: list[dict[str, Any]], field: str) -> None:
@@ -97,8 +98,10 @@ def _draw_similarity(axes: Axes, sets: list[dict[str, Any]]) -> None:
     for number, one in enumerate(sets):
         edges, counts = one["similarity"]["histogram"]["edges"], one["similarity"]["histogram"]["counts"]
         total = sum(counts)
-        densities = [count / total / max(right - left, 1e-9)
-                     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True)]  # fmt: skip
+        densities = [
+            count / total / max(right - left, 1e-9)
+            for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True)
+        ]
         axes.stairs(densities, edges, **_line(number))
         axes.axvline(one["similarity"]["mean"], color=set_colour(number), linewidth=1, linestyle=":")
     axes.set(title="Similarity of image and caption", xlabel="cosine (dotted: mean)", ylabel="density", ylim=(0, None))

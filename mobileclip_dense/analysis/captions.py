@@ -158,8 +158,10 @@ def read_source(source: Source, shards: list[str], max_samples: int, scorer: Sco
     progress.close()
     if not source.pairs:
         found = ", ".join(f"{count} {kind}" for kind, count in source.bad.items()) or "no sample"
-        raise ValueError(f"{source.source}: captions: found no usable sample in {len(shards)} shards (bad: {found}); "
-                         "expected an image and a txt, or a json with a caption")  # fmt: skip
+        raise ValueError(
+            f"{source.source}: captions: found no usable sample in {len(shards)} shards (bad: {found}); "
+            "expected an image and a txt, or a json with a caption"
+        )
     return source
 
 

@@ -114,6 +114,8 @@ def _draw(
         channels, rows, columns = found.shape
         shares = " + ".join(f"{100 * share:.0f}" for share in parts.explained)
         ax.imshow(component_colours(parts.scores), interpolation="nearest", extent=(0, width, height, 0))
-        ax.set_title(f"{name}: stride {height // rows}, {channels} channels\n{rows}x{columns}, {shares} % of variance",
-                     loc="left")  # fmt: skip
+        ax.set_title(
+            f"{name}: stride {height // rows}, {channels} channels\n{rows}x{columns}, {shares} % of variance",
+            loc="left",
+        )
     return figure

@@ -79,8 +79,10 @@ def read_embeddings(members: dict[str, bytes]) -> tuple[torch.Tensor, torch.Tens
     images = tables["image_emb"]
     texts = torch.cat([original, tables["syn_text_emb"]]) if "syn_text_emb" in tables else original
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-        raise ValueError(f"{name}: found image_emb {list(images.shape)} and text_emb {list(texts.shape)}, expected "
-                         f"two matrices of the same width")  # fmt: skip
+        raise ValueError(
+            f"{name}: found image_emb {list(images.shape)} and text_emb {list(texts.shape)}, expected "
+            f"two matrices of the same width"
+        )
     return images, texts
 
 
@@ -112,11 +114,14 @@ def check_rows(embeddings: tuple[torch.Tensor, torch.Tensor], num_augmentations:
     """Raises ValueError unless there is a row for every augmentation and caption, an original one among them."""
     images, texts = embeddings
     if len(images) != num_augmentations:
-        raise ValueError(f"image_emb: found {len(images)} rows, expected one for each of the {num_augmentations} "
-                         f"augmentations")  # fmt: skip
+        raise ValueError(
+            f"image_emb: found {len(images)} rows, expected one for each of the {num_augmentations} augmentations"
+        )
     if len(texts) <= num_synthetic:
-        raise ValueError(f"text_emb: found {len(texts)} rows, expected the original captions' and {num_synthetic} for "
-                         f"the synthetic ones")  # fmt: skip
+        raise ValueError(
+            f"text_emb: found {len(texts)} rows, expected the original captions' and {num_synthetic} for "
+            f"the synthetic ones"
+        )
 
 
 def _read_object(members: dict[str, bytes], name: str, key: str) -> Any:

@@ -118,8 +118,9 @@ class CaptionStream(IterableDataset[Batch]):
         """
         self.sources, self.tokenizer = [list(shards) for shards in sources], tokenizer
         if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
-            raise ValueError(f"--data-weights: found {list(weights)}, expected a positive weight for each of "
-                             f"{len(sources)} sources")  # fmt: skip
+            raise ValueError(
+                f"--data-weights: found {list(weights)}, expected a positive weight for each of {len(sources)} sources"
+            )
         self.weights = None if weights is None else np.asarray(weights, np.float64) / sum(weights)
         self.image_size_px, self.batch_size, self.crop_scale_min = image_size_px, batch_size, crop_scale_min
         self.use_reinforcement, self.embedding_width = use_reinforcement, embedding_width
@@ -133,8 +134,9 @@ class CaptionStream(IterableDataset[Batch]):
         if info is not None:
             cv2.setNumThreads(0)  # OpenCV's pool does not survive a fork
         if self.positions is not None and len(self.positions) != num_workers:
-            raise StreamError(f"--num-workers: found {num_workers}, expected {len(self.positions)} as in the run that "
-                              f"is resumed")  # fmt: skip
+            raise StreamError(
+                f"--num-workers: found {num_workers}, expected {len(self.positions)} as in the run that is resumed"
+            )
         # The loader asks worker 0 first: it takes the part of the worker whose turn it is.
         worker = 0 if info is None else (info.id + self.first_batch) % num_workers
         position = (self.positions[worker] if self.positions else None) or {
@@ -265,9 +267,7 @@ class CaptionStream(IterableDataset[Batch]):
         others = self.tokenizer(synthetic)
         return Batch(images, texts, others, image, real, other, (captions, synthetic), keys, position)
 
-    def _too_many(
-        self, seen: int, bad: Counter[str], by_shard: Counter[str], sample: Sample, error: BadSample
-    ) -> str:  # fmt: skip
+    def _too_many(self, seen: int, bad: Counter[str], by_shard: Counter[str], sample: Sample, error: BadSample) -> str:
         kinds = ", ".join(f"{number} {kind}" for kind, number in bad.most_common())
         shard, number = by_shard.most_common(1)[0]
         return (f"data: found {bad.total()} bad samples in {seen} ({kinds}), expected at most "

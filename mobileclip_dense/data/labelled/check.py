@@ -101,8 +101,9 @@ def _check_coco(root: Path, layout: Layout) -> None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{_where_to_get([layout])}") from None
     print(f"{root}")
-    for name, number, in_full in zip(("training", "held out"), (coco.num_train, coco.num_val),
-                                     layout.num_images or (0, 0), strict=True):  # fmt: skip
+    for name, number, in_full in zip(
+        ("training", "held out"), (coco.num_train, coco.num_val), layout.num_images or (0, 0), strict=True
+    ):
         _row(name, f"{number:,} images" + (f" of {in_full:,}" if in_full and number != in_full else ""))
     _row("classes", _listed(coco.class_names))
     print(f"{root}: all images and annotations are usable")

@@ -34,13 +34,17 @@ def read_class_names(path: Path) -> ClassNames:
         raise ValueError(f"{path}: class names: found none, expected one name per line")
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
-            raise ValueError(f"{path}: line {number}: found {line[:40]!r}, expected one name per line; save the file "
-                             "as plain text with line feeds")  # fmt: skip
+            raise ValueError(
+                f"{path}: line {number}: found {line[:40]!r}, expected one name per line; save the file "
+                "as plain text with line feeds"
+            )
     is_table = path.suffix.lower() in (".csv", ".tsv") or "\t" in lines[0]
     found = _read_table(path, lines) if is_table else ClassNames(_read_list(path, lines), None)
     if len(found.names) > IGNORE_INDEX:
-        raise ValueError(f"{path}: class names: found {len(found.names)}, expected at most {IGNORE_INDEX}, "
-                         f"which is what 8-bit masks hold beside {IGNORE_INDEX}, the ignored")  # fmt: skip
+        raise ValueError(
+            f"{path}: class names: found {len(found.names)}, expected at most {IGNORE_INDEX}, "
+            f"which is what 8-bit masks hold beside {IGNORE_INDEX}, the ignored"
+        )
     return found
 
 
@@ -64,8 +68,10 @@ def _read_table(path: Path, lines: list[str]) -> ClassNames:
         try:
             index, name = int(row[index_column]), re.split(r"[;,]" if delimiter == "\t" else ";", row[name_column])[0]
         except (IndexError, ValueError):
-            raise ValueError(f"{path}: class names: found the row {row}, expected an index and a name in "
-                             f"{header[index_column]} and {header[name_column]}") from None  # fmt: skip
+            raise ValueError(
+                f"{path}: class names: found the row {row}, expected an index and a name in "
+                f"{header[index_column]} and {header[name_column]}"
+            ) from None
         if index in names or not name:
             raise ValueError(f"{path}: class {index}: found {'twice' if index in names else 'without a name'}")
         names[index] = name
@@ -75,8 +81,10 @@ def _read_table(path: Path, lines: list[str]) -> ClassNames:
     gaps = sorted(set(range(min(first, 1), max(names) + 1)) - set(names))
     if first < 0 or gaps:
         missing = ", ".join(map(str, gaps[:5]))
-        raise ValueError(f"{path}: classes: found indices from {first} to {max(names)} without {missing or 'sense'}, "
-                         "expected all from 0, or all from 1 where 0 is ignored")  # fmt: skip
+        raise ValueError(
+            f"{path}: classes: found indices from {first} to {max(names)} without {missing or 'sense'}, "
+            "expected all from 0, or all from 1 where 0 is ignored"
+        )
     return ClassNames(tuple(names[index] for index in sorted(names)), first)
 
 

@@ -109,8 +109,9 @@ def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: Finetu
     names = found.class_names
     bad = [finding for finding in findings if finding.kind]
     if bad and not config.skip_bad:
-        raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with "
-                         "--skip-bad.")  # fmt: skip
+        raise ValueError(
+            f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with --skip-bad."
+        )
     good = [not finding.kind for finding in findings]
     train = _usable(found.train, good[: len(found.train)])
     val = _usable(found.val, good[len(found.train) :])
@@ -220,8 +221,7 @@ def _check_depth(path: Path, depth_m: npt.NDArray[np.float32], rules: LabelRules
     if not readings.size:
         raise UnusableFile("no depth reading", f"{path}: depth: found zeros only, which mean no reading")
     furthest = rules.max_depth_m
-    nearest_m, median_m, furthest_m = (float(value) for value in
-                                       (readings.min(), np.median(readings), readings.max()))  # fmt: skip
+    nearest_m, median_m, furthest_m = (float(value) for value in (readings.min(), np.median(readings), readings.max()))
     beyond = float((readings >= furthest).mean())  # which no metric counts
     if beyond > _MAX_SHARE_BEYOND or median_m < furthest * _MIN_MEDIAN_SHARE:
         raise UnusableFile(

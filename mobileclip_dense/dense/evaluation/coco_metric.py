@@ -58,8 +58,10 @@ class CocoMetric(BaseMetric):
                 if value >= 0  # -1: there are no such objects
             }
         if "bbox_mAP" not in figures:
-            raise ValueError(f"{self.coco.annotation_file('val')}: mAP: found no object in {len(results)} images, "
-                             "expected some to measure on")  # fmt: skip
+            raise ValueError(
+                f"{self.coco.annotation_file('val')}: mAP: found no object in {len(results)} images, "
+                "expected some to measure on"
+            )
         return figures
 
 

@@ -56,8 +56,10 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
     else:
         coco = check_coco(settings, ("val",))
     if list(coco.class_names) != run.record["class_names"]:
-        raise ValueError(f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
-                         f"{len(run.record['class_names'])} others; evaluate it on data with its own")  # fmt: skip
+        raise ValueError(
+            f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
+            f"{len(run.record['class_names'])} others; evaluate it on data with its own"
+        )
     model: Any = build_from_run(settings, run).eval().to(get_device())
     metric, truths = CocoMetric(coco), []
     for sample, prediction in detect_images(model, settings, coco, config.max_images):

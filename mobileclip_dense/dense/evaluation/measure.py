@@ -98,8 +98,10 @@ def measure_depth(config: EvaluateConfig, run: Run, settings: FinetuneConfig) ->
 def _score(view: View, num_classes: int) -> SegmentationScore:
     largest = view.truth[view.truth != IGNORE_INDEX].max(initial=0)
     if largest >= num_classes:
-        raise ValueError(f"{view.path}: annotation: found class {largest}, expected at most {num_classes - 1}, the "
-                         "last that the run knows; the data was changed since")  # fmt: skip
+        raise ValueError(
+            f"{view.path}: annotation: found class {largest}, expected at most {num_classes - 1}, the "
+            "last that the run knows; the data was changed since"
+        )
     score = SegmentationScore(num_classes=num_classes)
     score.add(view.predicted, view.truth)
     return score

@@ -96,8 +96,10 @@ class ValidationSet:
         for scale, image in zip(self.scales, images, strict=True):
             height, width = image.shape[1:]
             if scale < 1 and min(height, width) < _SMALLEST_SIDE_PX:
-                raise ValueError(f"{path}: --scales: found {scale:g}, at which the image has {height}x{width} pixels, "
-                                 f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales")  # fmt: skip
+                raise ValueError(
+                    f"{path}: --scales: found {scale:g}, at which the image has {height}x{width} pixels, "
+                    f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales"
+                )
 
 
 def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
@@ -133,8 +135,10 @@ def naming_changed_data(run: Run) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ValueError(f"{run.folder}: its held-out images have changed since it was trained: {error}\n"
-                         "Restore them, or measure on what is there now with `evaluate --data`.") from None  # fmt: skip
+        raise ValueError(
+            f"{run.folder}: its held-out images have changed since it was trained: {error}\n"
+            "Restore them, or measure on what is there now with `evaluate --data`."
+        ) from None
 
 
 def verify_same_images(run: Run, names: Sequence[str]) -> None:
@@ -174,15 +178,18 @@ def find_validation_set(
     known = tuple(run.record["class_names"])
     found = replace(find_set(config.data, settings.task, config.class_names), train=())
     if not found.val:
-        raise FileNotFoundError(f"{config.data}: found {found.layout} without held-out images; there is nothing to "
-                                "measure on")  # fmt: skip
+        raise FileNotFoundError(
+            f"{config.data}: found {found.layout} without held-out images; there is nothing to measure on"
+        )
     declared = found.class_names  # a folder without names of its own shows only how many classes it needs
     if not declared and settings.task == "segment":
         found = _read_like(found, run)
     found = check_pairs(found, settings)
     if (declared and declared != known) or len(found.class_names) > len(known):
-        raise ValueError(f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
-                         f"{_few(known)}; evaluate it on data with its own, or name them by --class-names")  # fmt: skip
+        raise ValueError(
+            f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
+            f"{_few(known)}; evaluate it on data with its own, or name them by --class-names"
+        )
     return settings, replace(found, class_names=known)
 
 

@@ -56,10 +56,14 @@ class LastCheckpoint(PlainCheckpoint):
         of another model, of which mmengine would load the matching weights alone."""
         written = checkpoint["num_processes"]
         if written != runner.world_size:
-            raise ValueError(f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
-                             "many, or start over with --force")  # fmt: skip
+            raise ValueError(
+                f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
+                "many, or start over with --force"
+            )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         unfit = [name for names in differences(model, checkpoint["state_dict"]) for name in names]
         if unfit:
-            raise ValueError(f"{self.path}: checkpoint: {len(unfit)} keys do not fit this run's model "
-                             f"({', '.join(unfit[:3])}); start over with --force")  # fmt: skip
+            raise ValueError(
+                f"{self.path}: checkpoint: {len(unfit)} keys do not fit this run's model "
+                f"({', '.join(unfit[:3])}); start over with --force"
+            )

@@ -82,14 +82,16 @@ def train_transforms(config: FinetuneConfig) -> v2.Transform:
     # Where the picture does not fill the crop, it is padded as the model pads: with what normalization makes zero.
     mean = tuple(255 * value for value in ENCODERS[config.encoder].normalization.mean)
     jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
-    return v2.Compose([
-        RandomShortSide(list(range(smallest, largest + 1)), max_size=4 * largest_crop * largest // short_px),
-        v2.RandomCrop(config.crop_size_px, pad_if_needed=True, fill={tv_tensors.Image: mean, "others": 0}),
-        v2.RandomHorizontalFlip(),
-        *([jitter] if config.colour_jitter else []),
-        fit_boxes,
-        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-    ])  # fmt: skip
+    return v2.Compose(
+        [
+            RandomShortSide(list(range(smallest, largest + 1)), max_size=4 * largest_crop * largest // short_px),
+            v2.RandomCrop(config.crop_size_px, pad_if_needed=True, fill={tv_tensors.Image: mean, "others": 0}),
+            v2.RandomHorizontalFlip(),
+            *([jitter] if config.colour_jitter else []),
+            fit_boxes,
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        ]
+    )
 
 
 class RandomShortSide(v2.RandomShortestSize):

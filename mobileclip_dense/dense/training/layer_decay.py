@@ -41,8 +41,10 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         """Raises ValueError for an unknown key, a layer_decay that is not above 0, or an optimizer without lr."""
         super().__init__(optim_wrapper_cfg, {"layer_decay": 1.0} | (paramwise_cfg or {}))
         if unknown := sorted(self.paramwise_cfg.keys() - {"layer_decay", *_MMENGINES}):
-            raise ValueError(f"paramwise_cfg: found {', '.join(unknown)}, expected layer_decay or one of mmengine's "
-                             f"keys: {', '.join(_MMENGINES)}")  # fmt: skip
+            raise ValueError(
+                f"paramwise_cfg: found {', '.join(unknown)}, expected layer_decay or one of mmengine's "
+                f"keys: {', '.join(_MMENGINES)}"
+            )
         decay = self.paramwise_cfg["layer_decay"]
         if not isinstance(decay, int | float) or not 0 < decay < math.inf:
             raise ValueError(f"paramwise_cfg.layer_decay: found {decay!r}, expected a number above 0, e.g. 0.65")

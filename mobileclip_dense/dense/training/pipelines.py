@@ -29,8 +29,9 @@ def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: 
 
 def _annotation(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
     if config.task == "segment":
-        return dict(type="LoadClassLabels", reduce_zero_label=folder.reduce_zero_label,
-                    ignored_label=folder.ignored_label)  # fmt: skip
+        return dict(
+            type="LoadClassLabels", reduce_zero_label=folder.reduce_zero_label, ignored_label=folder.ignored_label
+        )
     return dict(type="LoadDepth", units_per_m=config.depth_units_per_m)
 
 

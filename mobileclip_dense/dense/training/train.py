@@ -132,8 +132,9 @@ def _finish(
     if isinstance(folder, LabelledSet):
         details |= {name: getattr(folder, name) for name in LABELLED_DETAILS}
     device = str(next(model.parameters()).device)
-    finish_run(config, model.state_dict(), metrics, started=started, device=device, details=details,
-               structure=structure)  # fmt: skip
+    finish_run(
+        config, model.state_dict(), metrics, started=started, device=device, details=details, structure=structure
+    )
     if config.task == "segment":
         print(
             f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
