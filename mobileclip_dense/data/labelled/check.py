@@ -10,7 +10,8 @@ from mobileclip_dense.config import DataCheckConfig, FinetuneConfig, Task
 from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.data.labelled.labelled_set import LabelledSet, Layout
 from mobileclip_dense.data.labelled.layouts import LAYOUTS, find_set, layouts_of, published_names
-from mobileclip_dense.data.labelled.scan import Finding, numbered_class_names, scan_set, usable_pairs, verify_splits
+from mobileclip_dense.data.labelled.pair_scan import Finding
+from mobileclip_dense.data.labelled.scan import numbered_class_names, scan_set, usable_pairs, verify_splits
 from mobileclip_dense.pages.text_table import format_table
 
 _SMALLEST_CROP_PX = (32, 32)  # larger crops depend on the settings of a training, which checks them
