@@ -20,7 +20,6 @@ from mobileclip_dense.artifact.files import read_json
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.result import check_result
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.captioned.reinforced import read_reinforcement
 from mobileclip_dense.data.captioned.samples import BadSample, read_sample
 from mobileclip_dense.data.captioned.shards import read_samples
 from mobileclip_dense.data.labelled.annotations import UnusableFile, read_class_labels, read_depth_m
@@ -29,7 +28,7 @@ from mobileclip_dense.run.checkpoints import load_checkpoint
 from mobileclip_dense.run.folder import finish_run, load_run, open_run
 from tests.benchmarks.tiny_artifact import write_artifact
 from tests.damage import NUM_DAMAGED, damaged_copies, strict_pixels, zip_is_whole
-from tests.data.shards import reinforced_members, write_shard
+from tests.data.shards import read_reinforcement, reinforced_members, write_shard
 
 COARSE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
 

@@ -47,8 +47,8 @@ def test_an_encoder_a_head_a_layout_a_precision_and_a_target_are_a_file_each(tmp
     assert "Cityscapes" in run_script(tmp_path, "my_tools.py", "data", "check", "cityscapes", data)
     run_script(
         tmp_path, "my_tools.py", "finetune", "nano-segment", "--data", data, "--out", run, "--encoder", "fastvit_t8",
-        "--head", "segformer", "--head-channels", 16, "--max-iters", 2, "--warmup-iters", 0, "--batch-size", 2, "--crop-size-px", 64, 64,
-        "--num-workers", 0,
+        "--head", "segformer", "--head-channels", 16, "--max-iters", 2, "--warmup-iters", 0, "--batch-size", 2,
+        "--crop-size-px", 64, 64, "--num-workers", 0,
     )  # fmt: skip
     record = read_json(run / "run.json")
     assert record["architecture"] == "fastvit_t8-segformer"

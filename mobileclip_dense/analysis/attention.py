@@ -1,7 +1,7 @@
 """Attention of the layers of timm and open_clip, and how far it reaches (Dosovitskiy 2021, arXiv 2010.11929, D.7).
 
-A layer keeps no attention matrix: hooks take its input, and queries, keys and values are computed again with the
-layer's own weights. That this is what the layer does is checked on its output, at every call.
+Layers do not return their attention: hooks take their input and compute it again with the layer's weights. Every call
+checks the recomputed output against the layer's own.
 """
 
 from collections.abc import Callable, Iterator
@@ -110,8 +110,8 @@ def grid_of(num_tokens: int, num_prefix_tokens: int, size_px: tuple[int, int]) -
 def attention_distance(attention: Tensor, grid: tuple[int, int], patch_px: float) -> tuple[Tensor, Tensor]:
     """Mean distance between query and key patch, weighted by attention, per head (arXiv 2010.11929, figure 7).
 
-    What is paid to tokens that are no patches (the class token) has no distance: it is left out, and the rest of a
-    query's attention is scaled to a sum of 1.
+    Attention to tokens that are not patches, such as the class token, has no distance: it is left out, and the rest
+    of a query's attention is scaled to a sum of 1.
 
     Args:
         attention: float [B,heads,N,N], rows sum to 1; the last rows*columns tokens are the patches, row by row.

@@ -1,4 +1,4 @@
-"""`mobileclip-dense analyze attention-distance`: how far the layers of runs look (arXiv 2405.08911, figure 3)."""
+"""`mobileclip-dense analyze attention-distance`: reach of the layers of runs (arXiv 2405.08911, figure 3)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How far one run looks.
+    """The reach of one run's layers.
 
     Attributes:
         tower: its image tower. layers: with attention. fields: of an MCi, receptive field [H,W] of each stage, and
@@ -66,8 +66,10 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     towers = [load_image_tower(folder) for folder in config.runs]
     for tower, folder in zip(towers, config.runs, strict=True):
         if not attention_layers(tower.blocks):
-            raise ValueError(f"{folder}: attention: found none in its {type(tower.trunk).__name__}, "
-                             "expected a run of a ViT or an MCi")  # fmt: skip
+            raise ValueError(
+                f"{folder}: attention: found none in its {type(tower.trunk).__name__}, "
+                "expected a run of a ViT or an MCi"
+            )
     reaches = [measure_reach(tower, [tower.prepare(image) for image in images]) for tower in towers]
     with staged_file(config.out) as staging, matplotlib.rc_context(_STYLE):
         draw(reaches).savefig(staging, dpi=150, format="png")
@@ -75,8 +77,10 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     for reach in reaches:
         first, last = (float(np.mean(layer.distances_px)) for layer in (reach.layers[0], reach.layers[-1]))
         fields = "".join(f", stage {i + 1} sees {radius:.0f} px" for i, radius in enumerate(reach.radii_px))
-        print(f"{reach.tower.name}: attention reaches {first:.1f} px in its first layer, {last:.1f} px in its last"
-              f"{fields}")  # fmt: skip
+        print(
+            f"{reach.tower.name}: attention reaches {first:.1f} px in its first layer, {last:.1f} px in its last"
+            f"{fields}"
+        )
     print(f"{config.out}: {len(reaches)} runs, {len(images)} images")
 
 
@@ -151,8 +155,9 @@ def draw(reaches: list[Reach]) -> Figure:
             if column == 0:
                 axes.set_ylabel(_short(reach.tower.name, 18), color=f"C{number % 10}")
     if with_fields:
-        figure.supxlabel(f"receptive field (magnitude of the gradient); circle: holds {_SHARE:.0%} of its square",
-                         fontsize=10)  # fmt: skip
+        figure.supxlabel(
+            f"receptive field (magnitude of the gradient); circle: holds {_SHARE:.0%} of its square", fontsize=10
+        )
     return figure
 
 
@@ -163,8 +168,9 @@ def _draw_distances(axes: Axes, reaches: list[Reach]) -> None:
         size = f"{height}" if height == width else f"{height}x{width}"
         colour = f"C{number % 10}"
         for layer in reach.layers:
-            axes.scatter([layer.depth] * len(layer.distances_px), layer.distances_px, s=14, alpha=0.4, color=colour,
-                         linewidths=0)  # fmt: skip
+            axes.scatter(
+                [layer.depth] * len(layer.distances_px), layer.distances_px, s=14, alpha=0.4, color=colour, linewidths=0
+            )
         means = [float(np.mean(layer.distances_px)) for layer in reach.layers]
         axes.plot(depths, means, color=colour, marker="o", markersize=6, markeredgecolor="white",
                   label=f"{_short(reach.tower.name, 32)} ({size} px)")  # fmt: skip

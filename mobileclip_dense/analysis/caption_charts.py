@@ -1,4 +1,4 @@
-"""The charts of `analyze captions`, as SVG to stand inside a page: they take its text colour and its width."""
+"""The charts of `analyze captions` as inline SVG, which takes the page's text colour and width."""
 
 import io
 import re
@@ -35,7 +35,7 @@ def set_colour(number: int) -> str:
 
 
 def _line(number: int) -> dict[str, Any]:
-    """How a set is drawn: later ones thinner, so that equal curves are seen to lie over each other."""
+    """The style of a set's curve. Later curves are thinner, so that equal ones stay visible."""
     return {"color": set_colour(number), "linewidth": max(1.2, 3.0 - 0.6 * number)}
 
 
@@ -59,8 +59,9 @@ def _inline(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1),
-                  count=1)  # fmt: skip
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
 
 
 def _draw_lengths(axes: Axes, sets: list[dict[str, Any]], field: str) -> None:
@@ -97,8 +98,10 @@ def _draw_similarity(axes: Axes, sets: list[dict[str, Any]]) -> None:
     for number, one in enumerate(sets):
         edges, counts = one["similarity"]["histogram"]["edges"], one["similarity"]["histogram"]["counts"]
         total = sum(counts)
-        densities = [count / total / max(right - left, 1e-9)
-                     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True)]  # fmt: skip
+        densities = [
+            count / total / max(right - left, 1e-9)
+            for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True)
+        ]
         axes.stairs(densities, edges, **_line(number))
         axes.axvline(one["similarity"]["mean"], color=set_colour(number), linewidth=1, linestyle=":")
     axes.set(title="Similarity of image and caption", xlabel="cosine (dotted: mean)", ylabel="density", ylim=(0, None))

@@ -1,4 +1,4 @@
-"""The HTML of `analyze captions`: one file with all figures and images inside."""
+"""The HTML page of `analyze captions`."""
 
 import html
 import io
@@ -63,11 +63,13 @@ def captions_page(
     """HTML of the page.
 
     Args:
-        sets: what `describe_sets` gave. pictures: of each source. bad: unusable samples of each source by kind.
+        sets: see `describe_sets`. pictures: of each source. bad: unusable samples of each source by kind.
         clip: the model of the similarities.
     """
-    names = "".join(f"<li><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</li>"
-                    for i, one in enumerate(sets))  # fmt: skip
+    names = "".join(
+        f"<li><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</li>"
+        for i, one in enumerate(sets)
+    )
     model = (f"Similarities are cosines of image and caption under <b>{html.escape(clip)}</b>." if clip else
              "No model was given (--clip), so there are no similarities.")  # fmt: skip
     charts = "".join(f"<figure>{svg}</figure>" for svg in draw_charts(sets))
@@ -84,7 +86,7 @@ def captions_page(
         "URL: holds an address. Boilerplate: holds a phrase of shops and galleries. Names nothing: no noun is left "
         "without those and without words like photo.</p>",
         *_examples(sets),
-    ]  # fmt: skip
+    ]
     return render_page("Captions", parts, _STYLE + _header_colours(len(sets)))
 
 
@@ -115,8 +117,10 @@ def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
         ["longer than CLIP reads", *(share(one["clip_tokens"]["share_cut"]) for one in sets)],
         ["Vocabulary"],
         ["distinct words", *(f"{one['vocabulary']['num_distinct']:,}" for one in sets)],
-        [f"distinct share of {size:,} words", *(
-            "-" if (ratio := one["vocabulary"]["type_token_ratio"]) is None else f"{ratio:.3f}" for one in sets)],
+        [
+            f"distinct share of {size:,} words",
+            *("-" if (ratio := one["vocabulary"]["type_token_ratio"]) is None else f"{ratio:.3f}" for one in sets),
+        ],
         ["Duplicates"],
         ["exact", *(share(one["duplicates"]["exact"]) for one in sets)],
         ["but for case, numbers, signs", *(share(one["duplicates"]["near"]) for one in sets)],
@@ -124,7 +128,7 @@ def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
         *([rule, *(share(one["rules"][rule]["share"]) for one in sets)] for rule in (*RULES, "any")),
         ["Words per caption"],
         *([part, *(f"{one['parts_of_speech']['per_caption'][part]:.2f}" for one in sets)] for part in PARTS),
-    ]  # fmt: skip
+    ]
     if any(one["similarity"] for one in sets):
         rows += [
             ["Similarity to the image"],
@@ -141,10 +145,12 @@ def _notes(sets: list[dict[str, Any]], bad: dict[str, dict[str, int]]) -> str:
         "that small and large sets compare. Duplicates: captions that another one before them equals.",
         *(
             f"{html.escape(name)}: left out {sum(kinds.values()):,} bad samples ("
-            + ", ".join(f"{html.escape(kind)}: {count:,}" for kind, count in kinds.items()) + ")."
-            for name, kinds in bad.items() if kinds
+            + ", ".join(f"{html.escape(kind)}: {count:,}" for kind, count in kinds.items())
+            + ")."
+            for name, kinds in bad.items()
+            if kinds
         ),
-    ]  # fmt: skip
+    ]
     return "".join(f"<p class='soft'>{line}</p>" for line in lines)
 
 
@@ -153,8 +159,10 @@ def _sheets(pictures: dict[str, list[Picture]]) -> list[str]:
         return []
     parts = ["<h2>Images and their captions</h2>"]
     if any(picture.percentile is not None for sheet in pictures.values() for picture in sheet):
-        parts.append("<p class='soft'>Spread evenly over the ranks of similarity of image and original caption, the "
-                     "least similar first. Synthetic captions are set off by a bar.</p>")  # fmt: skip
+        parts.append(
+            "<p class='soft'>Spread evenly over the ranks of similarity of image and original caption, the "
+            "least similar first. Synthetic captions are set off by a bar.</p>"
+        )
     for name, sheet in pictures.items():
         parts.append(f"<h3>{html.escape(name)}</h3><div class='pictures'>{''.join(map(_figure, sheet))}</div>")
     return parts
@@ -192,12 +200,15 @@ def _examples(sets: list[dict[str, Any]]) -> list[str]:
         found = [(rule, one["rules"][rule]) for rule in RULES if one["rules"][rule]["examples"]]
         lines = "".join(
             f"<li><b>{rule}</b> ({figures['share']:.0%}): "
-            + "; ".join(f"“{html.escape(text[:120])}”" for text in figures["examples"]) + "</li>"
+            + "; ".join(f"“{html.escape(text[:120])}”" for text in figures["examples"])
+            + "</li>"
             for rule, figures in found
-        )  # fmt: skip
-        frequent = "; ".join(f"“{html.escape(text[:120])}” ({count:,})"
-                             for text, count in one["duplicates"]["most_common"])  # fmt: skip
+        )
+        frequent = "; ".join(
+            f"“{html.escape(text[:120])}” ({count:,})" for text, count in one["duplicates"]["most_common"]
+        )
         lines += f"<li><b>most frequent captions</b>: {frequent}</li>" if frequent else ""
-        parts.append(f"<h3>{html.escape(one['name'])}</h3>"
-                     + (f"<ul class='examples'>{lines}</ul>" if lines else "<p>None.</p>"))  # fmt: skip
+        parts.append(
+            f"<h3>{html.escape(one['name'])}</h3>" + (f"<ul class='examples'>{lines}</ul>" if lines else "<p>None.</p>")
+        )
     return parts

@@ -1,4 +1,4 @@
-"""What makes a caption useless for learning to see: rules, so that a reader can check them.
+"""Rules for captions that are useless for training.
 
     file name        names a file (IMG_2041.jpg), or is as a whole the number a camera gave (DSC 0412)
     URL              holds an address of the web (http://..., www..., example.com)
@@ -51,7 +51,7 @@ def split_words(caption: str) -> list[str]:
 
 
 def normalized(caption: str) -> str:
-    """What near duplicates share: letters without case, accents' forms and punctuation; numbers all read 0."""
+    """The form in which near duplicates are equal: without case, accents' forms and punctuation, every number 0."""
     words = WORD.findall(unicodedata.normalize("NFKC", caption).casefold())
     return re.sub(r"\d+", "0", " ".join(words))
 

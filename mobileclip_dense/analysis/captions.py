@@ -1,4 +1,4 @@
-"""`mobileclip-dense analyze captions`: what the captions of data sets are like (arXiv 2405.08911, figure 1)."""
+"""`mobileclip-dense analyze captions`: statistics of the captions of data sets (arXiv 2405.08911, figure 1)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The captions of a usable sample, and where it is."""
+    """The captions and the place of a usable sample."""
 
     shard: str
     key: str
@@ -35,7 +35,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What was read of a source.
+    """The usable samples of a source.
 
     Attributes:
         source: as given. name: what it is called on the page. pairs: usable samples. bad: number of unusable ones by
@@ -125,7 +125,7 @@ def analyze_captions(config: CaptionsConfig) -> None:
 
 
 def short_names(sources: list[str]) -> list[str]:
-    """Sources without the folders, from the front and from the back, that all of them share; a lone one as it is."""
+    """Sources without the leading and trailing folders that all share; a single source unchanged."""
     parts = [source.rstrip("/").split("/") for source in sources]
     while len(parts) > 1 and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
         parts = [p[1:] for p in parts]
@@ -135,7 +135,7 @@ def short_names(sources: list[str]) -> list[str]:
 
 
 def read_source(source: Source, shards: list[str], max_samples: int, scorer: Scorer | None, decode: bool) -> Source:
-    """Fill a source with the first usable samples of its shards; images are decoded if a scorer or `decode` wants them.
+    """Fill a source with the first usable samples of its shards; images are decoded for a scorer or with `decode`.
 
     Raises:
         ValueError: there is none.
@@ -158,8 +158,10 @@ def read_source(source: Source, shards: list[str], max_samples: int, scorer: Sco
     progress.close()
     if not source.pairs:
         found = ", ".join(f"{count} {kind}" for kind, count in source.bad.items()) or "no sample"
-        raise ValueError(f"{source.source}: captions: found no usable sample in {len(shards)} shards (bad: {found}); "
-                         "expected an image and a txt, or a json with a caption")  # fmt: skip
+        raise ValueError(
+            f"{source.source}: captions: found no usable sample in {len(shards)} shards (bad: {found}); "
+            "expected an image and a txt, or a json with a caption"
+        )
     return source
 
 
@@ -170,7 +172,7 @@ def _score(scorer: Scorer, waiting: list[tuple[Pixels, list[str]]], source: Sour
 
 
 def _usable_pairs(shards: list[str], bad: Counter[str], decode: bool) -> Iterator[tuple[Pair, Pixels | None]]:
-    """Samples with captions and, where it is wanted, an image; the others are counted in `bad` by kind."""
+    """Samples with captions and, with `decode`, an image; unusable samples are counted in `bad` by kind."""
     for shard in shards:
         for sample in read_samples(shard):
             try:
@@ -186,8 +188,10 @@ def _usable_pairs(shards: list[str], bad: Counter[str], decode: bool) -> Iterato
 
 
 def pick_pictures(source: Source, number: int) -> list[Picture]:
-    """Samples spread evenly over the ranks of the similarity of their original captions, the least similar first;
-    without similarities, spread over the order of the shards. Their images are read once more: all would not fit."""
+    """Samples spread evenly over the ranks of image-caption similarity, least similar first, or over the shards.
+
+    Their images are read a second time, since all images would not fit into memory.
+    """
     count = len(source.pairs)
     means = [float(np.mean(s[: len(p.original)])) for s, p in zip(source.similarities, source.pairs, strict=False)]
     order = np.argsort(means, kind="stable") if means else np.arange(count)

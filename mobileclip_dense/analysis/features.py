@@ -100,7 +100,7 @@ def analyze_features(config: FeaturesConfig) -> None:
 def _draw(
     tower: ImageTower, image: npt.NDArray[np.uint8], maps: list[npt.NDArray[np.floating]], components: list[Components]
 ) -> Figure:
-    """The image as the encoder sees it, what the colours mean, and the maps, two in a row: readable on a phone."""
+    """The encoder's input, a legend of the colours and the maps, two in a row so that a phone shows them."""
     height, width = tower.size_px
     num_rows = 1 + (len(maps) + 1) // 2
     figure = Figure(figsize=(6.5, num_rows * (3.1 * height / width + 0.5)), layout="constrained")
@@ -114,6 +114,8 @@ def _draw(
         channels, rows, columns = found.shape
         shares = " + ".join(f"{100 * share:.0f}" for share in parts.explained)
         ax.imshow(component_colours(parts.scores), interpolation="nearest", extent=(0, width, height, 0))
-        ax.set_title(f"{name}: stride {height // rows}, {channels} channels\n{rows}x{columns}, {shares} % of variance",
-                     loc="left")  # fmt: skip
+        ax.set_title(
+            f"{name}: stride {height // rows}, {channels} channels\n{rows}x{columns}, {shares} % of variance",
+            loc="left",
+        )
     return figure

@@ -1,4 +1,4 @@
-"""The image tower of a run, ready to be looked at, with the weights, the image size and normalization of the run."""
+"""The image tower of a run for analysis, with the run's weights, image size and normalization."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ class ImageTower:
         return normalize_pixels(pixels[None], self.normalization)
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What `prepare` gives -> maps float [B,C,h,w]: the pyramid, or of a lone ViT four blocks, evenly spaced."""
+        """Maps float [B,C,h,w] of a prepared image: the pyramid, or four evenly spaced blocks of a plain ViT."""
         if isinstance(self.module, Encoder):
             pyramid: list[torch.Tensor] = self.module(images)
             return pyramid
@@ -77,7 +77,7 @@ class ImageTower:
 
     @property
     def map_names(self) -> list[str]:
-        """What to call the maps: stages of a pyramid, blocks of a ViT."""
+        """Names of the maps: stages of a pyramid, blocks of a ViT."""
         if isinstance(self.module, Encoder) or not self.is_plain_vit:
             return [f"stage {number + 1}" for number in range(self.num_maps)]
         return [f"block {index + 1}" for index in self._spaced()]

@@ -12,6 +12,7 @@ from mobileclip_dense.apps.pipeline import Times
 from mobileclip_dense.apps.terminal import printable
 from mobileclip_dense.artifact.artifact import artifact_sha256
 from mobileclip_dense.artifact.versions import versions_of
+from mobileclip_dense.pages.text_table import format_table
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 from mobileclip_dense.runtime.timing import summarize
@@ -95,30 +96,17 @@ def format_summary(record: dict[str, Any], result_name: str, describe: Callable[
         for one in record["inputs"]
     ]
     rows += [(_shorten(one["input"]), "not used, see above", "-") for one in record["failures"]]
-    lines = _columns([("input", record["task"], "model ms"), *rows[:_NUM_ROWS]])
+    lines = [format_table(["input", record["task"], "model ms"], rows[:_NUM_ROWS])]
     if len(rows) > _NUM_ROWS:
         lines.append(f"... and {len(rows) - _NUM_ROWS} more")
     if latency := record["latency_ms"]:
         stages = [(stage, f"{times['p50']:.1f}", f"{times['p90']:.1f}") for stage, times in latency.items()]
-        lines += ["", *_columns([("milliseconds", "p50", "p90"), *stages])]
+        lines += ["", format_table(["milliseconds", "p50", "p90"], stages)]
         lines.append(
             f"{record['num_frames']} images in {record['wall_time_s']:.1f} s, {record['wall_ms_per_frame']:.1f} ms "
             f"each, {record['model_share_percent']:.0f} % of it in the model ({record['provider']})"
         )
     return "\n".join(lines)
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """The first row underlined; the first column to the left, numbers to the right."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if index == len(widths) - 1 else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def _shorten(path: str, length: int = 40) -> str:

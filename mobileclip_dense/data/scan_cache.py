@@ -1,4 +1,4 @@
-"""What was found out about files by opening them, kept between starts for as long as the files stay as they are."""
+"""Cache of scans: results of opening files, reused until a file changes."""
 
 import hashlib
 import sys
@@ -17,7 +17,7 @@ Stamp = list[Any]
 
 
 def stamp_of(*paths: Path) -> Stamp | None:
-    """Absolute paths, sizes and times of change; None where a file is missing or has a name that no file can have."""
+    """Absolute paths, sizes and modification times; None where a file is missing or its name is impossible."""
     try:
         found = [path.stat() for path in paths]
     except (OSError, ValueError):
@@ -25,52 +25,53 @@ def stamp_of(*paths: Path) -> Stamp | None:
     return [str(path.absolute()) for path in paths] + [n for stat in found for n in (stat.st_size, stat.st_mtime_ns)]
 
 
-def look_once(
-    items: Sequence[Item], look: Callable[[Item], Answer], *, stamps: Sequence[Stamp | None],
-    recall: Callable[[Any], Answer | None], is_good: Callable[[Answer], bool], question: str, progress: str,
+def scan_with_cache(
+    items: Sequence[Item], scan: Callable[[Item], Answer], *, stamps: Sequence[Stamp | None],
+    from_json: Callable[[Any], Answer | None], is_good: Callable[[Answer], bool], cache_key: str, progress: str,
 ) -> list[Answer]:  # fmt: skip
-    """`look(item)` of each item, in order, or what it was at an earlier start if the item has the same stamp still.
+    """`scan(item)` of each item, in order, taken from the cache for items whose stamp has not changed.
 
-    What is wrong with a file is not kept: a share that was away, or a permission, leaves no trace in the stamp.
+    Problems are not cached: a disk that was not mounted, or a permission, does not show in the stamp.
 
     Args:
-        look: gives what JSON can hold; called in threads.
-        stamps: for each item what its answer depends on, a name first; None: to be looked at every time.
-        recall: an answer from JSON, None where it is none. is_good: whether nothing is wrong, so that it is kept.
-        question: what the answers depend on besides; they are kept in a file of `cache_folder` named by its hash.
-        progress: the progress bar's label.
+        scan: returns a JSON value; called in threads.
+        stamps: for each item the values that its result depends on, a name first; None: scan it every time.
+        from_json: a result from its cached JSON, None where it is damaged.
+        is_good: whether a result is free of problems, so that it is cached.
+        cache_key: everything else that the results depend on; its hash names the file in `cache_folder`.
+        progress: label of the progress bar.
     """
-    name = hashlib.sha256(question.encode(errors="surrogateescape")).hexdigest()[:32]
+    name = hashlib.sha256(cache_key.encode(errors="surrogateescape")).hexdigest()[:32]
     path = cache_folder() / "scans" / f"{name}.json"
-    kept = _read(path)
-    known = [_known(kept, stamp, recall) for stamp in stamps]
+    cached = _read(path)
+    known = [_known(cached, stamp, from_json) for stamp in stamps]
     new = [item for item, answer in zip(items, known, strict=True) if answer is None]
     if new:
         with ThreadPoolExecutor() as pool:
-            fresh = iter(list(tqdm(pool.map(look, new), total=len(new), unit="image", desc=progress)))
+            fresh = iter(list(tqdm(pool.map(scan, new), total=len(new), unit="image", desc=progress)))
         known = [next(fresh) if answer is None else answer for answer in known]
         for stamp, answer in zip(stamps, known, strict=True):
             if stamp is not None and answer is not None and is_good(answer):
-                kept[stamp[0]] = [stamp, answer]
-        _write(path, kept)
+                cached[stamp[0]] = [stamp, answer]
+        _write(path, cached)
     return [answer for answer in known if answer is not None]
 
 
-def _known(kept: dict[str, Any], stamp: Stamp | None, recall: Callable[[Any], Answer | None]) -> Answer | None:
-    entry = None if stamp is None else kept.get(stamp[0])
-    return recall(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp else None
+def _known(cached: dict[str, Any], stamp: Stamp | None, from_json: Callable[[Any], Answer | None]) -> Answer | None:
+    entry = None if stamp is None else cached.get(stamp[0])
+    return from_json(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp else None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What an earlier start left; nothing where the file is missing or damaged."""
+    """The cached results; empty where the file is missing or damaged."""
     try:
         return read_json(path)
     except (OSError, ValueError):
         return {}
 
 
-def _write(path: Path, kept: dict[str, Any]) -> None:
+def _write(path: Path, cached: dict[str, Any]) -> None:
     try:
-        write_json(path, kept)
+        write_json(path, cached)
     except OSError as error:
         print(f"{path}: the scan of the data is not kept, the next start repeats it ({error})", file=sys.stderr)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mobileclip_dense.artifact.outputs import RUN, claim_folder
 from mobileclip_dense.config import PruneConfig
-from mobileclip_dense.dense.evaluation.validation_set import set_of_run
+from mobileclip_dense.dense.evaluation.validation_set import validation_set_of
 from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.training.train import LABELLED_DETAILS, evaluate_model
 from mobileclip_dense.models.prunable import Kept, Kind, Unit, find_units
@@ -43,7 +43,7 @@ def prune(config: PruneConfig) -> None:
     model, run, settings = load_dense_run(config.run)
     if settings.task == "detect":
         raise ValueError(f"{config.run}: task: found detect, expected segment or depth; detectors cannot be pruned")
-    held_out = set_of_run(run, settings)
+    validation_set = validation_set_of(run, settings)
     pruned_settings = dataclasses.replace(settings, out=config.out, init=str(config.run), force=config.force)
     units = find_units(model, settings.head)
 
@@ -59,7 +59,7 @@ def prune(config: PruneConfig) -> None:
             model, units, lambda m: count_macs(m, settings.crop_size_px) / before["macs"], config.target_macs
         )
     after = costs(pruned)
-    metrics = evaluate_model(pruned, pruned_settings, held_out)
+    metrics = evaluate_model(pruned, pruned_settings, validation_set)
     structure = structure_difference(pruned, build_model(settings, len(run.record["class_names"])))
     details = {name: run.record[name] for name in _CARRIED if name in run.record}
     details["pruned"] = _record(config, before, after, settings.crop_size_px)

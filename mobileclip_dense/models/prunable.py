@@ -15,10 +15,10 @@ each, so input c owns outputs m c .. m c + m - 1; the 1x1 block behind it keeps 
 outputs to its inputs. A channel of the stem therefore owns m channels of the second stage, and so on, down to the last.
 Images, class scores and depth keep their channels.
 
-The importance of a channel is torch-pruning's group magnitude: the sum of squared weights that make or read it, divided
-by its mean in the layer so that layers can be compared. No layer falls below _MIN_SHARE: magnitudes say little about
-the last channels of a layer, and one layer pruned to almost nothing would cut the network in two; who wants less prunes,
-fine-tunes and prunes again.
+The importance of a channel is torch-pruning's group magnitude: the sum of squared weights that make or read it,
+divided by its mean in the layer so that layers can be compared. No layer falls below _MIN_SHARE: magnitudes say
+little about the last channels of a layer, and one layer pruned to almost nothing would cut the network in two. To go
+further, prune, fine-tune and prune again.
 """
 
 import copy

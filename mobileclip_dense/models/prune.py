@@ -1,8 +1,8 @@
 """Structured pruning of a dense model in train form to a target cost; the result is a smaller dense model.
 
 What can go is in `prunable`. Which ones go: importances are ranked over all layers of a kind. Every kind gives about
-the same share, and within it the layers with the most to spare give more. The width touches every layer at once and moves
-in coarse steps (a tenth of MCi2), so it is taken only as far as the other kinds cannot reach the target.
+the same share, and within it the layers with the most to spare give more. The width touches every layer at once and
+moves in coarse steps (a tenth of MCi2), so it is taken only as far as the other kinds cannot reach the target.
 """
 
 import copy

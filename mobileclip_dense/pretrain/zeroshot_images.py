@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES, load_image
-from mobileclip_dense.data.scan_cache import look_once, stamp_of
+from mobileclip_dense.data.scan_cache import scan_with_cache, stamp_of
 
 _NUM_SHOWN = 5
 
@@ -57,10 +57,10 @@ def verify_images(folder: Path, max_bad_share: float) -> None:
         FileNotFoundError: no images. ValueError: a larger share of them cannot be decoded, or all.
     """
     paths = [path for path, _ in list_images(folder)]
-    found = look_once(
+    found = scan_with_cache(
         paths, _fault_of, stamps=[stamp_of(path) for path in paths],
-        recall=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda fault: not fault,
-        question=f"zero-shot {folder.resolve()}", progress="check zero-shot images",
+        from_json=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda fault: not fault,
+        cache_key=f"zero-shot {folder.resolve()}", progress="check zero-shot images",
     )  # fmt: skip
     faults = [fault for fault in found if fault]
     said = describe_bad(folder, faults, len(paths))

@@ -9,8 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mobileclip_dense.data.captioned.augmentation import sample_augmentation
-from mobileclip_dense.data.captioned.reinforced import Reinforcement, write_reinforcement
+from mobileclip_dense.data.captioned.augmentation import from_param_aug, sample_augmentation
+from mobileclip_dense.data.captioned.reinforced import (
+    Reinforcement,
+    check_rows,
+    read_augmentations,
+    read_embeddings,
+    read_synthetic_captions,
+    write_reinforcement,
+)
 
 WIDTH = 12  # of the embeddings
 
@@ -70,3 +77,20 @@ def write_shards(folder: Path, num_shards: int, *, size: int = 6, reinforced: bo
 
 def record(**values: object) -> bytes:
     return json.dumps(values).encode()
+
+
+def read_reinforcement(members: dict[str, bytes]) -> Reinforcement | None:
+    """Read the members of a sample, by suffix; None if there is no `pth.gz` and no `npz` among them.
+
+    Raises:
+        ValueError: a member is missing or damaged, or the numbers of rows do not fit together.
+    """
+    embeddings = read_embeddings(members)
+    if embeddings is None:
+        return None
+    entries, captions = read_augmentations(members), read_synthetic_captions(members)
+    check_rows(embeddings, len(entries), len(captions))
+    return Reinforcement(
+        augmentations=tuple(from_param_aug(entry) for entry in entries), image_embeddings=embeddings[0],
+        text_embeddings=embeddings[1], synthetic_captions=tuple(captions),
+    )  # fmt: skip

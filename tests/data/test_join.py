@@ -11,10 +11,9 @@ from mobileclip_dense import __main__ as program
 from mobileclip_dense.config import JoinConfig
 from mobileclip_dense.data.captioned import join as join_module
 from mobileclip_dense.data.captioned.join import join
-from mobileclip_dense.data.captioned.reinforced import read_reinforcement
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.data.captioned.stream import CaptionStream
-from tests.data.shards import plain_members, record, reinforced_members, tokenize, write_shard
+from tests.data.shards import plain_members, read_reinforcement, record, reinforced_members, tokenize, write_shard
 
 MEMBERS = ("syn.json", "paug.json", "npz")
 

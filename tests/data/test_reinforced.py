@@ -10,7 +10,8 @@ import torch
 from torch.nn.functional import normalize
 
 from mobileclip_dense.data.captioned.augmentation import sample_augmentation
-from mobileclip_dense.data.captioned.reinforced import Reinforcement, read_reinforcement, write_reinforcement
+from mobileclip_dense.data.captioned.reinforced import Reinforcement, write_reinforcement
+from tests.data.shards import read_reinforcement
 
 A, C, S, D = 4, 1, 5, 24
 

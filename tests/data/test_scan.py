@@ -13,7 +13,7 @@ from PIL import Image
 from mobileclip_dense.__main__ import main
 from mobileclip_dense.artifact.files import cache_folder
 from mobileclip_dense.config import FinetuneConfig
-from mobileclip_dense.data.labelled import scan
+from mobileclip_dense.data.labelled import pair_scan
 from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.data.labelled.scan import check_pairs, check_set
 from tests.data.labelled import SIDE, depth, depth_folder, mask, own_folder, save, settings
@@ -222,13 +222,13 @@ def test_held_out_pairs_are_checked_alone_against_the_classes_of_a_run(tmp_path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The images that are opened from here on."""
     names: list[str] = []
-    load_image = scan.load_image
+    load_image = pair_scan.load_image
 
     def counted(path: Path) -> object:
         names.append(path.name)
         return load_image(path)
 
-    monkeypatch.setattr(scan, "load_image", counted)
+    monkeypatch.setattr(pair_scan, "load_image", counted)
     return names
 
 
@@ -260,7 +260,7 @@ def test_a_share_that_was_away_for_a_moment_is_not_remembered(tmp_path: Path, mo
         raise ValueError(f"{path}: cannot be read (Input/output error)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scan, "load_image", away)
+        patch.setattr(pair_scan, "load_image", away)
         with pytest.raises(ValueError, match="5 of 5 pairs cannot be used: 5 unusable image"):
             check_set(settings(root))
     assert len(check_set(settings(root)).train) == 3

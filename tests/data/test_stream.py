@@ -15,7 +15,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 
-from mobileclip_dense.data.captioned.reinforced import read_reinforcement
 from mobileclip_dense.data.captioned.samples import BadSample
 from mobileclip_dense.data.captioned.shards import Sample, list_shards, read_samples
 from mobileclip_dense.data.captioned.stream import Batch, CaptionStream, Position, StreamError, summarise_bad
@@ -23,6 +22,7 @@ from tests.data.shards import (
     WIDTH,
     jpeg,
     plain_members,
+    read_reinforcement,
     record,
     reinforced_members,
     text_of,

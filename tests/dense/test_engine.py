@@ -17,7 +17,13 @@ from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.labelled.scan import check_set
 from mobileclip_dense.dense.training.checkpoint import FIELDS
 from mobileclip_dense.dense.training.engine import place_model
-from mobileclip_dense.dense.training.train import finetune, fresh_model, resume_settings, runner_config, settle_weights
+from mobileclip_dense.dense.training.train import (
+    finalize_weights,
+    finetune,
+    fresh_model,
+    resume_settings,
+    runner_config,
+)
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.weights import load_encoder_weights
 from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
@@ -77,7 +83,7 @@ def train(config: FinetuneConfig, *hooks: Hook, launcher: str = "none") -> Runne
     model = place_model(fresh_model(settings["model"]))
     runner = Runner(**settings | resume_settings(config) | {"model": model}, launcher=launcher)
     runner.train()
-    settle_weights(runner)
+    finalize_weights(runner)
     return runner
 
 

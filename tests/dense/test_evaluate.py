@@ -23,7 +23,7 @@ from mobileclip_dense.data.labelled.check import check_data
 from mobileclip_dense.dense.evaluation.evaluate import evaluate
 from mobileclip_dense.dense.evaluation.inference import add_probabilities, predict_classes, predict_depth, slide
 from mobileclip_dense.dense.evaluation.pictures import draw_confusion
-from mobileclip_dense.dense.evaluation.validation_set import HeldOut, set_of_run
+from mobileclip_dense.dense.evaluation.validation_set import ValidationSet, validation_set_of
 from mobileclip_dense.dense.model import load_dense_run
 from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.dense.training.train import evaluate_model, finetune
@@ -170,7 +170,7 @@ def test_figures_by_class_are_those_of_mmsegs_own_predictions(runs: Path, tmp_pa
     config = EvaluateConfig(run=runs / "segment", out=tmp_path / "out", num_worst=0)
     classes = json.loads((evaluate(config) / "evaluation.json").read_text())["classes"]
     model, run, settings = load_dense_run(runs / "segment")
-    held_out = HeldOut(config, run, settings, predict_classes)
+    held_out = ValidationSet(config, run, settings, predict_classes)
     score = SegmentationScore(num_classes=3)
     for packed in held_out.dataset:
         with torch.no_grad():
@@ -206,7 +206,7 @@ def test_each_way_to_look_changes_the_prediction(runs: Path) -> None:
     plain = EvaluateConfig(run=runs / "depth")
     changes: list[dict[str, Any]] = [{}, {"mode": "slide"}, {"scales": (1.5,)}, {"scales": (1.0, 1.5)}, {"flip": True}]
     maps = [
-        HeldOut(dataclasses.replace(plain, **change), run, settings, predict_depth).view(0).predicted
+        ValidationSet(dataclasses.replace(plain, **change), run, settings, predict_depth).view(0).predicted
         for change in changes
     ]
     assert len({array.tobytes() for array in maps}) == len(changes)
@@ -327,17 +327,6 @@ def test_held_out_images_that_have_changed_since_training_are_named(runs: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_an_older_runs_number_of_held_out_images_is_compared(runs: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(runs / "segment", tmp_path / "run")
-    record = json.loads((run / "run.json").read_text())
-    assert record.pop("val_images") == ["0.jpg", "1.jpg", "2.jpg"]
-    (run / "run.json").write_text(json.dumps(record))
-    evaluate(EvaluateConfig(run=run, out=tmp_path / "same", num_worst=0))
-    (run / "run.json").write_text(json.dumps(record | {"num_val_images": 4}))
-    with pytest.raises(ValueError, match="changed since it was trained: found 3 held-out images, expected 4"):
-        evaluate(EvaluateConfig(run=run, out=tmp_path / "out"))
-
-
 def test_files_left_out_in_training_are_left_out_of_the_measure(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", "segment")
     (root / "annotations" / "validation" / "1.png").unlink()
@@ -356,7 +345,7 @@ def test_files_left_out_in_training_are_left_out_of_the_measure(tmp_path: Path) 
 def test_figures_that_are_not_numbers_are_an_error(runs: Path, tmp_path: Path) -> None:
     """Of masks without a label, and of a model without a finite weight."""
     model, run, settings = load_dense_run(runs / "segment")
-    folder = set_of_run(run, settings)
+    folder = validation_set_of(run, settings)
     Image.fromarray(np.full((TALL, WIDE), 255, np.uint8)).save(tmp_path / "mask.png")
     unlabelled = tuple(pair._replace(label=tmp_path / "mask.png") for pair in folder.val)
     with pytest.raises(ValueError, match="mIoU: found no labelled pixel in 3 images"):
@@ -365,7 +354,7 @@ def test_figures_that_are_not_numbers_are_an_error(runs: Path, tmp_path: Path) -
     for parameter in model.parameters():
         parameter.data.fill_(torch.nan)
     with pytest.raises(ValueError, match=r"rmse.*: found no finite number on the held-out images"):
-        evaluate_model(model, settings, set_of_run(run, settings))
+        evaluate_model(model, settings, validation_set_of(run, settings))
 
 
 def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None:

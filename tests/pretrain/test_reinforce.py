@@ -22,14 +22,14 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.data.captioned.augmentation import OPERATIONS
-from mobileclip_dense.data.captioned.reinforced import SIDECAR, read_reinforcement
+from mobileclip_dense.data.captioned.reinforced import SIDECAR
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.pretrain import reinforce as reinforce_module
 from mobileclip_dense.pretrain.ray_engine import _reinforce
 from mobileclip_dense.pretrain.reinforce import open_folder, reinforce
 from mobileclip_dense.pretrain.reinforced_shard import Counts, Job
 from tests.conftest import REPOSITORY
-from tests.data.shards import jpeg, record, write_shard
+from tests.data.shards import jpeg, read_reinforcement, record, write_shard
 from tests.pretrain.conftest import VIT_MEAN, VIT_STD
 
 NUM_TRAIN_SHARDS, NUM_IMAGES, NUM_VIEWS = 3, 7, 3

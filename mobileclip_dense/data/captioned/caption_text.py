@@ -1,4 +1,4 @@
-"""Which strings are captions: the same rule for shards, lists of captions, training and analysis."""
+"""Checks of caption text, the same for shards, lists of captions, training and analysis."""
 
 import json
 import unicodedata
@@ -15,7 +15,7 @@ def has_words(caption: str) -> bool:
 
 
 def verify_characters(caption: str, where: str) -> None:
-    """Refuse characters that no text holds and that tokenizers fail on or take for words.
+    """Raises ValueError for characters that are not text: tokenizers fail on them or take them for words.
 
     Args:
         where: names the caption in the error.

@@ -1,4 +1,4 @@
-"""DataComp's images and DataCompDR's reinforcements, published apart, joined by uid into shards to train on.
+"""`mobileclip-dense join`: join DataComp's images and DataCompDR's reinforcements by uid into training shards.
 
 The two need not have been sharded alike: people download the images themselves, and many are gone. So first every
 reinforced sample's uid, shard and byte range go into an index on disk (SQLite, about 60 bytes a sample: 0.8 GB for
@@ -88,8 +88,10 @@ def _name(shard: str) -> str:
 def _check_sources(images: list[str], reinforcements: list[str], out: Path) -> None:
     twice = [name for name, number in Counter(_name(shard) for shard in images).items() if number > 1]
     if twice:
-        raise ValueError(f"--images: found {twice[0]} twice, expected shards of different file names: theirs are given "
-                         f"to the outputs")  # fmt: skip
+        raise ValueError(
+            f"--images: found {twice[0]} twice, expected shards of different file names: theirs are given "
+            f"to the outputs"
+        )
     inside = [shard for shard in images + reinforcements if out.resolve() in Path(shard).resolve().parents]
     if inside:
         raise ValueError(f"--out: found {inside[0]} in it, expected a folder without sources, which would be replaced")
@@ -99,7 +101,7 @@ def _check_sources(images: list[str], reinforcements: list[str], out: Path) -> N
 
 
 def _check_begun(index: sqlite3.Connection, config: JoinConfig) -> None:
-    """Remember the sources, or see that they are those of the interrupted run."""
+    """Record the sources, or check that they are those of the interrupted run."""
     index.executescript(_TABLES)
     source = (config.images, config.reinforcements)
     begun = index.execute("SELECT images, reinforcements FROM source").fetchone()
@@ -107,12 +109,14 @@ def _check_begun(index: sqlite3.Connection, config: JoinConfig) -> None:
         with index:
             index.execute("INSERT INTO source VALUES (?, ?)", source)
     elif begun != source:
-        raise FileExistsError(f"{config.out}: begun with --images {begun[0]} --reinforcements {begun[1]}; repeat them, "
-                              f"choose another --out, or pass --force")  # fmt: skip
+        raise FileExistsError(
+            f"{config.out}: begun with --images {begun[0]} --reinforcements {begun[1]}; repeat them, "
+            f"choose another --out, or pass --force"
+        )
 
 
 def _index_shard(index: sqlite3.Connection, shard: str) -> None:
-    """Note where each uid's members lie in a shard of reinforcements; all of it or, if interrupted, nothing."""
+    """Index the byte range of each uid in a shard of reinforcements, in one transaction."""
     if index.execute("SELECT 1 FROM shard WHERE url = ?", (shard,)).fetchone():
         return
     places: dict[str, list[int]] = {}
@@ -167,12 +171,12 @@ def _uid(members: dict[str, bytes]) -> str | None:
 
 
 def _is_storable(uid: str) -> bool:
-    """Not so are names that are not UTF-8, which SQLite refuses."""
+    """Whether SQLite can store a uid; it refuses names that are not UTF-8."""
     return uid.isprintable()
 
 
 def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:
-    """Members by suffix; none if there is no such uid."""
+    """Members of a reinforcement by suffix; empty for an unknown uid."""
     query = "SELECT url, start, stop FROM sample JOIN shard ON shard = number WHERE uid = ?"
     place = index.execute(query, (uid,)).fetchone()
     if place is None:
@@ -185,8 +189,10 @@ def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:
             found = {split_name(_name(info.name)): tar.extractfile(info) for info in tar if info.isfile()}
             members = {suffix: file.read() for (key, suffix), file in found.items() if file and key == uid}
     except UNREADABLE as error:
-        raise ValueError(f"{url}: uid {uid}: cannot be read ({error}); did the shard change since it was indexed? "
-                         f"If so, pass --force to begin anew") from None  # fmt: skip
+        raise ValueError(
+            f"{url}: uid {uid}: cannot be read ({error}); did the shard change since it was indexed? "
+            f"If so, pass --force to begin anew"
+        ) from None
     return {suffix: data for suffix, data in members.items() if suffix in _REINFORCEMENT}
 
 
@@ -198,8 +204,10 @@ def _summarise(index: sqlite3.Connection, config: JoinConfig) -> dict[str, Any]:
     totals: Counter[str] = sum((Counter(counts) for counts in by_shard.values()), Counter())
     faults = dict(index.execute("SELECT url, fault FROM shard WHERE fault IS NOT NULL ORDER BY url"))
     if not totals["matched"]:
-        raise ValueError(f"{config.out}: found no image whose uid is among the reinforcements; images without a uid: "
-                         f"{totals['without_uid']} (json needs one), with another: {totals['missing']}")  # fmt: skip
+        raise ValueError(
+            f"{config.out}: found no image whose uid is among the reinforcements; images without a uid: "
+            f"{totals['without_uid']} (json needs one), with another: {totals['missing']}"
+        )
     return {
         "images": config.images,
         "reinforcements": config.reinforcements,
@@ -214,9 +222,11 @@ def _summarise(index: sqlite3.Connection, config: JoinConfig) -> dict[str, Any]:
 def _print(out: Path, result: dict[str, Any]) -> None:
     print(f"{out}: {sum(counts['matched'] > 0 for counts in result['by_shard'].values())} shards")
     for text, name in (
-        ("images joined with their reinforcement", "matched"), ("images without a reinforcement, left out", "missing"),
-        ("images without a uid, left out", "without_uid"), ("reinforced samples there were", "reinforced_samples"),
+        ("images joined with their reinforcement", "matched"),
+        ("images without a reinforcement, left out", "missing"),
+        ("images without a uid, left out", "without_uid"),
+        ("reinforced samples there were", "reinforced_samples"),
         ("image shards cut short", "unreadable_image_shards"),
-    ):  # fmt: skip
+    ):
         print(f"  {result[name]:>12,}  {text}")
     print(f"  {len(result['unreadable_reinforcement_shards']):>12,}  reinforcement shards cut short")

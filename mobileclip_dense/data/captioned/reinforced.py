@@ -1,4 +1,4 @@
-"""What DataCompDR stores beside an image and its captions: augmentations, teacher embeddings, synthetic captions.
+"""DataCompDR's reinforcements, stored beside an image: augmentations, teacher embeddings, synthetic captions.
 
     syn.json    {"syn_text": [S strings]}
     paug.json   {"param_aug": [A entries], or a JSON string of them}, see `captioned.augmentation`
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mobileclip_dense.data.captioned.augmentation import Augmentation, from_param_aug, read_param_aug, to_param_aug
+from mobileclip_dense.data.captioned.augmentation import Augmentation, read_param_aug, to_param_aug
 from mobileclip_dense.data.captioned.caption_text import read_json, verify_characters
 
 EMBEDDING_MEMBERS = ("pth.gz", "npz")
@@ -28,7 +28,7 @@ SIDECAR = "reinforcement.json"  # beside the shards that `mobileclip-dense reinf
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforcement:
-    """All that is stored for one image.
+    """The reinforcement of one image.
 
     Attributes:
         augmentations: A of them. image_embeddings: [A,D], float32, float16 or bfloat16, one row for each augmentation.
@@ -41,25 +41,8 @@ class Reinforcement:
     synthetic_captions: tuple[str, ...]
 
 
-def read_reinforcement(members: dict[str, bytes]) -> Reinforcement | None:
-    """Read the members of a sample, by suffix; None if there is no `pth.gz` and no `npz` among them.
-
-    Raises:
-        ValueError: a member is missing or damaged, or the numbers of rows do not fit together.
-    """
-    embeddings = read_embeddings(members)
-    if embeddings is None:
-        return None
-    entries, captions = read_augmentations(members), read_synthetic_captions(members)
-    check_rows(embeddings, len(entries), len(captions))
-    return Reinforcement(
-        augmentations=tuple(from_param_aug(entry) for entry in entries), image_embeddings=embeddings[0],
-        text_embeddings=embeddings[1], synthetic_captions=tuple(captions),
-    )  # fmt: skip
-
-
 def write_reinforcement(reinforcement: Reinforcement, *, storage: Literal["bf16", "fp16"]) -> dict[str, bytes]:
-    """Members by suffix, the same bytes for the same content: syn.json, paug.json, and pth.gz (bf16) or npz (fp16).
+    """Members by suffix, byte for byte reproducible: syn.json, paug.json, and pth.gz (bf16) or npz (fp16).
 
     Raises:
         ValueError: the numbers of rows do not fit together.
@@ -96,8 +79,10 @@ def read_embeddings(members: dict[str, bytes]) -> tuple[torch.Tensor, torch.Tens
     images = tables["image_emb"]
     texts = torch.cat([original, tables["syn_text_emb"]]) if "syn_text_emb" in tables else original
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-        raise ValueError(f"{name}: found image_emb {list(images.shape)} and text_emb {list(texts.shape)}, expected "
-                         f"two matrices of the same width")  # fmt: skip
+        raise ValueError(
+            f"{name}: found image_emb {list(images.shape)} and text_emb {list(texts.shape)}, expected "
+            f"two matrices of the same width"
+        )
     return images, texts
 
 
@@ -129,11 +114,14 @@ def check_rows(embeddings: tuple[torch.Tensor, torch.Tensor], num_augmentations:
     """Raises ValueError unless there is a row for every augmentation and caption, an original one among them."""
     images, texts = embeddings
     if len(images) != num_augmentations:
-        raise ValueError(f"image_emb: found {len(images)} rows, expected one for each of the {num_augmentations} "
-                         f"augmentations")  # fmt: skip
+        raise ValueError(
+            f"image_emb: found {len(images)} rows, expected one for each of the {num_augmentations} augmentations"
+        )
     if len(texts) <= num_synthetic:
-        raise ValueError(f"text_emb: found {len(texts)} rows, expected the original captions' and {num_synthetic} for "
-                         f"the synthetic ones")  # fmt: skip
+        raise ValueError(
+            f"text_emb: found {len(texts)} rows, expected the original captions' and {num_synthetic} for "
+            f"the synthetic ones"
+        )
 
 
 def _read_object(members: dict[str, bytes], name: str, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""From the members of a webdataset sample to its picture and its captions."""
+"""Decoding of a webdataset sample's image and captions."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 class BadSample(ValueError):
-    """A sample that cannot be used; `kind` is what bad samples are counted by."""
+    """A sample that cannot be used; bad samples are counted by `kind`."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -22,7 +22,7 @@ class BadSample(ValueError):
 
 
 def read_sample(members: dict[str, bytes]) -> tuple[Pixels, list[str]]:
-    """RGB image uint8 [H,W,3] and captions: those in syn.json that have words or, without a syn.json, `read_captions`.
+    """RGB image uint8 [H,W,3] and its captions: those of syn.json that have words, or `read_captions` without one.
 
     Raises:
         BadSample: a member is missing, or cannot be decoded; or no caption of syn.json has words.

@@ -1,4 +1,4 @@
-"""Webdataset shards, local and remote: which there are, and the samples in one of them, from any place in it.
+"""Webdataset shards, local and remote: listing them, and reading the samples of one from any position.
 
 A shard is an uncompressed tar; files that share a path up to the first dot of their name and follow one another are the
 members of a sample, known by what comes after that dot: jpg, txt, json (img2dataset), syn.json, paug.json, pth.gz
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
 
 class StrictHeader(tarfile.TarInfo):
-    """For tarfile, which takes a damaged or missing header for the end: here only tar's end marker is the end."""
+    """A header whose damage raises; tarfile's own takes a damaged or missing header for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
@@ -123,7 +123,7 @@ def open_seekable(shard: str) -> IO[bytes]:
 def read_samples(shard: str, start: int = 0) -> Iterator[Sample]:
     """The samples of a shard from number `start` on.
 
-    A shard that cannot be opened, that is cut short or that holds no sample gives, last, a `Sample` with a fault.
+    For a shard that cannot be opened, is cut short or holds no sample, the last item is a `Sample` with a fault.
     """
     number, key = 0, ""  # `number` counts the samples begun
     members: dict[str, bytes] = {}
@@ -153,7 +153,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _iterate_members(shard: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name of every file in a tar that is not hidden, and how to read it, to be done before going on to the next."""
+    """Name of each file of a tar that is not hidden, and a function that reads it before the next is taken."""
     file = open_shard(shard)
     try:
         seekable = getattr(file, "seekable", lambda: False)()  # webdataset's pipes have no such method

@@ -1,4 +1,4 @@
-"""An endless, seeded stream of training batches from shards, which can go on exactly where it was interrupted.
+"""An endless, seeded stream of training batches from shards, which resumes exactly where it was interrupted.
 
 Each worker of each process draws shards, one after another: its own share of a permutation that is new in every pass,
 or, where sources are weighted, a source by weight and a shard of it. It fills a block of raw samples, permutes it,
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
         return (self.texts,) if self.synthetic_texts is None else (self.texts, self.synthetic_texts)
 
 
-class Visit(NamedTuple):
+class PreparedSample(NamedTuple):
     """One prepared sample: pixels uint8 [S,S,3], captions, and the teachers' rows float32 [D] (image, text, synthetic);
     synthetic and rows are None without reinforcement."""
 
@@ -77,7 +77,7 @@ class Visit(NamedTuple):
 
 
 class StreamError(ValueError):
-    """What is wrong with the data, in one line, also when a loader's worker raised it and appended its traceback."""
+    """A problem of the data in one line, without the traceback that a loader's worker appends."""
 
     def __init__(self, message: str):
         super().__init__(message.rpartition(f"{StreamError.__qualname__}: ")[2].strip())
@@ -118,8 +118,9 @@ class CaptionStream(IterableDataset[Batch]):
         """
         self.sources, self.tokenizer = [list(shards) for shards in sources], tokenizer
         if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
-            raise ValueError(f"--data-weights: found {list(weights)}, expected a positive weight for each of "
-                             f"{len(sources)} sources")  # fmt: skip
+            raise ValueError(
+                f"--data-weights: found {list(weights)}, expected a positive weight for each of {len(sources)} sources"
+            )
         self.weights = None if weights is None else np.asarray(weights, np.float64) / sum(weights)
         self.image_size_px, self.batch_size, self.crop_scale_min = image_size_px, batch_size, crop_scale_min
         self.use_reinforcement, self.embedding_width = use_reinforcement, embedding_width
@@ -133,8 +134,9 @@ class CaptionStream(IterableDataset[Batch]):
         if info is not None:
             cv2.setNumThreads(0)  # OpenCV's pool does not survive a fork
         if self.positions is not None and len(self.positions) != num_workers:
-            raise StreamError(f"--num-workers: found {num_workers}, expected {len(self.positions)} as in the run that "
-                              f"is resumed")  # fmt: skip
+            raise StreamError(
+                f"--num-workers: found {num_workers}, expected {len(self.positions)} as in the run that is resumed"
+            )
         # The loader asks worker 0 first: it takes the part of the worker whose turn it is.
         worker = 0 if info is None else (info.id + self.first_batch) % num_workers
         position = (self.positions[worker] if self.positions else None) or {
@@ -144,7 +146,7 @@ class CaptionStream(IterableDataset[Batch]):
         return self._batches(worker, num_workers, position)
 
     def _batches(self, worker: int, num_workers: int, position: Position) -> Iterator[Batch]:
-        visits: list[Visit] = []
+        visits: list[PreparedSample] = []
         bad, bad_by_shard = Counter[str](position["bad"]), Counter[str](position["bad_by_shard"])
         width, seen = position["width"], position["seen"]
         for sample, place in self._shuffled(worker, num_workers, position):
@@ -167,7 +169,7 @@ class CaptionStream(IterableDataset[Batch]):
                 visits = []
 
     def _shuffled(self, worker: int, num_workers: int, position: Position) -> Iterator[tuple[Sample, Position]]:
-        """Raw samples in training order, and after each where the next is."""
+        """Raw samples in training order, each with the position of the next."""
         start, first = (position["draw"], position["sample"]), position["index"]
         raw = self._raw(worker, num_workers, *start)
         for block in count(position["block"]):
@@ -186,7 +188,7 @@ class CaptionStream(IterableDataset[Batch]):
             start, first = end, 0
 
     def _raw(self, worker: int, num_workers: int, draw: int, skip: int) -> Iterator[tuple[Sample, Place]]:
-        """Samples in the order of the shards, from sample `skip` of shard number `draw` on; the place after each."""
+        """Samples in shard order, from sample `skip` of shard number `draw` on, each with the next place."""
         for number in count(draw):
             read = skip if number == draw else 0
             for sample in read_samples(self._shard(number, worker, num_workers), read):
@@ -214,7 +216,7 @@ class CaptionStream(IterableDataset[Batch]):
         place, places = self.rank * num_workers + worker, self.world_size * num_workers
         return shards[order[place::places][number % own]]
 
-    def _prepare(self, sample: Sample, rng: np.random.Generator, embedding_width: int | None) -> Visit:
+    def _prepare(self, sample: Sample, rng: np.random.Generator, embedding_width: int | None) -> PreparedSample:
         """Raises BadSample."""
         if sample.fault is not None:
             raise BadSample("shard", sample.fault)
@@ -225,9 +227,9 @@ class CaptionStream(IterableDataset[Batch]):
         # No flips: captions speak of left and right.
         crop = sample_crop(height, width, rng, scale=(self.crop_scale_min, 1.0), ratio=(0.8, 1.25))
         caption = _text(captions[rng.integers(len(captions))])
-        return Visit(sample.key, crop_and_resize(image, crop, self.image_size_px), caption, None, None)
+        return PreparedSample(sample.key, crop_and_resize(image, crop, self.image_size_px), caption, None, None)
 
-    def _prepare_reinforced(self, sample: Sample, rng: np.random.Generator, width: int | None) -> Visit:
+    def _prepare_reinforced(self, sample: Sample, rng: np.random.Generator, width: int | None) -> PreparedSample:
         captions = read_captions(sample.members)
         try:
             embeddings = read_embeddings(sample.members)
@@ -252,9 +254,9 @@ class CaptionStream(IterableDataset[Batch]):
             raise
         except (ValueError, OverflowError, RecursionError) as error:  # numbers too large, lists too deep
             raise BadSample("reinforcement", str(error)) from None
-        return Visit(sample.key, pixels, _text(captions[c]), _text(synthetic[s]), rows)
+        return PreparedSample(sample.key, pixels, _text(captions[c]), _text(synthetic[s]), rows)
 
-    def _collate(self, visits: list[Visit], position: Position) -> Batch:
+    def _collate(self, visits: list[PreparedSample], position: Position) -> Batch:
         images = torch.from_numpy(np.stack([visit.pixels for visit in visits])).permute(0, 3, 1, 2)
         keys, captions = [visit.key for visit in visits], [visit.caption for visit in visits]
         texts = self.tokenizer(captions)
@@ -265,9 +267,7 @@ class CaptionStream(IterableDataset[Batch]):
         others = self.tokenizer(synthetic)
         return Batch(images, texts, others, image, real, other, (captions, synthetic), keys, position)
 
-    def _too_many(
-        self, seen: int, bad: Counter[str], by_shard: Counter[str], sample: Sample, error: BadSample
-    ) -> str:  # fmt: skip
+    def _too_many(self, seen: int, bad: Counter[str], by_shard: Counter[str], sample: Sample, error: BadSample) -> str:
         kinds = ", ".join(f"{number} {kind}" for kind, number in bad.most_common())
         shard, number = by_shard.most_common(1)[0]
         return (f"data: found {bad.total()} bad samples in {seen} ({kinds}), expected at most "
@@ -282,12 +282,12 @@ def _text(caption: str) -> str:
 
 
 def count_bad(positions: Sequence[Position | None]) -> dict[str, int]:
-    """Samples skipped so far by kind, from the last position of every worker of every process."""
+    """Numbers of samples skipped so far by kind, from the last position of every worker of every process."""
     return dict(sum((Counter(position["bad"]) for position in positions if position is not None), Counter()))
 
 
 def summarise_bad(positions: Sequence[Position | None], num_shards: int = 5) -> str:
-    """What was skipped so far, for the end of a run: counts by kind, and the worst shards; "" if nothing was.
+    """A summary of skipped samples for the end of a run: counts by kind, and the worst shards; "" if none were.
 
     Args:
         positions: the last of every worker of every process. num_shards: worst shards to name.

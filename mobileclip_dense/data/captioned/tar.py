@@ -1,4 +1,4 @@
-"""Writing webdataset samples into a tar, the same bytes for the same samples."""
+"""Byte for byte reproducible tars of webdataset samples."""
 
 import io
 import tarfile

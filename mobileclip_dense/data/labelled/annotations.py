@@ -1,4 +1,4 @@
-"""Masks and depth maps as they are stored, and what of them is refused."""
+"""Reading of stored masks and depth maps, and the checks that they must pass."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ _SCALED = ("L;2", "L;4")  # Pillow spreads 2 and 4 bits of gray over 0..255, whi
 
 
 class UnusableFile(ValueError):
-    """A file that cannot be trained on: `kind` in two or three words, for counting; the message says the rest."""
+    """A file that cannot be trained on; `kind` names the problem in two or three words, for counting."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -74,7 +74,7 @@ def _read(path: Path, what: str, expected: str, modes: tuple[str, ...]) -> npt.N
 
 
 def _of_mode(what: str, mode: str) -> tuple[str, str]:
-    """What kind of mistake an image mode is, and what to do about it."""
+    """The kind of problem that an image mode is, and advice."""
     if what == "depth":
         if mode in ("L", "P", "RGB", "RGBA"):
             return "8-bit depth", "8 bits have lost the distances: export the depth again with 16"

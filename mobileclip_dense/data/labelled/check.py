@@ -1,4 +1,4 @@
-"""`mobileclip-dense data check NAME PATH`: what is there, what is missing and where to get it, what cannot be used."""
+"""`mobileclip-dense data check NAME PATH`: report a data set's contents, missing parts and unusable files."""
 
 import textwrap
 from collections import Counter
@@ -10,17 +10,18 @@ from mobileclip_dense.config import DataCheckConfig, FinetuneConfig, Task
 from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.data.labelled.labelled_set import LabelledSet, Layout
 from mobileclip_dense.data.labelled.layouts import LAYOUTS, find_set, layouts_of, published_names
-from mobileclip_dense.data.labelled.scan import Finding, made_up_names, scan_set, usable_pairs, verify_splits
+from mobileclip_dense.data.labelled.pair_scan import Finding
+from mobileclip_dense.data.labelled.scan import numbered_class_names, scan_set, usable_pairs, verify_splits
 from mobileclip_dense.pages.text_table import format_table
 
-_SMALLEST_CROP_PX = (32, 32)  # what fits no other crop is a matter of the settings of a training, which says so
+_SMALLEST_CROP_PX = (32, 32)  # larger crops depend on the settings of a training, which checks them
 
 
 def check_data(config: DataCheckConfig) -> None:
-    """Print a table of what is there, what is missing, and what the scan found.
+    """Print the contents of a data set and check them as `finetune` does.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, or not such a data set, or `finetune` would refuse it as it is.
+        FileNotFoundError, ValueError: there is no such data set at the path, or `finetune` would refuse it.
     """
     layouts = layouts_of(config.name)
     task = _task_of(config.name, layouts)
@@ -50,7 +51,7 @@ def check_data(config: DataCheckConfig) -> None:
 
 
 def describe_names() -> str:
-    """A table of what NAME can be, for the help text."""
+    """A table of the known values of NAME, for the help text."""
     rows = [[layout.data_set or layout.task, layout.name, layout.recognised_by] for layout in LAYOUTS]
     rows.append(["depth", "folder of your own", "see nyuv2"])
     # The parser joins lines that are not indented.
@@ -88,7 +89,7 @@ def _print_table(
 
 
 def _print_classes(found: LabelledSet, findings: Sequence[Finding]) -> None:
-    names = found.class_names or made_up_names(findings)
+    names = found.class_names or numbered_class_names(findings)
     _row("classes", _listed(names) + ("" if found.class_names else " (name them with --class-names)"))
     void = 0 if found.reduce_zero_label else found.ignored_label
     _row("ignored", "255" if void == IGNORE_INDEX else f"{void} and 255")
@@ -101,8 +102,9 @@ def _check_coco(root: Path, layout: Layout) -> None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{_where_to_get([layout])}") from None
     print(f"{root}")
-    for name, number, in_full in zip(("training", "held out"), (coco.num_train, coco.num_val),
-                                     layout.num_images or (0, 0), strict=True):  # fmt: skip
+    for name, number, in_full in zip(
+        ("training", "held out"), (coco.num_train, coco.num_val), layout.num_images or (0, 0), strict=True
+    ):
         _row(name, f"{number:,} images" + (f" of {in_full:,}" if in_full and number != in_full else ""))
     _row("classes", _listed(coco.class_names))
     print(f"{root}: all images and annotations are usable")

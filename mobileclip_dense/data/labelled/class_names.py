@@ -1,4 +1,4 @@
-"""Files that name classes: a list, or a table with a column of indices and one of names."""
+"""Class name files: a list of names, or a table with a column of indices and one of names."""
 
 import csv
 import re
@@ -20,11 +20,11 @@ class ClassNames(NamedTuple):
 
 
 def read_class_names(path: Path) -> ClassNames:
-    """One name per line, in the order of the indices; or a table (.csv, .tsv, or with tabs) with a header.
+    """Class names from a list, one per line in the order of the indices, or from a table with a header.
 
-    Of the table's columns, in any order, one is called idx, index, id, class_id, label or value, and one name,
-    class_name, class or label_name (in any case). Of synonyms (`building;edifice`) the first is taken. Indices that
-    begin at 1 are ADE20K's: 0 is "other" and ignored.
+    A table is a .csv or .tsv, or has tabs. One of its columns is called idx, index, id, class_id, label or value, and
+    one name, class_name, class or label_name, in any case and order. The first of several synonyms
+    (`building;edifice`) is taken. Indices that begin at 1 follow ADE20K: 0 is "other" and ignored.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not such a file; indices with gaps; more classes than 8 bits hold.
@@ -34,13 +34,17 @@ def read_class_names(path: Path) -> ClassNames:
         raise ValueError(f"{path}: class names: found none, expected one name per line")
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
-            raise ValueError(f"{path}: line {number}: found {line[:40]!r}, expected one name per line; save the file "
-                             "as plain text with line feeds")  # fmt: skip
+            raise ValueError(
+                f"{path}: line {number}: found {line[:40]!r}, expected one name per line; save the file "
+                "as plain text with line feeds"
+            )
     is_table = path.suffix.lower() in (".csv", ".tsv") or "\t" in lines[0]
     found = _read_table(path, lines) if is_table else ClassNames(_read_list(path, lines), None)
     if len(found.names) > IGNORE_INDEX:
-        raise ValueError(f"{path}: class names: found {len(found.names)}, expected at most {IGNORE_INDEX}, "
-                         f"which is what 8-bit masks hold beside {IGNORE_INDEX}, the ignored")  # fmt: skip
+        raise ValueError(
+            f"{path}: class names: found {len(found.names)}, expected at most {IGNORE_INDEX}, "
+            f"which is what 8-bit masks hold beside {IGNORE_INDEX}, the ignored"
+        )
     return found
 
 
@@ -64,8 +68,10 @@ def _read_table(path: Path, lines: list[str]) -> ClassNames:
         try:
             index, name = int(row[index_column]), re.split(r"[;,]" if delimiter == "\t" else ";", row[name_column])[0]
         except (IndexError, ValueError):
-            raise ValueError(f"{path}: class names: found the row {row}, expected an index and a name in "
-                             f"{header[index_column]} and {header[name_column]}") from None  # fmt: skip
+            raise ValueError(
+                f"{path}: class names: found the row {row}, expected an index and a name in "
+                f"{header[index_column]} and {header[name_column]}"
+            ) from None
         if index in names or not name:
             raise ValueError(f"{path}: class {index}: found {'twice' if index in names else 'without a name'}")
         names[index] = name
@@ -75,8 +81,10 @@ def _read_table(path: Path, lines: list[str]) -> ClassNames:
     gaps = sorted(set(range(min(first, 1), max(names) + 1)) - set(names))
     if first < 0 or gaps:
         missing = ", ".join(map(str, gaps[:5]))
-        raise ValueError(f"{path}: classes: found indices from {first} to {max(names)} without {missing or 'sense'}, "
-                         "expected all from 0, or all from 1 where 0 is ignored")  # fmt: skip
+        raise ValueError(
+            f"{path}: classes: found indices from {first} to {max(names)} without {missing or 'sense'}, "
+            "expected all from 0, or all from 1 where 0 is ignored"
+        )
     return ClassNames(tuple(names[index] for index in sorted(names)), first)
 
 

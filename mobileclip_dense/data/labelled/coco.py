@@ -92,14 +92,17 @@ def read_annotations(root: Path, split: Split) -> dict[str, Any]:
     path = _annotation_file(root, split)
     for folder in (root, root / f"{split}2017"):
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder; expected train2017/, val2017/ and annotations/ of COCO "
-                                    "inside --data")  # fmt: skip
+            raise FileNotFoundError(
+                f"{folder}: no such folder; expected train2017/, val2017/ and annotations/ of COCO inside --data"
+            )
     contents = read_json(path)
     for name in ("images", "annotations", "categories"):
         entries = contents.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError(f"{path}: {name}: found {type(entries).__name__}, expected a list of objects; these are "
-                             "not COCO's instances")  # fmt: skip
+            raise ValueError(
+                f"{path}: {name}: found {type(entries).__name__}, expected a list of objects; these are "
+                "not COCO's instances"
+            )
     return contents
 
 
@@ -117,10 +120,12 @@ def describe_coco(root: Path, contents: dict[Split, dict[str, Any]], max_train_i
     categories = found[first]
     for split in others:
         if found[split] != categories:
-            raise ValueError(f"{_annotation_file(root, split)}: categories: found others than in "
-                             f"{_annotation_file(root, first).name} (such as "
-                             f"{sorted(categories.items() ^ found[split].items())[:3]}), expected "
-                             "the same")  # fmt: skip
+            raise ValueError(
+                f"{_annotation_file(root, split)}: categories: found others than in "
+                f"{_annotation_file(root, first).name} (such as "
+                f"{sorted(categories.items() ^ found[split].items())[:3]}), expected "
+                "the same"
+            )
     num_images = {split: len(considered_places(contents[split], split, max_train_images)) for split in contents}
     return CocoSet(
         root=root, class_names=tuple(categories.values()), category_ids=tuple(categories),

@@ -1,7 +1,7 @@
-"""A single image or object of COCO's annotation files: its mask, and what can be wrong with it.
+"""Masks of COCO's objects, and checks of single images and objects in its annotation files.
 
-pycocotools does not ask. It reads past the end of run-length encodings that are too short, which gives masks of chance,
-and takes minutes for a polygon that reaches far out of the image.
+pycocotools does not check its input. It reads past the end of run-length encodings that are too short, which gives
+random masks, and takes minutes for a polygon that reaches far out of the image.
 """
 
 from typing import Any
@@ -26,12 +26,12 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def is_id(value: Any) -> bool:
-    """Whether this is an id as COCO has them; True and 1.0 are none."""
+    """Whether a value has the type of COCO's ids; True and 1.0 have not."""
     return type(value) is int
 
 
 def wrong_image_entry(image: dict[str, Any]) -> str | None:
-    """What is wrong with an entry of the list of images, in words; None: nothing."""
+    """The problem of an entry of the list of images, in words; None for a good one."""
     if not is_id(image.get("id")):
         return f"id: found {image.get('id')!r}, expected a whole number"
     if not isinstance(image.get("file_name"), str):
@@ -43,7 +43,7 @@ def wrong_image_entry(image: dict[str, Any]) -> str | None:
 
 
 def wrong_annotation(annotation: dict[str, Any], image: dict[str, Any], categories: set[int]) -> str | None:
-    """What is wrong with an annotation of an image, in words; None: nothing."""
+    """The problem of an annotation of an image, in words; None for a good one."""
     category, height, width = annotation.get("category_id"), image["height"], image["width"]
     if type(category) is not int or category not in categories:
         return f"category_id: found {category!r}, which is not among the categories"
@@ -73,7 +73,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def wrong_segmentation(segmentation: Any, height: int, width: int) -> str | None:
-    """What is wrong with a segmentation, in words; None: nothing."""
+    """The problem of a segmentation, in words; None for a good one."""
     if not segmentation:
         return f"found {segmentation!r}, expected polygons or a run-length encoding"
     if isinstance(segmentation, list):

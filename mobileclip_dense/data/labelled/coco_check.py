@@ -17,10 +17,10 @@ from mobileclip_dense.data.labelled.coco import (
     without_crowds,
 )
 from mobileclip_dense.data.labelled.coco_annotations import is_id, wrong_annotation, wrong_image_entry
-from mobileclip_dense.data.scan_cache import Stamp, look_once, stamp_of
+from mobileclip_dense.data.scan_cache import Stamp, scan_with_cache, stamp_of
 
 _SHOWN = 10
-_VERSION = 2  # of what is asked of an image; another one makes what is kept void
+_VERSION = 2  # of the checks of an image; another one invalidates the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,10 @@ def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> Co
     if messages and not config.skip_bad:
         more = [f"... and {len(messages) - _SHOWN} more"] if len(messages) > _SHOWN else []
         listed = "\n  ".join(messages[:_SHOWN] + more)
-        raise ValueError(f"{config.data}: {len(messages)} images or annotations cannot be used; correct them, or leave "
-                         f"them out with --skip-bad:\n  {listed}")  # fmt: skip
+        raise ValueError(
+            f"{config.data}: {len(messages)} images or annotations cannot be used; correct them, or leave "
+            f"them out with --skip-bad:\n  {listed}"
+        )
     left_out = frozenset((split, problem.kind, problem.place) for split in splits for problem in problems[split])
     coco = replace(coco, left_out=left_out)
     usable = {split: usable_images(coco, split, contents[split]) for split in splits}
@@ -60,8 +62,10 @@ def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> Co
         _report(coco, problems)
     for split in splits:
         if not any(without_crowds(annotations) for _, annotations in usable[split]):
-            raise ValueError(f"{coco.annotation_file(split)}: annotations: found no object that can be used (crowds do "
-                             f"not count), expected some in {coco.image_folder(split)}")  # fmt: skip
+            raise ValueError(
+                f"{coco.annotation_file(split)}: annotations: found no object that can be used (crowds do "
+                f"not count), expected some in {coco.image_folder(split)}"
+            )
     _verify_visible(coco, config, usable.get("train", []))
     return replace(coco, num_train=len(usable.get("train", ())), num_val=len(usable.get("val", ())))
 
@@ -77,9 +81,11 @@ def _verify_visible(
         for annotation in without_crowds(annotations)
     ]
     if sides_px and max(sides_px) < 1:
-        raise ValueError(f"{coco.annotation_file('train')}: bbox: found no object of at least one pixel when the short "
-                         f"side of its image has {largest_px:g}, to which it is resized; are the boxes in pixels? "
-                         "If so, raise --crop-size-px")  # fmt: skip
+        raise ValueError(
+            f"{coco.annotation_file('train')}: bbox: found no object of at least one pixel when the short "
+            f"side of its image has {largest_px:g}, to which it is resized; are the boxes in pixels? "
+            "If so, raise --crop-size-px"
+        )
 
 
 def _report(coco: CocoSet, problems: dict[Split, list[Problem]]) -> None:
@@ -117,15 +123,16 @@ def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> lis
             problems.append(Problem(kind="annotations", place=place, message=f"{path}: {name}: {wrong}"))
     folder = coco.image_folder(split)
     entries = [contents["images"][place] for place in places.values()]
-    answers = look_once(
+    answers = scan_with_cache(
         entries, lambda entry: _wrong_image(folder, entry), stamps=[_stamp(folder, entry) for entry in entries],
-        recall=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda answer: not answer,
-        question=f"{_VERSION} {folder.resolve()}", progress=f"check {folder.name}",
+        from_json=lambda answer: answer if isinstance(answer, str) else None, is_good=lambda answer: not answer,
+        cache_key=f"{_VERSION} {folder.resolve()}", progress=f"check {folder.name}",
     )  # fmt: skip
     return problems + [
         Problem(kind="images", place=place, message=answer)
-        for place, answer in zip(places.values(), answers, strict=True) if answer
-    ]  # fmt: skip
+        for place, answer in zip(places.values(), answers, strict=True)
+        if answer
+    ]
 
 
 def _stamp(folder: Path, entry: dict[str, Any]) -> Stamp | None:

@@ -65,8 +65,10 @@ def _read_list(root: Path, path: Path) -> tuple[Pair, ...]:
     folders = [root / folder for folder in _IMAGE_FOLDERS]
     present = [sum((folder / image).is_file() for image, _ in first) for folder in folders]
     if not any(present):
-        raise FileNotFoundError(f"{path}: {first[0][0]}: no such file in {root} or its folders "
-                                f"{', '.join(_IMAGE_FOLDERS[1:])}; unpack the pictures there")  # fmt: skip
+        raise FileNotFoundError(
+            f"{path}: {first[0][0]}: no such file in {root} or its folders "
+            f"{', '.join(_IMAGE_FOLDERS[1:])}; unpack the pictures there"
+        )
     folder = folders[present.index(max(present))]
     return tuple(Pair(folder / image, folder / depth) for image, depth in sorted(relative))
 

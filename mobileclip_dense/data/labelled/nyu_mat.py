@@ -34,8 +34,9 @@ def unpack(mat: Path) -> Path:
     if folder.exists():
         record = folder / "source.json"
         if not record.is_file():
-            raise FileExistsError(f"{folder}: found a folder that is not {mat.name} unpacked, which would go there; "
-                                  "move it away")  # fmt: skip
+            raise FileExistsError(
+                f"{folder}: found a folder that is not {mat.name} unpacked, which would go there; move it away"
+            )
         if read_json(record) == source:
             return folder
     numbers = _read_splits(splits)
@@ -68,8 +69,10 @@ def _write_pictures(mat: Path, numbers: dict[str, list[int]], folder: Path) -> N
             images, depths = _datasets(mat, file)
             wanted = [(number, split) for split in numbers for number in numbers[split]]
             if not all(1 <= number <= len(images) for number, _ in wanted):
-                raise ValueError(f"{mat}: found {len(images)} pictures, expected all that splits.mat names, up to "
-                                 f"{max(number for number, _ in wanted)}")  # fmt: skip
+                raise ValueError(
+                    f"{mat}: found {len(images)} pictures, expected all that splits.mat names, up to "
+                    f"{max(number for number, _ in wanted)}"
+                )
             for number, split in tqdm(wanted, unit="image", desc=f"unpack {mat.name}"):
                 name = f"{split}/{number:04d}.png"
                 # MATLAB stores columns first: an image is [3,W,H] here, a depth map [W,H].
@@ -84,17 +87,20 @@ def _write_pictures(mat: Path, numbers: dict[str, list[int]], folder: Path) -> N
 def _datasets(mat: Path, file: Any) -> tuple[Any, Any]:
     missing = [name for name in ("images", "rawDepths") if name not in file]
     if missing:
-        raise ValueError(f"{mat}: found {', '.join(file)[:200]}, expected images and rawDepths; "
-                         f"{' and '.join(missing)} missing")  # fmt: skip
+        raise ValueError(
+            f"{mat}: found {', '.join(file)[:200]}, expected images and rawDepths; {' and '.join(missing)} missing"
+        )
     images, depths = file["images"], file["rawDepths"]
     expected = (len(images), *images.shape[2:])
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or depths.shape != expected:
-        raise ValueError(f"{mat}: found images {images.dtype} {images.shape} and rawDepths {depths.shape}, expected "
-                         "uint8 [N,3,W,H] and [N,W,H]")  # fmt: skip
+        raise ValueError(
+            f"{mat}: found images {images.dtype} {images.shape} and rawDepths {depths.shape}, expected "
+            "uint8 [N,3,W,H] and [N,W,H]"
+        )
     return images, depths
 
 
 def _millimetres(depth_m: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
-    """What is not finite, negative or too far for 16 bits is no reading, 0."""
+    """Depth in millimetres; 0, no reading, where it is not finite, negative or too far for 16 bits."""
     millimetres = np.rint(depth_m.astype(np.float64) * 1000)
     return np.where((millimetres > 0) & (millimetres < 65536), millimetres, 0).astype(np.uint16)

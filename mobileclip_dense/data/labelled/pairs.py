@@ -1,4 +1,4 @@
-"""An image and what it is labelled with."""
+"""Pairs of an image and its label file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,17 +14,18 @@ _OTHER_SUFFIXES = (".jfif", ".jpe", ".tif", ".tiff", ".gif", ".apng", ".heic", "
 
 
 class Pair(NamedTuple):
-    """An image, and its mask or depth map (which need not exist: the scan says so)."""
+    """An image and its mask or depth map; the scan reports files that are missing."""
 
     image: Path
     label: Path
 
 
 def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
-    """The pictures of a folder (by suffix, in any case), sorted by name, each with the label of the same name.
+    """Images of a folder, sorted by name, each with the label of the same name.
 
-    Labels are .png in any case. A label without an image is left alone, and so is a picture of a format that is not
-    read, such as a camera's raw file, beside one of the same name that is. None at all where `images` is no folder.
+    Images are told by their suffix, labels are .png, both in any case. Labels without an image are ignored. So are
+    pictures of unsupported formats, such as raw files, that have a supported picture of the same name beside them.
+    Empty where `images` is no folder.
     """
     if not images.is_dir():
         return ()
@@ -37,7 +38,7 @@ def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
 
 
 def pair_splits(root: Path, train: str, val: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """`pair_by_name` of root/images/SPLIT and root/annotations/SPLIT, of either split."""
+    """Pairs of root/images/SPLIT and root/annotations/SPLIT by name, of both splits."""
     pairs = [pair_by_name(root / "images" / split, root / "annotations" / split) for split in (train, val)]
     return pairs[0], pairs[1]
 

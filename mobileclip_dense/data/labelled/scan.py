@@ -1,59 +1,24 @@
-"""Every file of a labelled set is opened once before anything is trained on it, and the answers are kept."""
+"""Scan of a labelled set: every file is opened and checked once before training, and the findings are cached."""
 
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
-from mobileclip_dense.config import FinetuneConfig, Task
-from mobileclip_dense.data.labelled.annotations import UnusableFile, read_class_labels, read_depth_m
+from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 from mobileclip_dense.data.labelled.layouts import find_set
+from mobileclip_dense.data.labelled.pair_scan import Finding, LabelRules, scan_pairs
 from mobileclip_dense.data.labelled.pairs import Pair
-from mobileclip_dense.data.scan_cache import look_once, stamp_of
 
 _NUM_SHOWN = 10
 _MIN_SHARE_PRESENT = 0.5  # of the class indices up to the largest, where nobody has named the classes
-_MAX_SHARE_BEYOND = 0.99
-_MIN_MEDIAN_SHARE = 1 / 200  # of the largest depth: 5 cm of 10 m, nearer than a depth camera sees
-_VERSION = 2  # of what a finding means; another one makes what is kept void
-
-
-class Finding(NamedTuple):
-    """What the scan found in a pair.
-
-    `kind` is what is wrong in two or three words, empty if nothing; the message names the file. The class indices that
-    occur, ascending; none for depth.
-    """
-
-    kind: str
-    message: str
-    height_px: int = 0
-    width_px: int = 0
-    labels: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What labels have to be like: the settings that a finding depends on."""
-
-    task: Task
-    num_classes: int  # 0: not known
-    reduce_zero_label: bool
-    ignored_label: int
-    max_depth_m: float
-    depth_units_per_m: float
 
 
 def check_set(config: FinetuneConfig) -> LabelledSet:
-    """The set at `config.data` to train on: found, cut to `max_train_images`, every file opened once.
+    """The set at `config.data`, cut to `max_train_images`, with every file checked.
 
     Raises:
         FileNotFoundError, ValueError: see `find_set` and `check_pairs`; or there is nothing to train on, or no image is
@@ -83,21 +48,21 @@ def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
 
 
 def scan_set(found: LabelledSet, config: FinetuneConfig) -> list[Finding]:
-    """A finding for each pair, those to train on first.
+    """A finding for each pair, training pairs first.
 
     Raises:
         ValueError: there is no pair.
     """
     if not found.train and not found.val:
         raise ValueError(f"{config.data}: found {found.layout} without an image")
-    findings = scan_pairs(found.train + found.val, expected_of(found, config), config.data)
+    findings = scan_pairs(found.train + found.val, label_rules(found, config), config.data)
     for index, pair in enumerate(found.train):
         findings[index] = _fit_to_crop(pair, findings[index], config)
     return findings
 
 
 def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: FinetuneConfig) -> LabelledSet:
-    """The same set without its unusable pairs, if `config.skip_bad`; class names made up where the folder has none.
+    """The set without its unusable pairs, if `config.skip_bad`, and with numbered class names where it has none.
 
     Args:
         findings: see `scan_set`.
@@ -109,11 +74,12 @@ def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: Finetu
     names = found.class_names
     bad = [finding for finding in findings if finding.kind]
     if bad and not config.skip_bad:
-        raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with "
-                         "--skip-bad.")  # fmt: skip
+        raise ValueError(
+            f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with --skip-bad."
+        )
     good = [not finding.kind for finding in findings]
-    train = _kept(found.train, good[: len(found.train)])
-    val = _kept(found.val, good[len(found.train) :])
+    train = _usable(found.train, good[: len(found.train)])
+    val = _usable(found.val, good[len(found.train) :])
     if (found.train and not train) or (found.val and not val):
         raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nLeft out, {len(train)} training and "
                          f"{len(val)} held-out images would remain.")  # fmt: skip
@@ -123,12 +89,12 @@ def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: Finetu
         masks = [finding for finding in findings if not finding.kind]
         _warn_of_unlabelled(config.data, masks)
         _verify_labels(config.data, masks[: len(train)], masks[len(train) :], named=bool(names))
-        names = names or made_up_names(masks)
+        names = names or numbered_class_names(masks)
     return replace(found, train=train, val=val, class_names=names, num_skipped=len(bad))
 
 
-def made_up_names(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """`class 0` and so on, up to the largest class index that occurs."""
+def numbered_class_names(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """`class 0`, `class 1` and so on, up to the largest class index that occurs."""
     return tuple(f"class {index}" for index in range(max(_labels_of(findings), default=-1) + 1))
 
 
@@ -137,13 +103,13 @@ def _labels_of(findings: Sequence[Finding]) -> set[int]:
 
 
 def usable_set(config: FinetuneConfig) -> LabelledSet:
-    """The set a finished run was trained on: it was scanned then, and is not again unless files were left out."""
+    """The set that a finished run was trained on. It is scanned again only if files were left out then."""
     return check_set(config) if config.skip_bad else find_set(config.data, config.task)
 
 
-def expected_of(found: LabelledSet, config: FinetuneConfig) -> Expected:
-    """What the labels of a set have to be like."""
-    return Expected(
+def label_rules(found: LabelledSet, config: FinetuneConfig) -> LabelRules:
+    """The rules for the labels of a set."""
+    return LabelRules(
         task=config.task,
         num_classes=len(found.class_names),
         reduce_zero_label=found.reduce_zero_label,
@@ -154,86 +120,19 @@ def expected_of(found: LabelledSet, config: FinetuneConfig) -> Expected:
 
 
 def describe_bad(root: Path, bad: Sequence[Finding], num_pairs: int) -> str:
-    """How many pairs cannot be used, of which kinds, and the first ten by file."""
+    """A message with the number of unusable pairs by kind, and the first ten of them by file."""
     lines = [f"{root}: {len(bad)} of {num_pairs} pairs cannot be used: {count_kinds(bad)}"]
     lines += [f"  {finding.message}" for finding in bad[:_NUM_SHOWN]]
     return "\n".join(lines + ([f"  ... and {len(bad) - _NUM_SHOWN} more"] if len(bad) > _NUM_SHOWN else []))
 
 
 def count_kinds(bad: Sequence[Finding]) -> str:
-    """`3 no mask, 1 other size`."""
+    """Numbers by kind, such as `3 no mask, 1 other size`."""
     return ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in bad).most_common())
 
 
-def scan_pairs(pairs: Sequence[Pair], expected: Expected, root: Path) -> list[Finding]:
-    """A finding for each pair, in order, see `look_once`: kept by the settings and both files' sizes and times."""
-    return look_once(
-        pairs, lambda pair: inspect_pair(pair, expected), stamps=[stamp_of(pair.image, pair.label) for pair in pairs],
-        recall=_recall, is_good=lambda finding: not finding.kind,
-        question=f"{_VERSION} {root.resolve()} {expected}", progress="check data",
-    )  # fmt: skip
-
-
-def inspect_pair(pair: Pair, expected: Expected) -> Finding:
-    """Open both files and look at them."""
-    try:
-        image = load_image(pair.image)
-    except (FileNotFoundError, ValueError) as error:
-        return Finding("no image" if isinstance(error, FileNotFoundError) else "unusable image", str(error))
-    height, width = image.shape[:2]
-    try:
-        if expected.task == "segment":
-            labels = read_class_labels(pair.label, expected.reduce_zero_label, expected.ignored_label)
-            _check_size(pair, (height, width), labels.shape)
-            return Finding("", "", height, width, _check_classes(pair.label, labels, expected))
-        depth_m = read_depth_m(pair.label, expected.depth_units_per_m)
-        _check_size(pair, (height, width), depth_m.shape)
-        _check_depth(pair.label, depth_m, expected)
-        return Finding("", "", height, width)
-    except UnusableFile as error:
-        return Finding(error.kind, str(error), height, width)
-
-
-def _check_size(pair: Pair, image: tuple[int, ...], label: tuple[int, ...]) -> None:
-    if image != label:
-        raise UnusableFile("other size", f"{pair.label}: size: found {'x'.join(map(str, label))}, expected "
-                           f"{image[0]}x{image[1]} like {pair.image.name}")  # fmt: skip
-
-
-def _check_classes(path: Path, labels: npt.NDArray[np.uint8], expected: Expected) -> tuple[int, ...]:
-    """The class indices that occur."""
-    present = tuple(int(index) for index in np.flatnonzero(np.bincount(labels.ravel())) if index != IGNORE_INDEX)
-    largest = max(present, default=-1)
-    if expected.num_classes and largest >= expected.num_classes:
-        offset = int(expected.reduce_zero_label)
-        raise UnusableFile(
-            "label out of range",
-            f"{path}: labels: found {largest + offset}, expected at most {expected.num_classes - 1 + offset} for "
-            f"{expected.num_classes} classes ({IGNORE_INDEX}: ignored); correct the mask or the class names",
-        )
-    return present
-
-
-def _check_depth(path: Path, depth_m: npt.NDArray[np.float32], expected: Expected) -> None:
-    """Readings that are nearly all beyond the largest depth, or right before the lens, are of another unit."""
-    readings = depth_m[depth_m > 0]
-    if not readings.size:
-        raise UnusableFile("no depth reading", f"{path}: depth: found zeros only, which mean no reading")
-    furthest = expected.max_depth_m
-    nearest_m, median_m, furthest_m = (float(value) for value in
-                                       (readings.min(), np.median(readings), readings.max()))  # fmt: skip
-    beyond = float((readings >= furthest).mean())  # which no metric counts
-    if beyond > _MAX_SHARE_BEYOND or median_m < furthest * _MIN_MEDIAN_SHARE:
-        raise UnusableFile(
-            "depth scale",
-            f"{path}: depth: found {nearest_m:.3g} to {furthest_m:.3g} m, half of it within {median_m:.3g} m, expected "
-            f"readings up to {furthest:g} m; check --depth-units-per-m (now {expected.depth_units_per_m:g}) and "
-            "--max-depth-m",
-        )
-
-
 def _fit_to_crop(pair: Pair, finding: Finding, config: FinetuneConfig) -> Finding:
-    """Depth is neither rescaled nor padded, so its training images have at least the crop's size."""
+    """Refuse a depth image smaller than the crop: training neither rescales nor pads depth."""
     if finding.kind or config.task != "depth":
         return finding
     if finding.height_px >= config.crop_size_px[0] and finding.width_px >= config.crop_size_px[1]:
@@ -243,7 +142,7 @@ def _fit_to_crop(pair: Pair, finding: Finding, config: FinetuneConfig) -> Findin
     return finding._replace(kind="smaller than the crop", message=message)
 
 
-def _kept(pairs: tuple[Pair, ...], good: list[bool]) -> tuple[Pair, ...]:
+def _usable(pairs: tuple[Pair, ...], good: list[bool]) -> tuple[Pair, ...]:
     return tuple(pair for pair, is_good in zip(pairs, good, strict=True) if is_good)
 
 
@@ -254,7 +153,7 @@ def _warn_of_unlabelled(root: Path, masks: Sequence[Finding]) -> None:
 
 
 def _verify_labels(root: Path, train: Sequence[Finding], val: Sequence[Finding], *, named: bool) -> None:
-    """Raises ValueError where usable masks give nothing to learn or to measure, or hold something else than indices."""
+    """Raises ValueError where usable masks have no class to learn or to measure, or do not hold class indices."""
     for masks, what in ((train, "training"), (val, "held-out")):
         if masks and not _labels_of(masks):
             raise ValueError(f"{root}: labels: found no class in any of {len(masks)} {what} masks: every pixel is "
@@ -271,15 +170,3 @@ def _verify_labels(root: Path, train: Sequence[Finding], val: Sequence[Finding],
         raise ValueError(f"{root}: labels: found {len(present)} values in all masks ({shown}), expected class indices "
                          f"without gaps from 0, not {present[-1] + 1} classes; give the classes the indices 0 to "
                          f"{len(present) - 1}, or name all {present[-1] + 1} with --class-names")  # fmt: skip
-
-
-def _recall(answer: Any) -> Finding | None:
-    """A finding from JSON, whose tuples are lists."""
-    try:
-        finding = Finding(*answer)
-        finding = finding._replace(labels=tuple(finding.labels))
-    except (TypeError, ValueError):
-        return None
-    if [type(value) for value in finding] != [str, str, int, int, tuple]:
-        return None
-    return finding if all(type(label) is int for label in finding.labels) else None

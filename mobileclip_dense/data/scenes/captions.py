@@ -91,8 +91,10 @@ def _reinforced_captions(scene: Scene, view: Rendered, rng: np.random.Generator)
     else:
         captions.append("from left to right: " + _join([_a(_short(item)) for item in across]))
         captions.append(f"{_a(_short(inwards[0]))} is nearest and {_a(_short(inwards[-1]))} is farthest away")
-    captions.append(f"{_COUNT_WORDS[len(objects)]} object{'s' * (len(objects) > 1)} {_place(scene)}, the largest a "
-                    f"{objects[0].material} {_short(objects[0])}")  # fmt: skip
+    captions.append(
+        f"{_COUNT_WORDS[len(objects)]} object{'s' * (len(objects) > 1)} {_place(scene)}, the largest a "
+        f"{objects[0].material} {_short(objects[0])}"
+    )
     first, second = objects[0], objects[int(rng.integers(1, len(objects)))] if len(objects) > 1 else objects[0]
     if first is second:
         captions.append(f"a {first.material} {_short(first)} {_place(scene)}")

@@ -1,4 +1,4 @@
-"""Generated scenes: what stands where (`sample_scene`) and what a camera sees of it (`render`).
+"""Generated scenes: drawing their contents (`sample_scene`) and rendering them (`render`).
 
 Ray cast, one ray per pixel, one sun with hard shadows. Depth is what a depth camera gives: distance along the
 optical axis, 0 where nothing is within reach.
@@ -76,7 +76,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """What the camera sees. H = W = size.
+    """The rendered image and its labels. H = W = size.
 
     Attributes:
         image: uint8 [H,W,3] RGB.

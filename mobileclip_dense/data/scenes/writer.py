@@ -44,7 +44,7 @@ _NYU_SPLIT = {"train": "train", "val": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One scene, encoded: what the worker processes hand back."""
+    """One encoded scene, as the worker processes return it."""
 
     index: int
     jpeg: bytes
@@ -84,8 +84,10 @@ def write_scenes(config: ScenesConfig) -> None:
              "seed": config.seed},
         )  # fmt: skip
     num_val = config.num_images // _ONE_IN
-    print(f"{config.out}: {config.num_images - num_val} training and {num_val} validation scenes, "
-          f"{len(CLASS_NAMES)} classes; shards/, ade/, nyu/, coco/, classify/")  # fmt: skip
+    print(
+        f"{config.out}: {config.num_images - num_val} training and {num_val} validation scenes, "
+        f"{len(CLASS_NAMES)} classes; shards/, ade/, nyu/, coco/, classify/"
+    )
 
 
 def _examples(config: ScenesConfig) -> Iterator[Example]:

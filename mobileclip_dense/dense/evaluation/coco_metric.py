@@ -58,8 +58,10 @@ class CocoMetric(BaseMetric):
                 if value >= 0  # -1: there are no such objects
             }
         if "bbox_mAP" not in figures:
-            raise ValueError(f"{self.coco.annotation_file('val')}: mAP: found no object in {len(results)} images, "
-                             "expected some to measure on")  # fmt: skip
+            raise ValueError(
+                f"{self.coco.annotation_file('val')}: mAP: found no object in {len(results)} images, "
+                "expected some to measure on"
+            )
         return figures
 
 
@@ -76,7 +78,7 @@ def encode_prediction(prediction: dict[str, Any]) -> dict[str, Any]:
 
 
 def index_truth(coco: CocoSet, image_ids: Sequence[int]) -> COCO:
-    """The held-out objects of some images, as pycocotools wants them."""
+    """The held-out objects of some images as a pycocotools data set."""
     wanted = set(image_ids)
     images = [(image, annotations) for image, annotations in read_images(coco, "val") if image["id"] in wanted]
     # Numbered anew: pycocotools takes an object with id 0 for one that was never found.
@@ -116,7 +118,7 @@ def evaluate_detections(truth: COCO, coco: CocoSet, results: Sequence[dict[str, 
 
 
 def measure_images(coco: CocoSet, results: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """How well each image came out, by its id: F1 of the masks, 0..1, at IoU 0.5, of detections from score 0.5 on.
+    """The score of each image by its id: F1 of the masks, 0..1, at IoU 0.5, of detections from score 0.5 on.
 
     An image without objects in which nothing is found has 1. Crowds count neither way. `results`: see
     `encode_prediction`.
@@ -136,7 +138,7 @@ def measure_images(coco: CocoSet, results: Sequence[dict[str, Any]]) -> dict[int
 
 
 def _index(contents: dict[str, Any]) -> COCO:
-    """pycocotools' index, which it announces on the terminal."""
+    """pycocotools' index, built without its messages on the terminal."""
     index = COCO()
     index.dataset = contents
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""The figures of a detector on held-out images: of all together, by class, image by image."""
+"""Measuring detectors on held-out images: overall, by class and by image."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from mobileclip_dense.dense.evaluation.coco_metric import (
 )
 from mobileclip_dense.dense.evaluation.detection_pictures import draw_detections
 from mobileclip_dense.dense.evaluation.measure import Measured, Row
-from mobileclip_dense.dense.evaluation.validation_set import since_training, verify_same_images
+from mobileclip_dense.dense.evaluation.validation_set import naming_changed_data, verify_same_images
 from mobileclip_dense.dense.model import build_from_run
 from mobileclip_dense.dense.training.coco import CocoObjects, collate, val_transforms
 from mobileclip_dense.run.folder import Run
@@ -50,14 +50,16 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
         raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
     settings = settings if config.data is None else replace(settings, data=config.data, skip_bad=config.skip_bad)
     if config.data is None:
-        with since_training(run):
+        with naming_changed_data(run):
             coco = check_coco(settings, ("val",))
             verify_same_images(run, [image["file_name"] for image, _ in read_images(coco, "val")])
     else:
         coco = check_coco(settings, ("val",))
     if list(coco.class_names) != run.record["class_names"]:
-        raise ValueError(f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
-                         f"{len(run.record['class_names'])} others; evaluate it on data with its own")  # fmt: skip
+        raise ValueError(
+            f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
+            f"{len(run.record['class_names'])} others; evaluate it on data with its own"
+        )
     model: Any = build_from_run(settings, run).eval().to(get_device())
     metric, truths = CocoMetric(coco), []
     for sample, prediction in detect_images(model, settings, coco, config.max_images):
@@ -126,7 +128,7 @@ def _draw(path: Path, truth: dict[str, Any], found: dict[str, Any], record: dict
 def detect_images(
     model: InstanceDetector, config: FinetuneConfig, coco: CocoSet, max_images: int | None = None
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The held-out images, the first so many, one after the other, with what a model in evaluation mode finds in them.
+    """The first held-out images with the detections of a model in evaluation mode.
 
     Yields:
         The sample {"inputs": float [3,H,W] in 0..1, "data_samples": the true boxes, masks, labels and image_id} and

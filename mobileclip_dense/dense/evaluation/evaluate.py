@@ -1,4 +1,4 @@
-"""`mobileclip-dense evaluate`: a fine-tuned run in, its figures and the pictures of where it fails out."""
+"""`mobileclip-dense evaluate`: the figures of a fine-tuned run, and pictures of the images on which it fails."""
 
 import math
 import time
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 
 def _record(config: EvaluateConfig, run: Run, settings: FinetuneConfig, measured: Measured) -> dict[str, Any]:
-    """The contents of evaluation.json, all but how long it took."""
+    """The contents of evaluation.json without the duration."""
     device = get_device()
     return {
         "run": str(config.run.absolute()),
@@ -95,7 +95,7 @@ def _summary(measured: Measured) -> str:
 
 
 def _worst_first(classes: list[Row]) -> list[Row]:
-    """Rows by their first figure, those in which it is not defined last."""
+    """Rows sorted by their first figure; undefined figures last."""
     return sorted(classes, key=lambda row: math.inf if list(row.values())[1] is None else list(row.values())[1])
 
 

@@ -1,4 +1,4 @@
-"""One image seen several ways, the predictions averaged: sliding windows, several sizes, mirrored."""
+"""Inference with test-time augmentation: sliding windows, several sizes and mirroring, averaged."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
@@ -33,7 +33,7 @@ def predict_classes(
     if len(views) == 1 and not flip:
         return _resizing(model, size_px)(_scores(model, views[0], window_px)).argmax(0)
     sums = torch.zeros((model.out_channels, *size_px), device=next(model.parameters()).device)
-    for image, mirrored in _looks(views, flip):
+    for image, mirrored in _mirrored_views(views, flip):
         # The scores get no name: one would keep them while those of the next view are computed.
         add_probabilities(sums, _scores(model, image, window_px), _resizing(model, size_px, mirrored))
     return sums.argmax(0)
@@ -50,7 +50,7 @@ def predict_depth(
     """
     maps = [
         _resizing(model, size_px, mirrored)(_scores(model, image, window_px))[0]
-        for image, mirrored in _looks(views, flip)
+        for image, mirrored in _mirrored_views(views, flip)
     ]
     return torch.stack(maps).mean(0)
 
@@ -67,7 +67,7 @@ def add_probabilities(sums: torch.Tensor, scores: torch.Tensor, resize: Callable
         sum_part += (resize(part) - log_total).exp_()
 
 
-def _looks(views: Sequence[torch.Tensor], flip: bool) -> Iterator[tuple[torch.Tensor, bool]]:
+def _mirrored_views(views: Sequence[torch.Tensor], flip: bool) -> Iterator[tuple[torch.Tensor, bool]]:
     """Each view, and whether it is mirrored."""
     for view in views:
         yield view, False
@@ -76,7 +76,7 @@ def _looks(views: Sequence[torch.Tensor], flip: bool) -> Iterator[tuple[torch.Te
 
 
 def _scores(model: EncoderDecoder, view: torch.Tensor, window_px: Size | None) -> torch.Tensor:
-    """What the head says of a view uint8 [3,h,w], float [C,h,w]."""
+    """The head's scores float [C,h,w] for a view uint8 [3,h,w]."""
     height, width = view.shape[1:]
     batch = model.data_preprocessor({"inputs": [view], "data_samples": [SegDataSample()]})
     scores = slide(model, batch["inputs"], window_px)
@@ -127,6 +127,6 @@ def _head_scores(model: EncoderDecoder, image: torch.Tensor) -> torch.Tensor:
 
 
 def _starts(length: int, window: int) -> list[int]:
-    """Where windows begin so that the last one ends at the border."""
+    """Starts of the windows; the last window ends at the border."""
     last = max(length - window, 0)
     return [*range(0, last, window * 2 // 3), last]

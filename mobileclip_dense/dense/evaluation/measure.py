@@ -1,4 +1,4 @@
-"""The figures of a segmenter and of a depth model on held-out images: of all together, by class, image by image."""
+"""Measuring segmenters and depth models on held-out images: overall, by class and by image."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
 from mobileclip_dense.dense.evaluation.inference import predict_classes, predict_depth
 from mobileclip_dense.dense.evaluation.pictures import draw_classes, draw_confusion, draw_depth
-from mobileclip_dense.dense.evaluation.validation_set import HeldOut, View
+from mobileclip_dense.dense.evaluation.validation_set import ValidationSet, View
 from mobileclip_dense.run.folder import Run
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What measuring a run gives, whatever its task.
+    """The result of measuring a run of any task.
 
     Attributes:
         figures: of all images together, by name.
@@ -43,16 +43,16 @@ def measure_segmenter(config: EvaluateConfig, run: Run, settings: FinetuneConfig
         FileNotFoundError, ValueError: the images, their labels or the settings cannot be used.
     """
     names, palette = run.record["class_names"], [tuple(colour) for colour in run.record["palette"]]
-    held_out = HeldOut(config, run, settings, predict_classes)
+    validation_set = ValidationSet(config, run, settings, predict_classes)
     total, images = SegmentationScore(num_classes=len(names)), []
-    for index in _progress(held_out):
-        view = held_out.view(index)
+    for index in _progress(validation_set):
+        view = validation_set.view(index)
         score = _score(view, len(names))
         total.confusion += score.confusion
         images.append({"name": Path(view.path).name, **_defined(score.figures())})
     if not total.confusion.any():
-        raise ValueError(f"{held_out.settings.data}: annotations: found no labelled pixel in {len(images)} images, "
-                         "expected some")  # fmt: skip
+        data = validation_set.settings.data
+        raise ValueError(f"{data}: annotations: found no labelled pixel in {len(images)} images, expected some")
     classes = [
         {"name": name, **_defined({"iou_percent": 100 * iou, "accuracy_percent": 100 * accuracy}), "num_pixels": pixels}
         for name, iou, accuracy, pixels in zip(
@@ -62,7 +62,7 @@ def measure_segmenter(config: EvaluateConfig, run: Run, settings: FinetuneConfig
     pictures = {"confusion.png": draw_confusion(total.confusion, names)}
     order = sorted((row["mIoU"], index) for index, row in enumerate(images) if row["mIoU"] is not None)
     for number, (_, index) in enumerate(order[: config.num_worst], 1):
-        view = held_out.view(index)
+        view = validation_set.view(index)
         pictures[_file_name(number, view)] = draw_classes(view, images[index], names, palette)
     return Measured(figures=total.figures(), classes=classes, images=images, pictures=pictures)
 
@@ -73,10 +73,10 @@ def measure_depth(config: EvaluateConfig, run: Run, settings: FinetuneConfig) ->
     Raises:
         FileNotFoundError, ValueError: the images, their readings or the settings cannot be used.
     """
-    held_out = HeldOut(config, run, settings, predict_depth)
+    validation_set = ValidationSet(config, run, settings, predict_depth)
     errors, images = [], []
-    for index in _progress(held_out):
-        view = held_out.view(index)
+    for index in _progress(validation_set):
+        view = validation_set.view(index)
         try:
             error = depth_errors(view.predicted, view.truth, settings.max_depth_m, eigen_crop=config.eigen_crop)
         except ValueError as reason:
@@ -86,7 +86,7 @@ def measure_depth(config: EvaluateConfig, run: Run, settings: FinetuneConfig) ->
     order = sorted(range(len(errors)), key=lambda index: -errors[index]["rmse"])
     pictures = {}
     for number, index in enumerate(order[: config.num_worst], 1):
-        view = held_out.view(index)
+        view = validation_set.view(index)
         if config.eigen_crop:
             counted = np.zeros_like(view.truth)
             counted[EIGEN_CROP] = view.truth[EIGEN_CROP]
@@ -98,8 +98,10 @@ def measure_depth(config: EvaluateConfig, run: Run, settings: FinetuneConfig) ->
 def _score(view: View, num_classes: int) -> SegmentationScore:
     largest = view.truth[view.truth != IGNORE_INDEX].max(initial=0)
     if largest >= num_classes:
-        raise ValueError(f"{view.path}: annotation: found class {largest}, expected at most {num_classes - 1}, the "
-                         "last that the run knows; the data was changed since")  # fmt: skip
+        raise ValueError(
+            f"{view.path}: annotation: found class {largest}, expected at most {num_classes - 1}, the "
+            "last that the run knows; the data was changed since"
+        )
     score = SegmentationScore(num_classes=num_classes)
     score.add(view.predicted, view.truth)
     return score
@@ -113,5 +115,5 @@ def _file_name(number: int, view: View) -> str:
     return f"worst/{number:02}-{Path(view.path).stem}.png"
 
 
-def _progress(held_out: HeldOut) -> Any:
-    return tqdm(range(len(held_out)), unit="image", desc=f"evaluate {held_out.settings.task}")
+def _progress(validation_set: ValidationSet) -> Any:
+    return tqdm(range(len(validation_set)), unit="image", desc=f"evaluate {validation_set.settings.task}")

@@ -1,4 +1,4 @@
-"""The project's own metrics in mmengine's evaluator: the same figures in training as everywhere else, not rounded."""
+"""The metrics of `artifact.metrics` in mmengine's evaluator, so that training reports the same figures, not rounded."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an evaluation shows: the confusion of classes, and the worst images beside what they should have been."""
+"""Pictures of an evaluation: the confusion of classes, and the worst predictions beside the truth."""
 
 import io
 import warnings
@@ -136,7 +136,7 @@ def _panels(panels: list[tuple[str, Pixels]], caption: str, below_inches: float)
 
 
 def _printable(text: str) -> str:
-    """A file's name may hold what no font and no encoding has."""
+    """A file name without characters that no font or encoding has."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""The held-out images of a fine-tuning run, each with its truth and with what the run's model says of it."""
+"""The held-out images of a fine-tuning run, each with its truth and the prediction of the run's model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,6 @@ from mmengine.device import get_device
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import DATASETS
 
-from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.artifact.preprocess import resize_image
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
 from mobileclip_dense.data.labelled.labelled_set import LabelledSet
@@ -28,7 +27,7 @@ _SMALLEST_SIDE_PX = 32  # the coarsest map of the pyramid has one cell then
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One image: its file, photograph uint8 [H,W,3] RGB, truth and prediction [H,W], class indices or metres."""
+    """An image: path, photograph uint8 [H,W,3] RGB, truth and prediction [H,W] in class indices or metres."""
 
     path: str
     photograph: npt.NDArray[np.uint8]
@@ -36,11 +35,11 @@ class View:
     predicted: npt.NDArray[Any]
 
 
-class HeldOut:
-    """The images, in the order of their names.
+class ValidationSet:
+    """The held-out images in the order of their names, and the model. `len()` is the number of images.
 
     Attributes:
-        settings: those of the run, with the data that is used. `len()`: how many images.
+        settings: those of the run, with the data that is used.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class HeldOut:
         Raises:
             FileNotFoundError, ValueError: there are none, or they have other classes than the run.
         """
-        self.settings, folder = held_out_set(config, run, settings)
+        self.settings, folder = find_validation_set(config, run, settings)
         self.model: EncoderDecoder = build_from_run(settings, run).eval().to(get_device())
         dataset = dataloader_config(self.settings, folder, training=False)["dataset"]
         self.dataset: BaseDataset = DATASETS.build(dataset)
@@ -93,16 +92,18 @@ class HeldOut:
         )
 
     def _verify_sizes(self, path: str, images: list[torch.Tensor]) -> None:
-        """At its usual size an image of any shape is measured, padded, as in `finetune`; below, there is a limit."""
+        """Raises ValueError where --scales makes an image too small; at scale 1 every shape is padded."""
         for scale, image in zip(self.scales, images, strict=True):
             height, width = image.shape[1:]
             if scale < 1 and min(height, width) < _SMALLEST_SIDE_PX:
-                raise ValueError(f"{path}: --scales: found {scale:g}, at which the image has {height}x{width} pixels, "
-                                 f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales")  # fmt: skip
+                raise ValueError(
+                    f"{path}: --scales: found {scale:g}, at which the image has {height}x{width} pixels, "
+                    f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales"
+                )
 
 
 def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
-    """A validation pipeline that resizes the image by a further factor; the annotation keeps its size."""
+    """The validation pipeline with the image, not the annotation, resized by a further factor."""
     if scale == 1:
         return pipeline
     if not any(step["type"] == "ResizeAnyShape" for step in pipeline):
@@ -115,13 +116,13 @@ def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]
     ]
 
 
-def set_of_run(run: Run, settings: FinetuneConfig) -> LabelledSet:
-    """The held-out images that a run was measured on, their labels read as its record says.
+def validation_set_of(run: Run, settings: FinetuneConfig) -> LabelledSet:
+    """The held-out images that a run was measured on, with the label convention of its record.
 
     Raises:
-        ValueError: they are not there any more, or others, or cannot be used now; names the files.
+        ValueError: images are missing, new or unusable since then; names them.
     """
-    with since_training(run):
+    with naming_changed_data(run):
         found = replace(find_set(settings.data, settings.task), train=(), class_names=tuple(run.record["class_names"]))
         found = check_pairs(_read_like(found, run), settings)
         verify_same_images(run, [pair.image.name for pair in found.val])
@@ -129,22 +130,21 @@ def set_of_run(run: Run, settings: FinetuneConfig) -> LabelledSet:
 
 
 @contextmanager
-def since_training(run: Run) -> Iterator[None]:
-    """Errors about the data get what they mean: the run was measured on it once."""
+def naming_changed_data(run: Run) -> Iterator[None]:
+    """Errors about the data inside the block say that it has changed since the run was trained."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ValueError(f"{run.folder}: its held-out images have changed since it was trained: {error}\n"
-                         "Restore them, or measure on what is there now with `evaluate --data`.") from None  # fmt: skip
+        raise ValueError(
+            f"{run.folder}: its held-out images have changed since it was trained: {error}\n"
+            "Restore them, or measure on what is there now with `evaluate --data`."
+        ) from None
 
 
 def verify_same_images(run: Run, names: Sequence[str]) -> None:
-    """Raises ValueError if these are not the held-out images that the run's record names (runs of older versions have
-    their number alone)."""
-    expected = run.record.get("val_images")
-    if expected is None and len(names) != run.record["num_val_images"]:
-        raise ValueError(f"found {len(names)} held-out images, expected {run.record['num_val_images']}")
-    if expected is None or sorted(expected) == sorted(names):
+    """Raises ValueError if these are not the held-out images that the run's record names."""
+    expected = run.record["val_images"]
+    if sorted(expected) == sorted(names):
         return
     gone, new = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
     differences = [f"{len(files)} {what} ({', '.join(files[:10])}{', ...' if len(files) > 10 else ''})"
@@ -157,18 +157,20 @@ def _read_like(found: LabelledSet, run: Run) -> LabelledSet:
     return replace(
         found,
         reduce_zero_label=run.record["reduce_zero_label"],
-        ignored_label=run.record.get("ignored_label", IGNORE_INDEX),
+        ignored_label=run.record["ignored_label"],
     )
 
 
-def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> tuple[FinetuneConfig, LabelledSet]:
-    """Where the held-out images are and how their labels are read.
+def find_validation_set(
+    config: EvaluateConfig, run: Run, settings: FinetuneConfig
+) -> tuple[FinetuneConfig, LabelledSet]:
+    """The settings and the set to measure on: --data, or the set that the run was trained on.
 
     Raises:
         FileNotFoundError: there are none. ValueError: a file cannot be used, or the classes are not the run's.
     """
     if config.data is None:
-        return settings, set_of_run(run, settings)
+        return settings, validation_set_of(run, settings)
     settings = replace(
         settings, data=config.data, class_names=None, skip_bad=config.skip_bad,
         depth_units_per_m=config.depth_units_per_m or settings.depth_units_per_m,
@@ -176,15 +178,18 @@ def held_out_set(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> 
     known = tuple(run.record["class_names"])
     found = replace(find_set(config.data, settings.task, config.class_names), train=())
     if not found.val:
-        raise FileNotFoundError(f"{config.data}: found {found.layout} without held-out images; there is nothing to "
-                                "measure on")  # fmt: skip
+        raise FileNotFoundError(
+            f"{config.data}: found {found.layout} without held-out images; there is nothing to measure on"
+        )
     declared = found.class_names  # a folder without names of its own shows only how many classes it needs
     if not declared and settings.task == "segment":
         found = _read_like(found, run)
     found = check_pairs(found, settings)
     if (declared and declared != known) or len(found.class_names) > len(known):
-        raise ValueError(f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
-                         f"{_few(known)}; evaluate it on data with its own, or name them by --class-names")  # fmt: skip
+        raise ValueError(
+            f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
+            f"{_few(known)}; evaluate it on data with its own, or name them by --class-names"
+        )
     return settings, replace(found, class_names=known)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of mmengine that survive: written aside, and read with `torch.load(weights_only=True)`."""
+"""mmengine checkpoints that are replaced by rename, and read with `torch.load(weights_only=True)`."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ FIELDS = ("meta", "state_dict", "optimizer", "param_schedulers", "message_hub", 
 
 @HOOKS.register_module()
 class PlainCheckpoint(Hook):
-    """Leaves the log out of a checkpoint: mmengine 0.10.7 pickles its buffers' methods, and then cannot resume.
+    """Removes the log from a checkpoint: mmengine 0.10.7 pickles its buffers' methods, and then cannot resume.
 
     Allow-listing them would mean allow-listing `getattr`, which is as good as no check. Weights, optimizer, schedule
     and iteration are tensors and plain values and stay.
@@ -41,7 +41,7 @@ class LastCheckpoint(PlainCheckpoint):
         self.every = config.checkpoint_every * config.accumulate
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Save the first process's state, with which all agree but for BatchNorm's statistics."""
+        """Save the first process's state. The processes differ in BatchNorm's statistics alone."""
         due = self.every_n_train_iters(runner, self.every) or self.is_last_train_iter(runner)
         if due and is_main_process():
             with staged_checkpoint(self.path) as staging:
@@ -52,14 +52,18 @@ class LastCheckpoint(PlainCheckpoint):
         checkpoint["num_processes"] = runner.world_size
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if another number of processes wrote it, for each would go on with other images; or if it
-        is of another model, of which mmengine would load what fits and leave the rest."""
+        """Raises ValueError if the checkpoint is of another number of processes, whose shares of the images differ, or
+        of another model, of which mmengine would load the matching weights alone."""
         written = checkpoint["num_processes"]
         if written != runner.world_size:
-            raise ValueError(f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
-                             "many, or start over with --force")  # fmt: skip
+            raise ValueError(
+                f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
+                "many, or start over with --force"
+            )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         unfit = [name for names in differences(model, checkpoint["state_dict"]) for name in names]
         if unfit:
-            raise ValueError(f"{self.path}: checkpoint: {len(unfit)} keys do not fit this run's model "
-                             f"({', '.join(unfit[:3])}); start over with --force")  # fmt: skip
+            raise ValueError(
+                f"{self.path}: checkpoint: {len(unfit)} keys do not fit this run's model "
+                f"({', '.join(unfit[:3])}); start over with --force"
+            )

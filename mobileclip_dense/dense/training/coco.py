@@ -1,4 +1,4 @@
-"""COCO's images and objects on their way to the model: mmengine's data set around torchvision's transforms."""
+"""COCO as an mmengine data set with torchvision's transforms."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class CocoObjects(BaseDataset):
         super().__init__(metainfo={"classes": coco.class_names}, pipeline=[read_example, transforms, pack])
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Path, id, size and objects of every image; groups that nobody counted are no objects."""
+        """Path, id, size and objects of every image, without crowds."""
         labels = {number: label for label, number in enumerate(self.coco.category_ids, start=1)}
         folder = self.coco.image_folder(self.split)
         return [
@@ -75,21 +75,23 @@ def read_example(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_transforms(config: FinetuneConfig) -> v2.Transform:
-    """Random size, crop, mirror image and, if asked for, colours; out comes `crop_size_px`."""
+    """Random size, crop, mirroring and, with `colour_jitter`, colours; the result has `crop_size_px`."""
     short_px = min(config.crop_size_px)
     smallest, largest = (max(1, round(factor * short_px)) for factor in config.scale_range)
     largest_crop = max(config.crop_size_px)
     # Where the picture does not fill the crop, it is padded as the model pads: with what normalization makes zero.
     mean = tuple(255 * value for value in ENCODERS[config.encoder].normalization.mean)
     jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
-    return v2.Compose([
-        RandomShortSide(list(range(smallest, largest + 1)), max_size=4 * largest_crop * largest // short_px),
-        v2.RandomCrop(config.crop_size_px, pad_if_needed=True, fill={tv_tensors.Image: mean, "others": 0}),
-        v2.RandomHorizontalFlip(),
-        *([jitter] if config.colour_jitter else []),
-        fit_boxes,
-        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-    ])  # fmt: skip
+    return v2.Compose(
+        [
+            RandomShortSide(list(range(smallest, largest + 1)), max_size=4 * largest_crop * largest // short_px),
+            v2.RandomCrop(config.crop_size_px, pad_if_needed=True, fill={tv_tensors.Image: mean, "others": 0}),
+            v2.RandomHorizontalFlip(),
+            *([jitter] if config.colour_jitter else []),
+            fit_boxes,
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        ]
+    )
 
 
 class RandomShortSide(v2.RandomShortestSize):
@@ -102,14 +104,14 @@ class RandomShortSide(v2.RandomShortestSize):
 
 
 def val_transforms() -> v2.Transform:
-    """The image as it is: the model itself brings it to size, and its answers back."""
+    """The unchanged image: the model resizes it, and its detections back."""
     return v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 
 
 def fit_boxes(example: dict[str, Any]) -> dict[str, Any]:
-    """Boxes around what a crop has left of their objects; objects without a pixel, or thinner than one, go.
+    """Boxes around the visible parts of cropped objects; objects thinner than a pixel are removed.
 
-    A box cut at the crop alone would enclose parts of it where nothing of the object is seen.
+    Clipping a box at the crop would leave parts in which the object is not visible.
     """
     masks, boxes = example["masks"], example["boxes"]
     seen = masks.bool().flatten(1).any(1)  # of bytes, any would give bytes
@@ -131,7 +133,7 @@ def pack(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch is lists: images and numbers of objects differ."""
+    """Batches as lists: sizes of images and numbers of objects differ."""
     return {name: [sample[name] for sample in samples] for name in ("inputs", "data_samples")}
 
 
@@ -153,7 +155,7 @@ def loader_config(config: FinetuneConfig, coco: CocoSet, split: Split) -> dict[s
 
 
 def detection_config(config: FinetuneConfig, coco: CocoSet) -> dict[str, Any]:
-    """What of mmengine's Runner belongs to detection: model, train_dataloader, val_dataloader and val_evaluator.
+    """Settings of mmengine's Runner for detection: model, train_dataloader, val_dataloader and val_evaluator.
 
     `coco`: see `check_coco`.
     """

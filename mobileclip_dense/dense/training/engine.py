@@ -1,4 +1,4 @@
-"""What mmengine's Runner lacks for our runs: processes on a CPU, bf16 anywhere, a resume that loads nothing twice."""
+"""Extensions of mmengine's Runner: processes on CPUs, bf16 on any device, resuming without loading seen images."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ _TIMEOUT = timedelta(hours=2)  # the others wait while the first process opens e
 
 
 def join_processes() -> str:
-    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on a CPU, for which mmengine has no way.
+    """Join the processes that torchrun started, if any: nccl on GPUs, gloo on CPUs, which mmengine does not support.
 
     Returns:
         mmengine's name of the launcher: pytorch or none.
@@ -44,7 +44,7 @@ def join_processes() -> str:
 
 
 def place_model(model: nn.Module) -> nn.Module:
-    """On this process's device in the memory format that is fast there, wrapped where there are several processes."""
+    """The model on this process's device, in the fastest memory format, wrapped for several processes if there are."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     placed: nn.Module = model.to(device, memory_format=memory_format_on(device))  # type: ignore[call-overload]
     if not torch.distributed.is_initialized():
@@ -59,14 +59,14 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     @contextlib.contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Around the forward pass and the loss."""
+        """Context of the forward pass and the loss."""
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
 
 
-class _Skipping:
-    """An iterator whose first answers are None: mmengine asks for them and throws them away when it resumes."""
+class _SkippingIterator:
+    """An iterator whose first items are None: mmengine takes and drops them when it resumes."""
 
     def __init__(self, batches: Any, num: int):
         self.batches, self.left = batches, num
@@ -80,15 +80,15 @@ class _Skipping:
 
 @LOOPS.register_module()
 class ResumingTrainLoop(IterBasedTrainLoop):
-    """mmengine's, but a resumed run passes over the images it has seen by their numbers instead of loading them."""
+    """mmengine's loop, except that a resumed run skips seen images by index instead of loading them."""
 
     def run(self) -> nn.Module:
-        """As mmengine's."""
+        """Train, see `IterBasedTrainLoop.run`."""
         if self._iter > 0:
             sampler = self.dataloader.sampler
             sampler.indices = sampler._indices_of_rank()  # the loader has fetched from it in advance
             deque(islice(sampler.indices, self._iter * self.dataloader.batch_size), maxlen=0)
-            self.dataloader_iterator = _Skipping(_InfiniteDataloaderIterator(self.dataloader), self._iter)
+            self.dataloader_iterator = _SkippingIterator(_InfiniteDataloaderIterator(self.dataloader), self._iter)
         model: nn.Module = super().run()
         return model
 
@@ -109,7 +109,7 @@ class StepAverage(EMAHook):
 
 
 def compile_settings(config: FinetuneConfig) -> bool | dict[str, Any]:
-    """What mmengine hands to torch.compile. Its channels-last convolutions crash on a CPU in torch 2.11, as ours do."""
+    """Options for torch.compile. Channels-last convolutions that it compiles crash on CPUs in torch 2.11."""
     if not config.compile or torch.cuda.is_available():
         return config.compile
     return {"options": {"layout_optimization": False}}

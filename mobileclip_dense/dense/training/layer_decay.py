@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay: what lies closer to the pixels was pretrained longer and moves less (BEiT, MAE).
+"""Layer-wise learning-rate decay: lower layers, which pretraining has shaped most, change less (BEiT, MAE).
 
 Layer 0 is the stem; layers 1..L are what `layers` of the encoder's family says: stages of an MCi and of Swin, blocks of
 a ViT. Whatever is in none of them (head, pyramid, output norms) has the full rate.
@@ -37,8 +37,10 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         """Raises ValueError for an unknown key, a layer_decay that is not above 0, or an optimizer without lr."""
         super().__init__(optim_wrapper_cfg, {"layer_decay": 1.0} | (paramwise_cfg or {}))
         if unknown := sorted(self.paramwise_cfg.keys() - {"layer_decay", *_MMENGINES}):
-            raise ValueError(f"paramwise_cfg: found {', '.join(unknown)}, expected layer_decay or one of mmengine's "
-                             f"keys: {', '.join(_MMENGINES)}")  # fmt: skip
+            raise ValueError(
+                f"paramwise_cfg: found {', '.join(unknown)}, expected layer_decay or one of mmengine's "
+                f"keys: {', '.join(_MMENGINES)}"
+            )
         decay = self.paramwise_cfg["layer_decay"]
         if not isinstance(decay, int | float) or not 0 < decay < math.inf:
             raise ValueError(f"paramwise_cfg.layer_decay: found {decay!r}, expected a number above 0, e.g. 0.65")
@@ -72,9 +74,9 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         settings = {key: value for key, value in group.items() if key not in ("params", "lr_mult", "decay_mult")}
         settings["lr"] = group.get("lr", self.base_lr) * self.paramwise_cfg["layer_decay"] ** depth
         custom = self._custom_key(name)
-        told = "weight_decay" in group if custom is None else custom.keys() & {"decay_mult", "weight_decay"}
-        if not told:
-            settings.pop("weight_decay", None)  # then it is the optimizer's, told or by default
+        is_set = "weight_decay" in group if custom is None else custom.keys() & {"decay_mult", "weight_decay"}
+        if not is_set:
+            settings.pop("weight_decay", None)  # then it is the optimizer's
             if not is_decayed(name, group["params"][0]):
                 settings["weight_decay"] = 0.0
         return settings
@@ -87,7 +89,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 
 def layers_below_top(model: nn.Module) -> dict[str, int]:
-    """Parameter name -> how many layers it lies below what stands on the encoder: 0 for that, L + 1 for the stem."""
+    """Parameter name -> layers below the top: 0 for everything above the encoder, L + 1 for the stem."""
     below: dict[int, int] = {}
     for name, trunk in model.named_modules():
         family = family_of(trunk) if f".{name}".endswith(".encoder.trunk") else None
@@ -100,5 +102,5 @@ def layers_below_top(model: nn.Module) -> dict[str, int]:
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay makes sense: for matrices and kernels."""
+    """Whether a parameter has weight decay: matrices and kernels have."""
     return parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in _NOT_DECAYED

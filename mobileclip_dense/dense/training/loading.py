@@ -1,6 +1,6 @@
-"""Reading pictures, class labels and depth for mmsegmentation's pipelines as the scan of the data read them.
+"""Loading transforms for mmsegmentation's pipelines that read files as the scan of the data did.
 
-mmsegmentation's own loaders take OpenCV and Pillow as they come, and so other files than `labelled.scan` calls usable.
+mmsegmentation's own loaders use OpenCV and Pillow directly, and accept other files than `labelled.scan`.
 """
 
 from pathlib import Path

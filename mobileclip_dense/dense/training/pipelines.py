@@ -1,4 +1,4 @@
-"""What an image and its annotation go through on their way to the model, as mmsegmentation's config dictionaries."""
+"""Data pipelines for segmentation and depth as mmsegmentation's config dictionaries."""
 
 from typing import Any
 
@@ -29,13 +29,14 @@ def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: 
 
 def _annotation(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
     if config.task == "segment":
-        return dict(type="LoadClassLabels", reduce_zero_label=folder.reduce_zero_label,
-                    ignored_label=folder.ignored_label)  # fmt: skip
+        return dict(
+            type="LoadClassLabels", reduce_zero_label=folder.reduce_zero_label, ignored_label=folder.ignored_label
+        )
     return dict(type="LoadDepth", units_per_m=config.depth_units_per_m)
 
 
 def _short_side(config: FinetuneConfig) -> tuple[int, int]:
-    """mmcv's way to say: the short side to the crop's, the long side free."""
+    """mmcv's scale that resizes the short side to the crop's and leaves the long side free."""
     return (4 * max(config.crop_size_px), min(config.crop_size_px))
 
 

@@ -38,7 +38,7 @@ LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Train, or go on training, the run `config.out`, and evaluate it on the held-out images.
+    """Train or resume the run `config.out`, and evaluate it on the held-out images.
 
     Under torchrun every process trains on its share of each batch; the first one alone writes.
 
@@ -53,7 +53,7 @@ def finetune(config: FinetuneConfig) -> None:
         read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
     pruned = pruned_start(config)
     check = check_coco if config.task == "detect" else check_set
-    folder = first_process_first(lambda: check(config))
+    folder = run_in_first_process(lambda: check(config))
     settings = runner_config(config, folder)
     warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     set_random_seed(config.seed)
@@ -66,29 +66,29 @@ def finetune(config: FinetuneConfig) -> None:
     with open_run(config, inputs, FIELDS) if is_main_process() else nullcontext():
         runner = Runner(**settings | resume_settings(config) | {"model": place_model(model)}, launcher=launcher)
         runner.train()
-        settle_weights(runner)
+        finalize_weights(runner)
         metrics = _measure(runner)
         if is_main_process():
             _finish(config, runner, metrics, folder, started, None if pruned is None else pruned.structure)
     barrier()
 
 
-def first_process_first(look: Any) -> Any:
-    """`look()` in the first process; the others are told what it found."""
-    found = [look() if is_main_process() else None]
-    broadcast_object_list(found)
-    return found[0]
+def run_in_first_process(function: Any) -> Any:
+    """The result of `function()` in the first process, sent to all others."""
+    result = [function() if is_main_process() else None]
+    broadcast_object_list(result)
+    return result[0]
 
 
 def resume_settings(config: FinetuneConfig) -> dict[str, Any]:
-    """What mmengine's Runner wants to know of a run to go on with: the first process says whether there is one."""
+    """Settings of mmengine's Runner for resuming; the first process looks for a checkpoint."""
     checkpoint = checkpoint_file(config.out)
-    resume = first_process_first(checkpoint.exists)
+    resume = run_in_first_process(checkpoint.exists)
     return {"resume": resume, "load_from": str(checkpoint) if resume else None}
 
 
 def _check_micro_batch(config: FinetuneConfig) -> None:
-    """Some heads pool to one pixel, over which BatchNorm of one image has no variance.
+    """Check the micro-batch of heads that pool to one pixel: BatchNorm of a single image has no variance there.
 
     Raises:
         ValueError: a single process, or several without GPUs, would train it so.
@@ -107,14 +107,14 @@ def fresh_model(settings: dict[str, Any]) -> nn.Module:
     return model
 
 
-def settle_weights(runner: Runner) -> None:
-    """Leave the weights to keep in the model: their moving average if there is one, and BatchNorm's statistics, which
-    each process has of its own images, averaged over all."""
+def finalize_weights(runner: Runner) -> None:
+    """Put the final weights into the model: their moving average if there is one, and BatchNorm's statistics averaged
+    over the processes, each of which has those of its own images."""
     average = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
-    kept = runner.model if average is None else average.ema_model.module
-    all_reduce_params(kept.buffers(), op="mean")
+    final = runner.model if average is None else average.ema_model.module
+    all_reduce_params(final.buffers(), op="mean")
     if average is not None:
-        average.src_model.load_state_dict(kept.state_dict())  # not moved: mmengine swaps the two to evaluate
+        average.src_model.load_state_dict(final.state_dict())  # not moved: mmengine swaps the two to evaluate
 
 
 def _finish(
@@ -133,8 +133,9 @@ def _finish(
     if isinstance(folder, LabelledSet):
         details |= {name: getattr(folder, name) for name in LABELLED_DETAILS}
     device = str(next(model.parameters()).device)
-    finish_run(config, model.state_dict(), metrics, started=started, device=device, details=details,
-               structure=structure)  # fmt: skip
+    finish_run(
+        config, model.state_dict(), metrics, started=started, device=device, details=details, structure=structure
+    )
     if config.task == "segment":
         print(
             f"{config.out}: mIoU {metrics['mIoU']:.2f} %, accuracy {metrics['aAcc']:.2f} % on {folder.num_val} images"
@@ -147,7 +148,7 @@ def _finish(
 
 
 def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: LabelledSet) -> dict[str, float]:
-    """The figures that `finetune` ends with, of a model that is built already, on all held-out images."""
+    """The figures of `finetune` for an existing model on all held-out images."""
     with tempfile.TemporaryDirectory() as unused:
         return _measure(Runner(**runner_config(config, folder) | {"model": model, "work_dir": unused}))
 
@@ -162,14 +163,14 @@ def _measure(runner: Runner) -> dict[str, float]:
 
 
 def held_out_names(folder: LabelledSet | CocoSet) -> list[str]:
-    """The held-out images by their names, by which `evaluate` and `prune` see that they are the same."""
+    """Names of the held-out images; `evaluate` and `prune` check by them that the images are the same."""
     if isinstance(folder, LabelledSet):
         return [pair.image.name for pair in folder.val]
     return [image["file_name"] for image, _ in read_images(folder, "val")]
 
 
 def pruned_start(config: FinetuneConfig) -> Run | None:
-    """The run `config.init` if it is a pruned one: training then starts from all of it, encoder, neck and head.
+    """The run `config.init` if it was pruned: training then starts from its encoder, neck and head.
 
     Raises:
         ValueError: it is, and of another task, encoder or size of neck or head than `config`.
@@ -204,7 +205,7 @@ def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet | CocoSet
 
 
 def _labelled_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
-    """What of mmengine's Runner belongs to segmentation and depth."""
+    """Settings of mmengine's Runner for segmentation and depth."""
     evaluator: dict[str, Any] = dict(type="IoUScore")
     if config.task == "depth":
         evaluator = dict(type="DepthErrors", max_depth_m=config.max_depth_m)
@@ -217,7 +218,7 @@ def _labelled_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, A
 
 
 def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict[str, Any]:
-    """Everything mmengine's Runner wants to know; it counts micro-batches where `config` counts steps."""
+    """Settings of mmengine's Runner, which counts micro-batches where `config` counts steps."""
     num_batches = config.max_iters * config.accumulate
     return dict(
         **(detection_config(config, folder) if isinstance(folder, CocoSet) else _labelled_config(config, folder)),
@@ -240,7 +241,7 @@ def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict
 
 
 def optim_wrapper_config(config: FinetuneConfig) -> dict[str, Any]:
-    """AdamW and how its gradients come about."""
+    """Settings of AdamW, gradient accumulation and precision."""
     return dict(
         type="BFloat16OptimWrapper" if config.precision == "bf16-mixed" else "OptimWrapper",
         accumulative_counts=config.accumulate,
