@@ -24,7 +24,7 @@ from mobileclip_dense.data.captioned.reinforced import read_reinforcement
 from mobileclip_dense.data.captioned.samples import BadSample, read_sample
 from mobileclip_dense.data.captioned.shards import read_samples
 from mobileclip_dense.data.labelled.annotations import UnusableFile, read_class_labels, read_depth_m
-from mobileclip_dense.models.weights import read_state_dict
+from mobileclip_dense.models.sources import read_state_dict
 from mobileclip_dense.run.checkpoints import load_checkpoint
 from mobileclip_dense.run.folder import finish_run, load_run, open_run
 from tests.benchmarks.tiny_artifact import write_artifact

@@ -40,6 +40,8 @@ NO_TORCH = (
     "benchmarks.coreml_device",
     "mobileclip_dense.runtime.accuracy",
     "mobileclip_dense.artifact.artifact",
+    "mobileclip_dense.config.encoders",
+    "mobileclip_dense.config.heads",
     "mobileclip_dense.data.scenes.writer",
     "mobileclip_dense.__main__",
 )

@@ -23,7 +23,8 @@ from mobileclip_dense.deploy.onnx.convert import LIBRARIES, describe_input, writ
 from mobileclip_dense.deploy.onnx.quantize import quantize_by_measurement
 from mobileclip_dense.deploy.prepare import NUM_GOLDEN, Prepared, describe, prepare_model
 from mobileclip_dense.deploy.profiles import ONNX_PROFILES
-from mobileclip_dense.models.prune import count_params, find_units, search_target
+from mobileclip_dense.models.prunable import find_units
+from mobileclip_dense.models.prune import count_params, search_target
 from mobileclip_dense.run.folder import Run
 
 _NUM_CALIBRATION = 4  # ranges of fresh weights mean nothing, and latency does not depend on them

@@ -9,7 +9,7 @@ import tyro
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
 from mobileclip_dense.config.encoders import clip_names
 
-_MODELS = f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP2-S4."
+_MODELS = f"{', '.join(clip_names())}, or a name of open_clip.list_models(), such as ViT-B-16 or MobileCLIP-S2."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from mobileclip_dense.config import PruneConfig
 from mobileclip_dense.dense.evaluation.validation_set import set_of_run
 from mobileclip_dense.dense.model import build_model, load_dense_run
 from mobileclip_dense.dense.training.train import LABELLED_DETAILS, evaluate_model
-from mobileclip_dense.models.prune import Kept, Kind, Unit, count_macs, count_params, find_units, search_target
+from mobileclip_dense.models.prunable import Kept, Kind, Unit, find_units
+from mobileclip_dense.models.prune import count_macs, count_params, search_target
 from mobileclip_dense.models.structure import structure_difference
 from mobileclip_dense.run.folder import finish_run, open_run
 

@@ -14,7 +14,8 @@ from mobileclip_dense.dense.prune import prune
 from mobileclip_dense.dense.training.train import finetune
 from mobileclip_dense.deploy.coreml.convert import ToCoreMLConfig, to_coreml
 from mobileclip_dense.deploy.onnx.convert import ToOnnxConfig, to_onnx
-from mobileclip_dense.models.prune import count_macs, count_params, find_units, search_target
+from mobileclip_dense.models.prunable import find_units
+from mobileclip_dense.models.prune import count_macs, count_params, search_target
 from mobileclip_dense.models.structure import structure_of
 from mobileclip_dense.run.folder import load_run
 from tests.conftest import SMALL_FINETUNE, Line, run_module

@@ -20,7 +20,7 @@ from torch import nn
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config.encoders import ENCODERS
-from mobileclip_dense.models import weights
+from mobileclip_dense.models import sources, weights
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.foreign import encoder_weights, renormalized
 from mobileclip_dense.models.weights import load_encoder_weights, load_whole_model
@@ -139,7 +139,7 @@ def test_augreg_takes_its_own_normalization_into_the_patch_embedding(
 def test_weights_by_timms_name_bring_their_normalization(monkeypatch: pytest.MonkeyPatch) -> None:
     vit = timm_vit()
     vit.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    monkeypatch.setattr(weights, "_fetch_timm", lambda name: {"vit_base_patch16_224.augreg_in21k": vit}[name])
+    monkeypatch.setattr(sources, "_fetch_timm", lambda name: {"vit_base_patch16_224.augreg_in21k": vit}[name])
     found = loaded("tiny_vit", "timm:vit_base_patch16_224.augreg_in21k")
     mean, std = (torch.tensor(v)[:, None, None] for v in (found.normalization.mean, found.normalization.std))
     torch.testing.assert_close(
@@ -276,7 +276,7 @@ def test_published_architectures_fit_to_the_last_key(
         else:
             state = timm.create_model(source).state_dict()
         ours = Encoder(encoder)
-    monkeypatch.setattr(weights, "read_state_dict", lambda _: state)
+    monkeypatch.setattr(sources, "read_state_dict", lambda _: state)
     load_encoder_weights(ours, "published.pt")
     found = encoder_weights(state, ours.trunk).trunk
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in ours.trunk.state_dict().items()}

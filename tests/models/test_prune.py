@@ -13,15 +13,8 @@ from torch import nn
 import mobileclip_dense.dense  # noqa: F401
 from mobileclip_dense.dense.model import build_model
 from mobileclip_dense.models.encoders import Encoder
-from mobileclip_dense.models.prune import (
-    CHANNEL_MULTIPLE,
-    Unit,
-    count_macs,
-    count_params,
-    find_units,
-    prune_model,
-    search_target,
-)
+from mobileclip_dense.models.prunable import CHANNEL_MULTIPLE, Unit, find_units, prune_model
+from mobileclip_dense.models.prune import count_macs, count_params, search_target
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.models.structure import apply_structure, structure_difference
 from mobileclip_dense.recipes.finetuning import RECIPES

@@ -22,7 +22,7 @@ from mobileclip_dense.dense.model import build_model
 from mobileclip_dense.dense.training.layer_decay import layers_below_top
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.families.mci import fastvit_mci_nano
-from mobileclip_dense.models.prune import find_units, prune_model
+from mobileclip_dense.models.prunable import find_units, prune_model
 
 CHANNELS = (16, 32, 64, 128, 256)
 FIVE_STAGES = EncoderSpec(

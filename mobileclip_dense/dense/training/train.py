@@ -29,7 +29,7 @@ from mobileclip_dense.dense.training.checkpoint import FIELDS, LastCheckpoint
 from mobileclip_dense.dense.training.coco import detection_config
 from mobileclip_dense.dense.training.engine import RunLog, StepAverage, compile_settings, join_processes, place_model
 from mobileclip_dense.dense.training.pipelines import dataloader_config
-from mobileclip_dense.models.weights import read_encoder_source
+from mobileclip_dense.models.sources import read_encoder_source
 from mobileclip_dense.run.checkpoints import checkpoint_file
 from mobileclip_dense.run.folder import Run, finish_run, load_run, open_run
 
