@@ -22,6 +22,7 @@ from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require, require_numbers
+from mobileclip_dense.config.encoders import last_stride
 from mobileclip_dense.dense.model import model_config
 from mobileclip_dense.dense.training.engine import place_model
 from mobileclip_dense.dense.training.train import fresh_model, optim_wrapper_config
@@ -51,7 +52,8 @@ class DenseTrainingConfig(ResultSettings):
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "steps", "rounds", at_least=1)
         require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
-        require(self, "size_px", self.size_px % 32 == 0, "a multiple of 32")
+        stride = last_stride(self.encoder)
+        require(self, "size_px", self.size_px % stride == 0, f"a multiple of {stride}")
 
 
 def measure_dense_training(config: DenseTrainingConfig) -> dict[str, Any]:

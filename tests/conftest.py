@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,12 @@ def make_line(line: Line) -> None:
         precision = ("fp32", "int8") if task == "segment" else ("fp32",)
         to_onnx(ToOnnxConfig(precision=precision, allow_slower=True, **every))
         to_coreml(ToCoreMLConfig(**every))
+
+
+def dense_details(*class_names: str) -> dict[str, Any]:
+    """What run.json of a fine-tuning run says of its data."""
+    return {"class_names": list(class_names), "palette": [[0, 0, 0]] * len(class_names), "val_images": [],
+            "reduce_zero_label": False, "ignored_label": 255}  # fmt: skip
 
 
 def write_labelled_folder(root: Path, *, num_train: int = 4, num_val: int = 2, size_px: int = 64) -> Path:

@@ -27,6 +27,7 @@ from mobileclip_dense.models.sources import read_state_dict
 from mobileclip_dense.run.checkpoints import load_checkpoint
 from mobileclip_dense.run.folder import finish_run, load_run, open_run
 from tests.benchmarks.tiny_artifact import write_artifact
+from tests.conftest import dense_details
 from tests.damage import NUM_DAMAGED, damaged_copies, strict_pixels, zip_is_whole
 from tests.data.shards import read_reinforcement, reinforced_members, write_shard
 
@@ -173,7 +174,7 @@ def test_damaged_runs(tmp_path: Path) -> None:
     config = FinetuneConfig(data=tmp_path, out=tmp_path / "run")
     with open_run(config, {}):
         finish_run(config, {"weight": torch.zeros(300)}, {"mIoU": 1.0}, started=0.0, device="cpu",
-                   details={"class_names": ["a"]}, structure={"layer": {"channels": 3}})  # fmt: skip
+                   details=dense_details("a"), structure={"layer": {"channels": 3}})  # fmt: skip
     for name in ("weights.safetensors", "structure.json", "run.json", "config.json"):
         path = config.out / name
         whole = path.read_bytes()

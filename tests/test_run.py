@@ -14,6 +14,7 @@ from mobileclip_dense.config import Config, FinetuneConfig, PretrainConfig
 from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from mobileclip_dense.run.folder import finish_run, load_run, open_run
 from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after, read_metrics
+from tests.conftest import dense_details
 
 FIELDS = ("step", "model")
 
@@ -194,7 +195,7 @@ def finished_run(folder: Path) -> Path:
     config = FinetuneConfig(data=folder, out=folder / "run")
     with open_run(config, {}):
         finish_run(config, {"weight": torch.zeros(9)}, {"mIoU": 1.0}, started=0.0, device="cpu",
-                   details={"class_names": ["a"]}, structure={"layer": {"channels": 3}})  # fmt: skip
+                   details=dense_details("a"), structure={"layer": {"channels": 3}})  # fmt: skip
     return config.out
 
 
@@ -237,7 +238,7 @@ def test_a_dense_run_records_encoder_head_and_pruning_as_its_architecture(
 ) -> None:
     config = FinetuneConfig(data=tmp_path, out=tmp_path / "run", **settings)
     with open_run(config, {}):
-        finish_run(config, {"weight": torch.zeros(9)}, {}, started=0.0, device="cpu", details={"class_names": ["a"]},
+        finish_run(config, {"weight": torch.zeros(9)}, {}, started=0.0, device="cpu", details=dense_details("a"),
                    structure=structure)  # fmt: skip
     assert load_run(config.out).architecture == expected
 

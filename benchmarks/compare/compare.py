@@ -15,6 +15,7 @@ from benchmarks.compare.rows import Comparison, read_comparison
 from mobileclip_dense.artifact.artifact import load_artifact
 from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.config.check import MAX_PARALLEL, MAX_SIDE_PX, require, require_numbers
+from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.pages.text_table import print_table
 
 
@@ -52,7 +53,8 @@ class CompareConfig:
         require_numbers(self, "rounds", at_least=1)
         require_numbers(self, "seed", at_least=0)
         require_numbers(self, "size_px", at_least=32, at_most=MAX_SIDE_PX)
-        require(self, "size_px", self.size_px % 32 == 0, "a multiple of 32")
+        stride = max(spec.strides[-1] for spec in ENCODERS.values())
+        require(self, "size_px", self.size_px % stride == 0, f"a multiple of {stride}")
 
 
 def compare(config: CompareConfig) -> Comparison:

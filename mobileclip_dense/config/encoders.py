@@ -77,6 +77,15 @@ def encoders_of(family: str) -> tuple[str, ...]:
     return tuple(name for name, spec in ENCODERS.items() if spec.family == family)
 
 
+def last_stride(name: str) -> int:
+    """The last stride of an encoder, named by itself or by its open_clip model: heights and widths are multiples of it.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return encoder_spec(next((own for own, clip in clip_names().items() if clip == name), name)).strides[-1]
+
+
 def clip_names() -> dict[str, str]:
     """Encoder -> the open_clip model whose image tower it is; encoders without one are left out."""
     return {name: spec.clip_name for name, spec in ENCODERS.items() if spec.clip_name}

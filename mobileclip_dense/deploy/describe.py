@@ -1,11 +1,10 @@
 """The record of an exported model."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
 from mobileclip_dense.artifact.palette import class_palette
+from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.deploy.prepared import Prepared
 
@@ -50,7 +49,7 @@ def describe(
         num_parameters=sum(p.numel() for p in prepared.network.parameters()),
         parity={"fusion_relative_error": prepared.fusion_error},
         parent={"run": _folder_name(prepared.run.folder), "weights_sha256": record["weights_sha256"]},
-        versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", *libraries)}},
+        versions=versions_of("torch", *libraries),
         licence=_LICENCE,
     )
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
 from mobileclip_dense.deploy.prepared import Prepared
@@ -82,8 +81,7 @@ def _segmentation_cost(
     prepared: Prepared, _config: FinetuneConfig, labels: list[Any], before: list[Map], after: list[Map]
 ) -> Cost:
     record = prepared.run.record
-    ignored = record.get("ignored_label", IGNORE_INDEX)
-    truths = [read_class_labels(label, record["reduce_zero_label"], ignored) for label in labels]
+    truths = [read_class_labels(label, record["reduce_zero_label"], record["ignored_label"]) for label in labels]
     reference, found = (score_segmentation(maps, truths, len(record["class_names"])) for maps in (before, after))
     agreement = float(np.mean([(a == b).mean() for a, b in zip(before, after, strict=True)]) * 100)
     return {"reference_miou_percent": reference, "miou_percent": found, "miou_drop_points": reference - found,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import nn
 
 from mobileclip_dense.config import FinetuneConfig, PretrainConfig
-from mobileclip_dense.config.encoders import ENCODERS
+from mobileclip_dense.config.encoders import ENCODERS, last_stride
 from mobileclip_dense.dense.model import build_from_run, make_upsampling_symbolic
 from mobileclip_dense.deploy.networks import DensePredictor
 from mobileclip_dense.deploy.pooling import make_pooling_exact
@@ -22,7 +22,7 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
     """Load a run, fuse it, and compute the golden outputs on its own held-out data.
 
     Args:
-        size_px: height and width of the exported model, multiples of 32; None: what the run was trained with.
+        size_px: height and width of the exported model, multiples of the encoder's last stride; None: what the run was trained with.
 
     Returns:
         One network of a fine-tuning run; the image and the text tower of a pretraining run.
@@ -31,11 +31,12 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
         FileNotFoundError, ValueError: the run or its data cannot be read, the size does not fit, or the fused network
             is further than FUSION_TOLERANCE from the trained one.
     """
-    for side in size_px or ():
-        if side < 32 or side % 32:
-            found = " ".join(map(str, size_px or ()))
-            raise ValueError(f"--size-px: found {found}, expected multiples of 32 (the encoder's last stride)")
     run = load_run(folder)
+    name = run.config.model if isinstance(run.config, PretrainConfig) else run.config.encoder
+    stride = last_stride(name)
+    if any(side < stride or side % stride for side in size_px or ()):
+        found = " ".join(map(str, size_px or ()))
+        raise ValueError(f"--size-px: found {found}, expected multiples of {stride} (the encoder's last stride)")
     if isinstance(run.config, PretrainConfig):
         return prepare_towers(run, run.config, size_px or (run.config.image_size_px,) * 2)
     if run.config.task == "detect":
@@ -60,4 +61,5 @@ def prepare_model(model: nn.Module, run: Run, config: FinetuneConfig, images: np
     golden = {"input": images, **predict(network, images, names)}
     unfused = predict(DensePredictor(model, normalization, config.task).eval(), images, names)
     error = require_exact(golden[names[0]], unfused[names[0]], run.folder)
-    return Prepared(run=run, task=config.task, network=network, outputs=names, golden=golden, fusion_error=error)
+    return Prepared(run=run, task=config.task, network=network, outputs=names, golden=golden, fusion_error=error,
+                    stride=last_stride(config.encoder))  # fmt: skip

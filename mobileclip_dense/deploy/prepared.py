@@ -32,6 +32,7 @@ class Prepared:
         outputs: names of what it gives.
         golden: `input` (uint8 [N,H,W,3], or tokens int64 [N,L]) and PyTorch's outputs by name.
         fusion_error: relative error of fused against unfused over the first output.
+        stride: heights and widths of images are multiples of it; 1 where there are no images.
         logit_scale: of CLIP's towers, what cosines are multiplied with; None for dense models.
         tokenizer: of a text tower, what turns text into its tokens; None for all others.
     """
@@ -42,6 +43,7 @@ class Prepared:
     outputs: tuple[str, ...]
     golden: Golden
     fusion_error: float
+    stride: int = 1
     logit_scale: float | None = None
     tokenizer: SimpleTokenizer | None = None
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal, and in Markdown.
+"""Tables for the terminal.
 
     print_table("runs", ["run", "mIoU"], [["nano", "41.2"], ["mci0", "44.0"]])
 
@@ -41,12 +41,6 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], max_width
     head, *body = [_wrap(row, widths, to_right) for row in table]
     lines = [*head, _GAP.join("-" * width for width in widths), *(line for row in body for line in row)]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def format_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of a Markdown table; `|` inside cells is escaped."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _fit(columns: list[list[str]], max_width: int) -> list[int]:

@@ -54,19 +54,6 @@ class Losses(NamedTuple):
     """D summed over caption sets, detached; 0 without teachers."""
 
 
-def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float) -> Tensor:
-    """CLIP's loss, a float32 scalar, of unit-norm features float [B,D] and the scale that multiplies their cosines.
-
-    It runs over the pairs of all processes of the default process group, each of which brings the same B.
-    """
-    return reinforced_loss(Features(image, (text,), logit_scale)).total
-
-
-def distillation_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float, teachers: Sequence[Features]) -> Tensor:
-    """The distillation part alone for one caption set, a float32 scalar; arguments as in the other two losses."""
-    return reinforced_loss(Features(image, (text,), logit_scale), teachers, weights=(0.0, 1.0)).total
-
-
 def reinforced_loss(
     student: Features, teachers: Sequence[Features] = (), *, weights: tuple[float, float] = (1.0, 0.0)
 ) -> Losses:

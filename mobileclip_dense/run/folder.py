@@ -225,7 +225,9 @@ def _read_record(path: Path, config: Config) -> dict[str, Any]:
     if "structure_sha256" in record:
         wanted["structure_sha256"] = str
     if isinstance(config, FinetuneConfig):
-        wanted["class_names"] = list
+        wanted |= {"class_names": list, "palette": list, "val_images": list}
+        if config.task != "detect":
+            wanted |= {"reduce_zero_label": bool, "ignored_label": int}
     for field, kind in wanted.items():
         if not isinstance(record.get(field), kind):
             raise ValueError(f"{path}: {field}: found {record.get(field)!r}, expected a {kind.__name__}; {_DAMAGED}")

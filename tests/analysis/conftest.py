@@ -17,6 +17,7 @@ from mobileclip_dense.config import FinetuneConfig, PretrainConfig
 from mobileclip_dense.dense.model import build_model
 from mobileclip_dense.models.clip import build_clip, open_clip_config
 from mobileclip_dense.run.folder import finish_run, open_run
+from tests.conftest import dense_details
 
 TINY_VIT = {
     "embed_dim": 16,
@@ -69,7 +70,7 @@ def segment_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                             head_channels=16, crop_size_px=(64, 96))  # fmt: skip
     with torch.random.fork_rng():
         model = build_model(config, 3)
-    details = {"class_names": ["sky", "floor", "cone"]}
+    details = dense_details("sky", "floor", "cone")
     with open_run(config, {}):
         finish_run(config, model.state_dict(), {}, started=time.time(), device="cpu", details=details)
     return config.out

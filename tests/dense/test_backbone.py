@@ -26,7 +26,7 @@ from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.run.folder import finish_run, open_run
 from mobileclip_dense.runtime.onnx_model import OnnxModel
-from tests.conftest import write_labelled_folder
+from tests.conftest import dense_details, write_labelled_folder
 from tests.models.foreign import TINY
 from tests.models.test_reparam import randomize
 
@@ -262,8 +262,8 @@ def test_a_vit_is_exported_for_one_size_with_its_positions_resampled_in_advance(
     model = build_model(settings, 3)
     torch.nn.init.normal_(model.backbone.encoder.trunk.pos_embed)
     with open_run(settings, {}):
-        finish_run(settings, model.state_dict(), {}, started=0.0, device="cpu", details={
-            "class_names": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "reduce_zero_label": False})  # fmt: skip
+        details = dense_details("a", "b", "c")
+        finish_run(settings, model.state_dict(), {}, started=0.0, device="cpu", details=details)
     wide = ToOnnxConfig(run=settings.out, out=tmp_path / "artifacts", size_px=(32, 64))
     (folder,) = to_onnx(wide)
     resized = [node for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "Resize"]

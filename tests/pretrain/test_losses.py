@@ -14,8 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileclip_dense.pretrain.losses import (
     Features,
-    contrastive_loss,
-    distillation_loss,
     reinforced_loss,
     split_teachers,
 )
@@ -127,10 +125,11 @@ def test_one_teacher_and_one_caption_set_are_as_open_clip_has_them() -> None:
     student, (teacher,) = networks(CASES["one teacher"])
     scale = torch.tensor(student.logit_scale)
     both = DistillClipLoss()(student.image, student.texts[0], scale, teacher.image, teacher.texts[0], 20.0)
-    assert contrastive_loss(student.image, student.texts[0], scale).item() == pytest.approx(both[0].item(), rel=1e-6)
+    features = Features(student.image, student.texts[:1], scale)
+    assert reinforced_loss(features).total.item() == pytest.approx(both[0].item(), rel=1e-6)
     plain = ClipLoss()(student.image, student.texts[0], scale)
-    assert contrastive_loss(student.image, student.texts[0], scale).item() == pytest.approx(plain.item(), rel=1e-6)
-    distilled = distillation_loss(student.image, student.texts[0], scale, [teacher])
+    assert reinforced_loss(features).total.item() == pytest.approx(plain.item(), rel=1e-6)
+    distilled = reinforced_loss(features, [teacher], weights=(0.0, 1.0)).total
     assert distilled.item() == pytest.approx(both[1].item(), rel=1e-6)
 
 

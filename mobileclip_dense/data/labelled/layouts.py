@@ -93,20 +93,3 @@ def _renamed(found: LabelledSet, path: Path) -> LabelledSet:
         # The layout's own index of no class may be one of these names' classes.
         ignored_label=IGNORE_INDEX if first_index == 1 or found.ignored_label < len(names) else found.ignored_label,
     )
-
-
-def layout_rows() -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the documentation's table of all layouts."""
-    rows = [
-        [
-            layout.data_set or layout.task,
-            layout.name,
-            layout.task,
-            layout.recognised_by,
-            " + ".join(f"{number:,}" for number in layout.num_images or ()) or "-",
-            "; ".join(layout.sources) or "-",
-            layout.licence or "-",
-        ]
-        for layout in LAYOUTS
-    ]
-    return ["NAME", "layout", "task", "recognised by", "training + held-out images", "sources", "terms"], rows

@@ -105,7 +105,7 @@ def _verify_another_shape(prepared: Prepared, draft: Artifact, model: OnnxModel)
     """
     other = np.concatenate([prepared.golden["input"]] * 2)
     if 0 not in draft.input.flexible:
-        other = np.pad(other[:1], ((0, 0), (0, 32), (0, 64), (0, 0)), mode="wrap")
+        other = np.pad(other[:1], ((0, 0), (0, prepared.stride), (0, 2 * prepared.stride), (0, 0)), mode="wrap")
     found = model(as_taken(other, draft.input))
     judged = judge_outputs(prepared.run.folder, draft, prepared.predict(other), found, " at another shape")
     return {"other_shape_relative_error": judged[f"{draft.precision}_relative_error"]}

@@ -41,7 +41,7 @@ def export_graph(prepared: Prepared, artifact: Artifact, opset: int, path: Path)
     # A batch of one would be taken for a constant.
     example = torch.from_numpy(as_taken(prepared.golden["input"][: 2 if 0 in flexible else 1].copy(), artifact.input))
     dimensions = {
-        axis: Dim("batch") if axis == 0 else 32 * Dim(f"{name}_in_32", min=1, max=128)
+        axis: Dim("batch") if axis == 0 else prepared.stride * Dim(f"{name}_in_{prepared.stride}", min=1, max=128)
         for axis, name in zip(sorted(flexible), ("height", "width") if 0 not in flexible else ("batch",), strict=True)
     } if flexible else None  # fmt: skip
     with warnings.catch_warnings():

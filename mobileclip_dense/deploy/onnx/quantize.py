@@ -27,12 +27,11 @@ import numpy.typing as npt
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from mobileclip_dense.deploy.gate import Cost, excess
 from mobileclip_dense.deploy.parity import relative_error
+from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel, profile_ms
 from mobileclip_dense.runtime.timing import time_in_turn
@@ -92,20 +91,20 @@ class Int8Report:
 
     def print(self) -> None:
         """The report by kind of node, for the terminal."""
-        table = Table(title=f"int8 on {self.device}")
-        for column in ("kind", "nodes", "quantized", "float kernels, ms", "largest error alone", "why"):
-            table.add_column(column, justify="left" if column in ("kind", "why") else "right")
+        rows = []
         for kind in dict.fromkeys(node.kind for node in self.nodes):
             nodes = [node for node in self.nodes if node.kind == kind]
             errors = [node.error for node in nodes if node.error is not None]
-            reasons = {node.reason: sum(node.reason == n.reason for n in nodes) for node in nodes}
-            table.add_row(kind, str(len(nodes)), str(sum(node.quantized for node in nodes)),
-                          f"{sum(node.float_ms or 0 for node in nodes):.2f}", f"{max(errors):.1e}" if errors else "-",
-                          "; ".join(f"{count} {reason}" for reason, count in reasons.items()))  # fmt: skip
-        console = Console(width=max(120, Console().width))
-        console.print(table)
-        console.print(f"{self.float_ms:.2f} ms -> {self.int8_ms:.2f} ms, {self.float_bytes / 1e6:.2f} MB -> "
-                      f"{self.int8_bytes / 1e6:.2f} MB", highlight=False)  # fmt: skip
+            reasons = Counter(node.reason for node in nodes)
+            rows.append([
+                kind, str(len(nodes)), str(sum(node.quantized for node in nodes)),
+                f"{sum(node.float_ms or 0 for node in nodes):.2f}", f"{max(errors):.1e}" if errors else "-",
+                "; ".join(f"{count} {reason}" for reason, count in reasons.items()),
+            ])  # fmt: skip
+        header = ["kind", "nodes", "quantized", "float kernels, ms", "largest error alone", "why"]
+        print_table(f"int8 on {self.device}", header, rows)
+        print(f"{self.float_ms:.2f} ms -> {self.int8_ms:.2f} ms, {self.float_bytes / 1e6:.2f} MB -> "
+              f"{self.int8_bytes / 1e6:.2f} MB")  # fmt: skip
 
 
 class ImageReader(CalibrationDataReader):
