@@ -78,12 +78,12 @@ def encoders_of(family: str) -> tuple[str, ...]:
 
 
 def last_stride(name: str) -> int:
-    """The last stride of an encoder, named by itself or by its open_clip model: heights and widths are multiples of it.
+    """The last stride of an encoder: heights and widths of images are multiples of it.
 
     Raises:
         ValueError: there is none of that name.
     """
-    return encoder_spec(next((own for own, clip in clip_names().items() if clip == name), name)).strides[-1]
+    return encoder_spec(name).strides[-1]
 
 
 def clip_names() -> dict[str, str]:

@@ -12,7 +12,14 @@ from mobileclip_dense.config.encoders import ENCODERS, last_stride
 from mobileclip_dense.dense.model import build_from_run, make_upsampling_symbolic
 from mobileclip_dense.deploy.networks import DensePredictor
 from mobileclip_dense.deploy.pooling import make_pooling_exact
-from mobileclip_dense.deploy.prepared import NUM_GOLDEN, Prepared, fuse_exactly, predict, require_exact
+from mobileclip_dense.deploy.prepared import (
+    NUM_GOLDEN,
+    Prepared,
+    fuse_exactly,
+    predict,
+    require_exact,
+    require_multiples,
+)
 from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.deploy.towers import prepare_towers
 from mobileclip_dense.run.folder import Run, load_run
@@ -22,7 +29,8 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
     """Load a run, fuse it, and compute the golden outputs on its own held-out data.
 
     Args:
-        size_px: height and width of the exported model, multiples of the encoder's last stride; None: what the run was trained with.
+        size_px: height and width of the exported model, multiples of the encoder's last stride; None: what the run was
+            trained with.
 
     Returns:
         One network of a fine-tuning run; the image and the text tower of a pretraining run.
@@ -32,15 +40,11 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
             is further than FUSION_TOLERANCE from the trained one.
     """
     run = load_run(folder)
-    name = run.config.model if isinstance(run.config, PretrainConfig) else run.config.encoder
-    stride = last_stride(name)
-    if any(side < stride or side % stride for side in size_px or ()):
-        found = " ".join(map(str, size_px or ()))
-        raise ValueError(f"--size-px: found {found}, expected multiples of {stride} (the encoder's last stride)")
     if isinstance(run.config, PretrainConfig):
         return prepare_towers(run, run.config, size_px or (run.config.image_size_px,) * 2)
     if run.config.task == "detect":
         raise ValueError(f"{folder}: task: found detect, expected segment or depth; detectors cannot be exported")
+    require_multiples(size_px or run.config.crop_size_px, last_stride(run.config.encoder))
     images = sample_images(run.config, "val", NUM_GOLDEN, size_px or run.config.crop_size_px)
     return [prepare_model(build_from_run(run.config, run).eval(), run, run.config, images)]
 

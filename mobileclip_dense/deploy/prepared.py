@@ -75,6 +75,13 @@ def fuse_exactly(model: nn.Module, folder: Path) -> nn.Module:
     return fused
 
 
+def require_multiples(size_px: tuple[int, int], stride: int) -> None:
+    """Raises ValueError if a height or width is no multiple of the encoder's last stride."""
+    if any(side < stride or side % stride for side in size_px):
+        found = " ".join(map(str, size_px))
+        raise ValueError(f"--size-px: found {found}, expected multiples of {stride} (the encoder's last stride)")
+
+
 def require_exact(fused: npt.NDArray[Any], unfused: npt.NDArray[Any], folder: Path) -> float:
     """The relative error of fusion.
 

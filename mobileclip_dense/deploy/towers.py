@@ -4,9 +4,16 @@ from open_clip import SimpleTokenizer
 from open_clip.model import CustomTextCLIP
 
 from mobileclip_dense.config import PretrainConfig
-from mobileclip_dense.config.encoders import MCI, encoders_of, last_stride
+from mobileclip_dense.config.encoders import MCI, encoders_of
 from mobileclip_dense.deploy.networks import ImageTower, TextTower
-from mobileclip_dense.deploy.prepared import NUM_GOLDEN, Prepared, fuse_exactly, predict, require_exact
+from mobileclip_dense.deploy.prepared import (
+    NUM_GOLDEN,
+    Prepared,
+    fuse_exactly,
+    predict,
+    require_exact,
+    require_multiples,
+)
 from mobileclip_dense.deploy.samples import read_pairs
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run.folder import Run, fill_model
@@ -22,8 +29,11 @@ def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -
     """
     clip, tokenizer, normalization = build_clip(config.model, config.image_size_px)
     if not (isinstance(clip, CustomTextCLIP) and isinstance(tokenizer, SimpleTokenizer)):
+        known = ", ".join(encoders_of(MCI))
         raise ValueError(f"{run.folder}: model: found {config.model}, expected one with an MCi image tower and CLIP's "
-                         f"tokenizer, such as {', '.join(encoders_of(MCI))}; other towers are not exported")  # fmt: skip
+                         f"tokenizer, such as {known}; other towers are not exported")  # fmt: skip
+    stride = int(clip.visual.trunk.feature_info[-1]["reduction"])
+    require_multiples(size_px, stride)
     fill_model(clip, run)
     clip.eval()
     images, captions = read_pairs(config, "val", NUM_GOLDEN, size_px)
@@ -35,7 +45,7 @@ def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -
     scale = float(clip.logit_scale.detach().exp())
     return [
         Prepared(run=run, task="embed-image", network=network, outputs=_IMAGE, golden=golden, fusion_error=error,
-                 stride=last_stride(config.model), logit_scale=scale),
+                 stride=stride, logit_scale=scale),
         Prepared(run=run, task="embed-text", network=text, outputs=_TEXT, fusion_error=0.0, logit_scale=scale,
                  tokenizer=tokenizer, golden={"input": tokens, **predict(text, tokens, _TEXT)}),
     ]  # fmt: skip
