@@ -1,5 +1,6 @@
 """The whole line at its smallest, run once through the real command line and shared by the tests."""
 
+import atexit
 import gc
 import os
 import subprocess
@@ -19,6 +20,7 @@ from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
 from mobileclip_dense.deploy.coreml.exporter import to_coreml
 from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.pretrain.reinforce import reinforce
+from tests.command_server import CommandServer
 
 gc.freeze()  # coremltools collects garbage at every conversion; without this it walks through all of torch each time
 
@@ -29,12 +31,22 @@ SMALL_FINETUNE = ("--crop-size-px", "64", "64", "--batch-size", "2", "--max-iter
                   "--checkpoint-every", "2")  # fmt: skip
 
 
-def run_module(*arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m ARGUMENTS` as a user would type it, from the repository."""
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+_server = CommandServer(REPOSITORY)
+atexit.register(_server.close)
+
+
+def run_module(
+    *arguments: object, check: bool = True, cwd: Path = REPOSITORY, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m ARGUMENTS` as a user would type it; in a new interpreter where it gets an environment of its own."""
+    command = list(map(str, arguments))
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
+    if environment:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, check=False, env=variables
+        )
+    else:
+        done = _server.run(command, cwd, variables)
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done

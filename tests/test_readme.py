@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.models import MODELS
-from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN
+from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN, run_module
 
 README = (REPOSITORY / "README.md").read_text()
 SMALLER = {
@@ -34,20 +31,16 @@ def commands() -> list[str]:
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     found = commands()
     assert len(found) >= 12
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path)}
     for command in found:
         smaller = next((flags for prefix, flags in SMALLER.items() if command.startswith(prefix)), ())
         sizes = {"shards-64x64": "shards-32x32", "96x96": "64x64", "--size-px 96": ""}
         for written, smallest in sizes.items():
             command = command.replace(written, smallest)
         arguments = shlex.split(command)
-        module = [sys.executable, "-m"]
-        program = {"python": [sys.executable], "mobileclip-dense": [*module, "mobileclip_dense"],
-                   "torchrun": [*module, "torch.distributed.run"]}  # fmt: skip
-        done = subprocess.run(
-            [*program[arguments[0]], *arguments[1:], *smaller],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        program = {"python -m": [], "mobileclip-dense": ["mobileclip_dense"], "torchrun": ["torch.distributed.run"]}
+        (start,) = (start for start in program if command.startswith(start))
+        rest = arguments[len(start.split()) :]
+        done = run_module(*program[start], *rest, *smaller, check=False, cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
     assert (tmp_path / "report.html").exists()
     results = {path.name.removeprefix("00000007-") for path in (tmp_path / "pictures").iterdir()}
