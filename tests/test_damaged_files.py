@@ -188,9 +188,9 @@ def test_damaged_runs(tmp_path: Path) -> None:
 def test_damaged_result_files(tmp_path: Path) -> None:
     latency = {"p50": 1.25, "p90": 1.5, "p99": 2.5, "mean": 1.3, "num_runs": 5}
     result = {
-        "schema_version": 1, "artifact": "a name", "artifact_sha256": "a" * 64, "device": "a-device", "system": "Linux",
-        "runtime": "onnxruntime CPUExecutionProvider", "versions": {"numpy": "2.3.5"}, "num_warmup": 3,
-        "peak_memory_mb": 20.5, "latency_ms_by_threads": {"1": latency, "2": latency},
+        "schema_version": 1, "artifact": "a name", "artifact_sha256": "a" * 64, "architecture": "nano",
+        "device": "a-device", "system": "Linux", "runtime": "onnxruntime CPUExecutionProvider",
+        "versions": {"numpy": "2.3.5"}, "num_warmup": 3, "peak_memory_mb": 20.5, "latency_ms_by_threads": {"1": latency, "2": latency},
     }  # fmt: skip
 
     def read(path: Path) -> Any:

@@ -15,6 +15,7 @@ CPU_RUNTIME = "onnxruntime CPUExecutionProvider"
 _FIELDS: dict[str, tuple[type, ...]] = {
     "schema_version": (int,),
     "artifact": (str,),
+    "architecture": (str,),  # of the artifact
     "artifact_sha256": (str,),  # of artifact.json, which holds the hashes of the other files
     "device": (str,),  # as a part of a file name
     "system": (str,),  # operating system, or a browser's user agent
@@ -23,9 +24,6 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "num_warmup": (int,),
     "peak_memory_mb": (int, float, type(None)),  # None where the platform does not tell
     "latency_ms_by_threads": (dict,),
-}
-_OPTIONAL_FIELDS: dict[str, tuple[type, ...]] = {
-    "architecture": (str,),  # of the artifact; the page in a browser does not write it
 }
 _LATENCY = ("p50", "p90", "p99", "mean", "num_runs")
 
@@ -41,13 +39,10 @@ def check_result(values: dict[str, Any], source: Path) -> None:
         if not holds:
             raise ValueError(f"{source}: {field}: found {found!r}, expected {expected}; measure the artifact again")
 
-    known = _FIELDS | _OPTIONAL_FIELDS
-    missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - known.keys())
+    missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - _FIELDS.keys())
     expect("fields", "all of the schema", not missing, f"no {', '.join(missing)}")
     expect("fields", "those of the schema alone", not unknown, ", ".join(unknown))
-    for field, types in known.items():
-        if field not in values:
-            continue
+    for field, types in _FIELDS.items():
         names = " or ".join(kind.__name__ for kind in types)
         expect(field, names, isinstance(values[field], types) and values[field] is not True, values[field])
     version, digest, device = (values[field] for field in ("schema_version", "artifact_sha256", "device"))

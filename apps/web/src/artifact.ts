@@ -19,12 +19,13 @@ export interface Artifact {
   runtime: string;
   precision: string;
   task: Task;
+  architecture: string;
   input: TensorSpec;
   outputs: TensorSpec[];
   class_names: string[];
   palette: Rgb[];
   max_depth_m: number | null;
-  logit_scale?: number | null;
+  logit_scale: number | null;
   num_parameters: number;
   parent: { run: string; weights_sha256: string };
   files: Record<string, { sha256: string; bytes: number }>;

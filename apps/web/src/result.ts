@@ -9,6 +9,7 @@ export interface ResultFile {
   schema_version: number;
   artifact: string;
   artifact_sha256: string;
+  architecture: string;
   device: string;
   system: string;
   runtime: string;
@@ -30,6 +31,7 @@ export function resultFile(
     schema_version: contract.result_schema_version,
     artifact: loaded.artifact.name,
     artifact_sha256: loaded.artifact.sha256,
+    architecture: loaded.artifact.architecture,
     device: deviceName(userAgent, cores),
     system: userAgent,
     runtime: `onnxruntime-web ${loaded.provider}`,
