@@ -190,7 +190,8 @@ def test_damaged_result_files(tmp_path: Path) -> None:
     result = {
         "schema_version": 1, "artifact": "a name", "artifact_sha256": "a" * 64, "architecture": "nano",
         "device": "a-device", "system": "Linux", "runtime": "onnxruntime CPUExecutionProvider",
-        "versions": {"numpy": "2.3.5"}, "num_warmup": 3, "peak_memory_mb": 20.5, "latency_ms_by_threads": {"1": latency, "2": latency},
+        "versions": {"numpy": "2.3.5"}, "num_warmup": 3, "peak_memory_mb": 20.5,
+        "latency_ms_by_threads": {"1": latency, "2": latency},
     }  # fmt: skip
 
     def read(path: Path) -> Any:

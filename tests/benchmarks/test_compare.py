@@ -49,8 +49,8 @@ def write_latency(path: Path, artifact: str, digest: str = "0" * 64) -> None:
     """A result file of a phone."""
     write_json(path, {
         "schema_version": RESULT_SCHEMA_VERSION, "artifact": artifact, "artifact_sha256": digest,
-        "architecture": "tiny", "device": "phone", "system": "iOS", "runtime": "coreml ALL", "versions": {}, "num_warmup": 5, "peak_memory_mb": None,
-        "latency_ms_by_threads": {"1": LATENCY},
+        "architecture": "tiny", "device": "phone", "system": "iOS", "runtime": "coreml ALL", "versions": {},
+        "num_warmup": 5, "peak_memory_mb": None, "latency_ms_by_threads": {"1": LATENCY},
     })  # fmt: skip
 
 
