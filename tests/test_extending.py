@@ -1,16 +1,14 @@
 """The code of docs/extending.md: five extensions from outside of the package, through the real command line."""
 
-import os
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mobileclip_dense.artifact.files import read_json
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_module
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 
@@ -28,34 +26,25 @@ def write_cityscapes(root: Path) -> None:
             Image.fromarray(labels).save(root / "gtFine" / split / "ulm" / f"{stem}_gtFine_labelTrainIds.png")
 
 
-def run_script(folder: Path, *arguments: object) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def test_an_encoder_a_head_a_layout_a_precision_and_a_target_are_a_file_each(tmp_path: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         (tmp_path / re.match(r"# (\w+\.py)\n", block)[1]).write_text(block)  # type: ignore[index]
     write_cityscapes(tmp_path / "cityscapes")
-    data, run, out = tmp_path / "cityscapes", tmp_path / "run", tmp_path / "artifacts"
+    data, trained, out = tmp_path / "cityscapes", tmp_path / "run", tmp_path / "artifacts"
 
-    assert "Cityscapes" in run_script(tmp_path, "my_tools.py", "data", "check", "cityscapes", data)
-    run_script(
-        tmp_path, "my_tools.py", "finetune", "nano-segment", "--data", data, "--out", run, "--encoder", "fastvit_t8",
+    run = partial(run_module, cwd=tmp_path)
+    assert "Cityscapes" in run("my_tools", "data", "check", "cityscapes", data).stdout
+    run(
+        "my_tools", "finetune", "nano-segment", "--data", data, "--out", trained, "--encoder", "fastvit_t8",
         "--head", "segformer", "--head-channels", 16, "--max-iters", 2, "--warmup-iters", 0, "--batch-size", 2,
         "--crop-size-px", 64, 64, "--num-workers", 0,
     )  # fmt: skip
-    record = read_json(run / "run.json")
+    record = read_json(trained / "run.json")
     assert record["architecture"] == "fastvit_t8-segformer"
     assert len(record["class_names"]) == 19
 
-    run_script(tmp_path, "export_p2.py", run, out)
-    run_script(tmp_path, "export_torchscript.py", run, out)
+    run("export_p2", trained, out)
+    run("export_torchscript", trained, out)
     stem = "fastvit_t8-segformer-segment-cityscapes-64x64"
     assert {path.name for path in out.iterdir()} == {f"{stem}-p2.coreml", f"{stem}-fp32.torchscript"}
     for folder in out.iterdir():

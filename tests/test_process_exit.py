@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY, SMALL_FINETUNE, Line, run_module
 PENDING = """
 import sys, torch
 from mobileclip_dense.processes import leave_processes
-from tests import leaving
+from tests import process_exit
 torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
 model.itself = model

@@ -16,7 +16,7 @@ from torch import nn
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.data.labelled.scan import check_set
 from mobileclip_dense.dense.training.checkpoint import FIELDS
-from mobileclip_dense.dense.training.engine import place_model
+from mobileclip_dense.dense.training.engine import compile_settings, place_model
 from mobileclip_dense.dense.training.train import (
     finalize_weights,
     finetune,
@@ -125,7 +125,10 @@ def test_the_moving_average_holds_every_step_and_the_last(config: FinetuneConfig
     torch.testing.assert_close(runner.model.decode_head.conv_seg.weight.detach(), average)
 
 
-def test_a_compiled_step_is_the_plain_one(config: FinetuneConfig) -> None:
+def test_a_compiled_step_is_the_plain_one(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as ever, but without minutes of generating code, which `benchmarks.dense_training --compile` does."""
+    compiler, asked = torch.compile, list[dict[str, Any]]()
+    monkeypatch.setattr(torch, "compile", lambda step, **how: asked.append(how) or compiler(step, backend="aot_eager"))
     config = dataclasses.replace(config, max_iters=2, ema_decay=0.5)
     weights = []
     for compiled in (False, True):
@@ -133,6 +136,7 @@ def test_a_compiled_step_is_the_plain_one(config: FinetuneConfig) -> None:
         runner = train(dataclasses.replace(config, out=out, compile=compiled))
         weights.append(runner.model.decode_head.conv_seg.weight.detach())
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)
+    assert asked == [compile_settings(dataclasses.replace(config, compile=True))]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(

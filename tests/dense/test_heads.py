@@ -143,7 +143,7 @@ def test_only_upernet_has_an_auxiliary_head_and_no_export_has_it() -> None:
     assert auxiliary["loss_decode"]["loss_weight"] == 0.4
     assert "auxiliary_head" not in model_config(config("segment", "fpn_lite"), 5)
     model = build_model(config("segment", "upernet"), 5)
-    exported = DensePredictor(model, config("segment", "upernet"))
+    exported = DensePredictor(model, model.backbone.encoder.normalization, "segment")
     assert count_params(exported) == count_params(model) - count_params(model.auxiliary_head)
 
 

@@ -47,7 +47,7 @@ class Models:
             )
             torch.manual_seed(0)
             model = randomize(MODELS.build(model_config(config, 8)))
-            self.predictors[task] = DensePredictor(fuse_model(model), config).eval()
+            self.predictors[task] = DensePredictor(fuse_model(model), model.backbone.encoder.normalization, task).eval()
             with torch.no_grad():
                 outputs = FromPixels(self.predictors[task])(torch.from_numpy(IMAGE))
             names = ("logits", "class_map") if task == "segment" else ("depth_m",)
