@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobileclip_dense.artifact.files import read_json, sha256_of, write_json
+from mobileclip_dense.artifact.precision import find_precision
 from mobileclip_dense.artifact.targets import TARGETS
 
 SCHEMA_VERSION = 1
@@ -181,6 +182,10 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
         raise ValueError(f"{source}: a field is not as expected ({error}); export the artifact again") from None
     if artifact.runtime not in TARGETS:
         raise ValueError(f"{source}: runtime: found {artifact.runtime!r}, expected one of {', '.join(TARGETS)}")
+    try:
+        find_precision(artifact.runtime, artifact.precision)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}; export the artifact again") from None
     return artifact
 
 

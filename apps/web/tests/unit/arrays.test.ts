@@ -39,7 +39,8 @@ test("the relative error is Python's", () => {
 });
 
 test("a shorter or non-finite answer never passes", () => {
-  for (const found of [[1], [1, Number.NaN]]) expect(relativeError(found, [1, 2]) <= limitsOf("int8").max_relative_error).toBe(false);
+  for (const found of [[1], [1, Number.NaN]])
+    expect(relativeError(found, [1, 2]) <= limitsOf("int8").max_relative_error).toBe(false);
 });
 
 test("the limits follow the precision", () => {
