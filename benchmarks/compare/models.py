@@ -2,17 +2,11 @@
 
 from dataclasses import dataclass
 
+from mobileclip_dense.config.encoders import ENCODERS
+from mobileclip_dense.config.heads import HEADS
+
 NUM_CLASSES = 150
 REFERENCE = "swin_l-upernet"
-_ENCODERS = {
-    "nano": "nano MCi",
-    "mci0": "MCi0",
-    "mci1": "MCi1",
-    "mci2": "MCi2",
-    "vit_b16_clip": "ViT-B/16",
-    "swin_l": "Swin-L",
-}
-_HEADS = {"semantic_fpn": "SemanticFPN", "fpn_lite": "lite FPN", "upernet": "UPerNet"}
 _HEAD_CHANNELS = {"semantic_fpn": 128, "fpn_lite": 128, "upernet": 512}
 PRUNED_TO = 0.7  # share of the parameters; what CamVid's runs were pruned to
 
@@ -36,7 +30,7 @@ class Model:
     def label(self) -> str:
         """The network in words."""
         pruned = f", pruned to {PRUNED_TO * 100:.0f} %" if self.pruned else ""
-        return f"{_ENCODERS[self.encoder]} + {_HEADS[self.head]}{pruned}"
+        return f"{ENCODERS[self.encoder].label} + {HEADS[self.head].label}{pruned}"
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -57,7 +51,7 @@ MODELS: dict[str, Model] = {
         *(
             Model(encoder=encoder, head=head, int8=head != "upernet")
             for encoder in ("mci0", "mci1", "mci2")
-            for head in _HEADS
+            for head in _HEAD_CHANNELS
         ),
         Model(encoder="mci2", head="semantic_fpn", pruned=True, int8=True),
         Model(encoder="mci2", head="fpn_lite", pruned=True, int8=True),

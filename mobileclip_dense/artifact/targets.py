@@ -11,7 +11,6 @@ class Target:
 
     Attributes:
         runtime: its name in artifact.json and in the names of folders.
-        label: its name for people.
         model_file: path of the model inside an artifact's folder; a folder where the format is one.
         reports: other files that its exporter writes beside it.
         model: `module:function`, called with the path of the model and the `Artifact`; gives a `runtime.Predictor`.
@@ -20,7 +19,6 @@ class Target:
     """
 
     runtime: str
-    label: str
     model_file: str
     reports: tuple[str, ...] = ()
     model: str
@@ -43,7 +41,6 @@ def register_target(target: Target) -> None:
 register_target(
     Target(
         runtime="onnx",
-        label="ONNX",
         model_file="model.onnx",
         reports=("int8.json",),
         model="mobileclip_dense.runtime.onnx_model:load_model",
@@ -52,7 +49,6 @@ register_target(
 register_target(
     Target(
         runtime="coreml",
-        label="Core ML",
         model_file="model.mlpackage",
         reports=("neural_engine.json",),
         model="mobileclip_dense.deploy.coreml.mil.predictor:load_model",

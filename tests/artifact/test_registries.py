@@ -34,7 +34,7 @@ def test_an_artifact_of_an_unknown_target_or_precision_is_refused(
 def test_a_second_entry_of_a_name_is_refused() -> None:
     register_target(TARGETS["onnx"])
     with pytest.raises(ValueError, match="runtime: found 'onnx', which is registered already"):
-        register_target(replace(TARGETS["onnx"], label="another"))
+        register_target(replace(TARGETS["onnx"], model_file="another.onnx"))
     register_precision(find_precision("onnx", "fp16"))
     with pytest.raises(ValueError, match="precision: found 'fp16', which onnx has already"):
         register_precision(replace(find_precision("onnx", "fp16"), max_relative_error=0.9))
@@ -48,7 +48,7 @@ def test_force_replaces_artifacts_of_targets_that_were_registered_later(
         (tmp_path / name).write_text("{}")
     with pytest.raises(FileExistsError, match=r"model\.bin|notes\.json"):
         claim_folder(tmp_path, artifact_output(), force=True, inputs={})
-    late = Target(runtime="late", label="Late", model_file="model.bin", reports=("notes.json",), model="late:load")
+    late = Target(runtime="late", model_file="model.bin", reports=("notes.json",), model="late:load")
     monkeypatch.setitem(TARGETS, "late", late)
     assert claim_folder(tmp_path, artifact_output(), force=True, inputs={})
 
