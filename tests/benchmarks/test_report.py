@@ -41,7 +41,7 @@ def write_run(folder: Path, *, record: dict[str, Any] = RECORD, settings: dict[s
 def write_result(config: ReportConfig, name: str, **changes: Any) -> dict[str, Any]:
     digest = artifact_sha256(config.artifacts / "nano.onnx")
     result = {
-        "schema_version": 1, "artifact": "nano.onnx", "artifact_sha256": digest,
+        "schema_version": 1, "artifact": "nano.onnx", "artifact_sha256": digest, "architecture": "tiny",
         "device": "desk-2-cores", "system": "Linux", "runtime": CPU_RUNTIME, "versions": {}, "num_warmup": 5,
         "peak_memory_mb": 3.0, "latency_ms_by_threads": {"1": LATENCY},
     } | changes  # fmt: skip

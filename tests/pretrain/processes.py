@@ -13,7 +13,8 @@ import torch
 def run_world(job: Callable[..., Any], world_size: int, folder: Path, *arguments: Any) -> list[Any]:
     """What `job(rank, *arguments)`, a module's function, returns in each process of a new default process group."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mobileclip_dense.models.clip", "lightning.fabric"])
+    context.set_forkserver_preload(["mobileclip_dense.pretrain.loop", "mobileclip_dense.dense.training.train",
+                                    "tests.frozen"])  # fmt: skip
     rendezvous = str(folder / f"world{world_size}")
     with ProcessPoolExecutor(world_size, mp_context=context) as pool:
         return [each.result() for each in [pool.submit(_join, rank, world_size, rendezvous, job, arguments)
