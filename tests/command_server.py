@@ -62,9 +62,8 @@ class CommandServer:
 
     def close(self) -> None:
         """End the process."""
-        if self.process is not None and self.process.stdin:
-            self.process.stdin.close()
-            self.process.wait()
+        if self.process is not None:
+            self.process.communicate()
 
 
 def serve() -> None:
