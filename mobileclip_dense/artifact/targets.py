@@ -14,8 +14,8 @@ class Target:
         model_file: path of the model inside an artifact's folder; a folder where the format is one.
         reports: other files that its exporter writes beside it.
         model: `module:function`, called with the path of the model and the `Artifact`; gives a `runtime.Predictor`.
-        inspect: `module:function`, called with the same; says in one line what the model consists of, and raises
-            ValueError if it is not what the artifact says. None: there is nothing to inspect.
+        inspect: `module:function`, called with the same; gives a `deploy.driver.Report` of what the model consists of,
+            and raises ValueError if it is not what the artifact says. None: there is nothing to inspect.
     """
 
     runtime: str
@@ -52,7 +52,7 @@ register_target(
         model_file="model.mlpackage",
         reports=("neural_engine.json",),
         model="mobileclip_dense.deploy.coreml.mil.predictor:load_model",
-        inspect="mobileclip_dense.deploy.coreml.inspect:inspect",
+        inspect="mobileclip_dense.deploy.coreml.inspect:verify_program",
     )
 )
 

@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from mobileclip_dense.artifact.artifact import TOKENIZER_FILE, Artifact, TensorSpec, save_artifact
+from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.artifact.outputs import claim_folder, staged_folder
 from mobileclip_dense.artifact.precision import Precision, find_precision
 from mobileclip_dense.artifact.targets import TARGETS, artifact_output
@@ -19,6 +20,20 @@ from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.deploy.prepared import Prepared
 from mobileclip_dense.deploy.tokenizer import save_tokenizer
 from mobileclip_dense.runtime.predictor import Predictor
+
+
+class Report(Protocol):
+    """What a model consists of; a dataclass, written beside the model as JSON.
+
+    Attributes:
+        file_name: of that JSON.
+    """
+
+    file_name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def summary(self) -> str:
+        """One line for the terminal."""
 
 
 class Exporter(Protocol):
@@ -66,11 +81,12 @@ def export(config: ExportConfig, exporter: Exporter) -> list[Path]:
         FileExistsError: one exists already. FileNotFoundError, ValueError: see `prepare` and the exporter; or an
             artifact is too far from PyTorch or costs too much. What was written before stays.
     """
+    precisions = [find_precision(exporter.runtime, name) for name in exporter.precisions]
     drafts = [
-        (prepared, draft_artifact(prepared, find_precision(exporter.runtime, name), exporter))
+        (prepared, draft_artifact(prepared, precision, exporter))
         for prepared in prepare(config.run, config.size_px)
-        for name in exporter.precisions
-        if not (prepared.task == "embed-text" and find_precision(exporter.runtime, name).needs_images)
+        for precision in precisions
+        if not (prepared.task == "embed-text" and precision.needs_images)
     ]
     for _, draft in drafts:
         claim_folder(config.out / draft.name, artifact_output(), force=config.force, inputs={"the run": config.run})
@@ -80,13 +96,12 @@ def export(config: ExportConfig, exporter: Exporter) -> list[Path]:
     for prepared, draft in drafts:
         folder = config.out / draft.name
         draft = dataclasses.replace(draft, parity=draft.parity | checked[draft.task])
-        artifact = write_artifact(
+        artifact, report = write_artifact(
             prepared, draft, exporter, folder, force=config.force, allow_drop=config.allow_accuracy_drop
         )
-        seen = inspect(folder, artifact)
         size_mb = sum(entry["bytes"] for name, entry in artifact.files.items() if _is_model(name, artifact)) / 1e6
         figures = ", ".join(f"{name} {value:.3g}" for name, value in artifact.parity.items())
-        print("; ".join([f"{folder}: {size_mb:.2f} MB", *([seen] if seen else []), figures]))
+        print("; ".join([f"{folder}: {size_mb:.2f} MB", *([report.summary()] if report else []), figures]))
         folders.append(folder)
     return folders
 
@@ -104,11 +119,12 @@ def draft_artifact(prepared: Prepared, precision: Precision, exporter: Exporter)
 
 def write_artifact(
     prepared: Prepared, draft: Artifact, exporter: Exporter, folder: Path, *, force: bool, allow_drop: bool
-) -> Artifact:
-    """Convert, compare with PyTorch, judge, and write the folder of one artifact.
+) -> tuple[Artifact, Report | None]:
+    """Convert, inspect, compare with PyTorch, judge, and write the folder of one artifact.
 
     Raises:
-        ValueError: the exported model is too far from PyTorch, or costs too much accuracy and `allow_drop` is off.
+        ValueError: the exported model is not what it should be or too far from PyTorch, or costs too much accuracy and
+            `allow_drop` is off.
         FileExistsError: the folder exists and `force` is off.
     """
     source = prepared.run.folder
@@ -116,6 +132,9 @@ def write_artifact(
     with staged_folder(folder, artifact_output(), force=force, inputs={"the run": source}) as staging:
         path = staging / draft.model_file
         parity = draft.parity | exporter.convert(prepared, draft, path)
+        report = inspect(staging, draft)
+        if report is not None:
+            write_json(staging / report.file_name, dataclasses.asdict(report))
         predictor: Predictor = resolve_name(TARGETS[draft.runtime].model)(path, draft)
         parity |= compare_with_golden(source, draft, golden, predictor)
         if find_precision(draft.runtime, draft.precision).gated and prepared.task != "embed-text":
@@ -125,11 +144,11 @@ def write_artifact(
         np.savez_compressed(staging / "golden.npz", allow_pickle=False, **golden)
         if prepared.tokenizer is not None:
             save_tokenizer(prepared.tokenizer, staging / TOKENIZER_FILE)
-        return save_artifact(dataclasses.replace(draft, parity=parity), staging)
+        return save_artifact(dataclasses.replace(draft, parity=parity), staging), report
 
 
-def inspect(folder: Path, artifact: Artifact) -> str | None:
-    """What the model of an artifact consists of, in one line, if its target has something to say.
+def inspect(folder: Path, artifact: Artifact) -> Report | None:
+    """What the model of an artifact consists of, if its target has something to say.
 
     Raises:
         FileNotFoundError, ValueError: the model cannot be read, or is not what artifact.json says.

@@ -22,8 +22,8 @@ def verify(config: VerifyConfig) -> dict[str, float]:
     """
     artifact, predictor = load_predictor(config.artifact)
     golden = load_golden(config.artifact)
-    if seen := inspect(config.artifact, artifact):
-        print(f"{config.artifact}: {seen}")
+    if report := inspect(config.artifact, artifact):
+        print(f"{config.artifact}: {report.summary()}")
     figures = compare_with_golden(config.artifact, artifact, golden, predictor)
     if config.data is not None:
         figures |= _measure_metric(config, artifact, predictor)

@@ -10,11 +10,9 @@ import coremltools as ct
 import numpy as np
 
 from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
-from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.artifact.precision import Precision, find_precision
 from mobileclip_dense.config.export import CoreMLProfile, ToCoreMLConfig
 from mobileclip_dense.deploy.coreml.convert import convert_network
-from mobileclip_dense.deploy.coreml.inspect import verify_program
 from mobileclip_dense.deploy.coreml.mil.predictor import load_model
 from mobileclip_dense.deploy.driver import export
 from mobileclip_dense.deploy.parity import compare_with_golden
@@ -62,13 +60,8 @@ class CoreMLExporter:
         return {"fp32_relative_error": figures["fp32_relative_error"]}
 
     def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Write the package, and what it consists of as neural_engine.json.
-
-        Raises:
-            ValueError: the saved program is not what it should be.
-        """
+        """Write the package."""
         self._build(prepared, draft).save(str(path))
-        write_json(path.with_name("neural_engine.json"), dataclasses.asdict(verify_program(path, draft)))
         return {}
 
     def _build(self, prepared: Prepared, artifact: Artifact) -> ct.models.MLModel:

@@ -13,15 +13,6 @@ from mobileclip_dense.deploy.coreml.neural_engine import NeuralEngineReport, ins
 _NOT_FUSED = ("batch_norm", "instance_norm")
 
 
-def inspect(path: Path, artifact: Artifact) -> str:
-    """The program in one line, as its target registers it.
-
-    Raises:
-        FileNotFoundError, ValueError: see `verify_program`.
-    """
-    return verify_program(path, artifact).summary()
-
-
 def verify_program(package: Path, artifact: Artifact) -> NeuralEngineReport:
     """Read a saved .mlpackage back; what it consists of.
 

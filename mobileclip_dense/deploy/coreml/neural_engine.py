@@ -12,7 +12,7 @@ reported by people who measured it; it is a list of places to look at in Xcode's
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.types.symbolic import any_symbolic, is_symbolic
@@ -31,13 +31,15 @@ _NOT_ON_THE_ENGINE = frozenset(
 class NeuralEngineReport:
     """`operations`: their number by type, constants left out. `flags`: a sentence for each place to look at."""
 
+    file_name: ClassVar[str] = "neural_engine.json"
+
     operations: dict[str, int]
     flags: list[str]
 
     def summary(self) -> str:
         """One line for the terminal."""
         flags = f"{len(self.flags)} flagged: {self.flags[0]}" if self.flags else "none flagged"
-        more = f" (+{len(self.flags) - 1} more in neural_engine.json)" if len(self.flags) > 1 else ""
+        more = f" (+{len(self.flags) - 1} more in {self.file_name})" if len(self.flags) > 1 else ""
         return f"{sum(self.operations.values())} operations, Neural Engine: {flags}{more}"
 
 
