@@ -16,8 +16,7 @@ from mobileclip_dense.deploy.prepared import (
     NUM_GOLDEN,
     Prepared,
     fuse_exactly,
-    predict,
-    require_exact,
+    golden_examples,
     require_multiples,
 )
 from mobileclip_dense.deploy.samples import sample_images
@@ -62,8 +61,7 @@ def prepare_model(model: nn.Module, run: Run, config: FinetuneConfig, images: np
     network = DensePredictor(fused, normalization, config.task).eval()
     make_upsampling_symbolic(network)
     make_pooling_exact(network)
-    golden = {"input": images, **predict(network, images, names)}
-    unfused = predict(DensePredictor(model, normalization, config.task).eval(), images, names)
-    error = require_exact(golden[names[0]], unfused[names[0]], run.folder)
+    unfused = DensePredictor(model, normalization, config.task).eval()
+    golden, error = golden_examples(network, unfused, images, names, run.folder)
     return Prepared(run=run, task=config.task, network=network, outputs=names, golden=golden, fusion_error=error,
                     stride=last_stride(config.encoder))  # fmt: skip

@@ -82,17 +82,20 @@ def require_multiples(size_px: tuple[int, int], stride: int) -> None:
         raise ValueError(f"--size-px: found {found}, expected multiples of {stride} (the encoder's last stride)")
 
 
-def require_exact(fused: npt.NDArray[Any], unfused: npt.NDArray[Any], folder: Path) -> float:
-    """The relative error of fusion.
+def golden_examples(
+    fused: nn.Module, unfused: nn.Module, images: npt.NDArray[np.uint8], names: tuple[str, ...], folder: Path
+) -> tuple[Golden, float]:
+    """The golden examples of a fused network on uint8 [N,H,W,3], and the relative error of fusion in the first output.
 
     Raises:
-        ValueError: above FUSION_TOLERANCE.
+        ValueError: the error is above FUSION_TOLERANCE.
     """
-    error = relative_error(fused, unfused)
+    golden = {"input": images, **predict(fused, images, names)}
+    error = relative_error(golden[names[0]], predict(unfused, images, names)[names[0]])
     if not error <= FUSION_TOLERANCE:
         raise ValueError(f"{folder}: fusion: relative error {error:.1e}, expected at most {FUSION_TOLERANCE:.0e}; "
                          f"nothing was written")  # fmt: skip
-    return error
+    return golden, error
 
 
 @torch.inference_mode()

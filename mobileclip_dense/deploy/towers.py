@@ -10,8 +10,8 @@ from mobileclip_dense.deploy.prepared import (
     NUM_GOLDEN,
     Prepared,
     fuse_exactly,
+    golden_examples,
     predict,
-    require_exact,
     require_multiples,
 )
 from mobileclip_dense.deploy.samples import read_pairs
@@ -38,9 +38,8 @@ def prepare_towers(run: Run, config: PretrainConfig, size_px: tuple[int, int]) -
     clip.eval()
     images, captions = read_pairs(config, "val", NUM_GOLDEN, size_px)
     network = ImageTower(fuse_exactly(clip.visual, run.folder), normalization).eval()
-    golden = {"input": images, **predict(network, images, _IMAGE)}
-    unfused = predict(ImageTower(clip.visual, normalization).eval(), images, _IMAGE)
-    error = require_exact(golden[_IMAGE[0]], unfused[_IMAGE[0]], run.folder)
+    unfused = ImageTower(clip.visual, normalization).eval()
+    golden, error = golden_examples(network, unfused, images, _IMAGE, run.folder)
     text, tokens = TextTower(clip.text).eval(), tokenizer(captions).numpy()
     scale = float(clip.logit_scale.detach().exp())
     return [
