@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 from mobileclip_dense.config import DataCheckConfig, FinetuneConfig, Task
+from mobileclip_dense.data.labelled.coco import CocoSet
 from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.data.labelled.labelled_set import LabelledSet, Layout
 from mobileclip_dense.data.labelled.layouts import LAYOUTS, find_set, layouts_of, published_names
@@ -71,11 +72,9 @@ def _task_of(name: str, layouts: Sequence[Layout]) -> Task:
 def _print_table(
     root: Path, layout: Layout | None, task: Task, found: LabelledSet, findings: Sequence[Finding]
 ) -> None:
-    in_full = (layout and layout.num_images) or (0, 0)
     print(f"{root}")
     _row("layout", found.layout)
-    for name, pairs, number in zip(("training", "held out"), (found.train, found.val), in_full, strict=True):
-        _row(name, f"{len(pairs):,} images" + (f" of {number:,}" if number and number != len(pairs) else ""))
+    _print_splits(found, layout)
     sizes = Counter((finding.height_px, finding.width_px) for finding in findings if finding.height_px)
     if sizes:
         heights, widths = zip(*sizes, strict=True)
@@ -86,6 +85,12 @@ def _print_table(
         _print_classes(found, findings)
     elif sizes and found.train:
         _row("crop", "at most {} {} (--crop-size-px)".format(*(min(sides) // 32 * 32 for sides in (heights, widths))))
+
+
+def _print_splits(found: LabelledSet | CocoSet, layout: Layout | None) -> None:
+    in_full = (layout and layout.num_images) or (0, 0)
+    for name, number, whole in zip(("training", "held out"), (found.num_train, found.num_val), in_full, strict=True):
+        _row(name, f"{number:,} images" + (f" of {whole:,}" if whole and number != whole else ""))
 
 
 def _print_classes(found: LabelledSet, findings: Sequence[Finding]) -> None:
@@ -102,10 +107,7 @@ def _check_coco(root: Path, layout: Layout) -> None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{_where_to_get([layout])}") from None
     print(f"{root}")
-    for name, number, in_full in zip(
-        ("training", "held out"), (coco.num_train, coco.num_val), layout.num_images or (0, 0), strict=True
-    ):
-        _row(name, f"{number:,} images" + (f" of {in_full:,}" if in_full and number != in_full else ""))
+    _print_splits(coco, layout)
     _row("classes", _listed(coco.class_names))
     print(f"{root}: all images and annotations are usable")
 
