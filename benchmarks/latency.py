@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks.harness import ResultSettings, latency_result, run_in_fresh_process, save_latency
+from benchmarks.harness import latency_result, run_in_fresh_process, save_latency
 from mobileclip_dense.artifact.artifact import load_artifacts, load_golden
 from mobileclip_dense.artifact.files import refuse_existing
 from mobileclip_dense.artifact.result import CPU_RUNTIME, result_names
@@ -19,7 +19,7 @@ from mobileclip_dense.runtime.timing import NUM_WARMUP, time_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyConfig(ResultSettings):
+class LatencyConfig:
     """Measure the latency and the peak memory of ONNX artifacts in ONNX Runtime on this machine's CPU."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]

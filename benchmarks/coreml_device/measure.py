@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.coreml_device.plan import NEURAL_ENGINE, NUM_WARMUP, Benchmarker, benchmark, summarize_plan
 from benchmarks.coreml_device.result import coreml_result, load_coreml, result_path
-from benchmarks.harness import ResultSettings, save_latency
+from benchmarks.harness import save_latency
 from mobileclip_dense.artifact.artifact import Artifact, load_artifacts, load_golden
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.artifact.result import result_names
@@ -28,7 +28,7 @@ ComputeUnits = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreMLDeviceConfig(ResultSettings):
+class CoreMLDeviceConfig:
     """Measure Core ML artifacts on this Mac or on an attached iPhone, and where each operation runs."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
