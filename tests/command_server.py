@@ -6,7 +6,6 @@ own end; only what it imports was imported before. So it must not need variables
 imported.
 """
 
-import gc
 import json
 import os
 import runpy
@@ -29,6 +28,7 @@ IMPORTED = (
     "mobileclip_dense.models.convert",
     "mobileclip_dense.pretrain.loop",
     "mobileclip_dense.pretrain.reinforce",
+    "tests.frozen",
 )
 
 
@@ -70,7 +70,6 @@ def serve() -> None:
     """Answer requests until stdin ends."""
     for module in IMPORTED:
         __import__(module)
-    gc.freeze()  # or every command would walk through all of it when it ends
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
