@@ -21,17 +21,17 @@ COMMANDS = {
     "mobileclip_dense analyze attention-distance": ["--images", "receptive field"],
     "mobileclip_dense analyze features": ["IMAGE", "principal components"],
     "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "fetched from the hub"],
-    "export.to_onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
-    "export.to_coreml": ["--size-px", "iphone", "ios18", "w8a8"],
-    "export.verify": ["ARTIFACT", "--bisect"],
+    "mobileclip_dense export onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
+    "mobileclip_dense export coreml": ["--size-px", "iphone", "ios18", "w8a8"],
+    "mobileclip_dense verify": ["ARTIFACT", "--bisect"],
     "benchmarks.onnx_rivals": ["--threads"],
     "benchmarks.data_path": ["--batch-size"],
     "benchmarks.mil_executor": ["--out"],
     "benchmarks.reinforce": ["--batch-size"],
-    "benchmarks.latency": ["--threads"],
-    "benchmarks.report": ["--runs"],
-    "apps.segment": ["--out"],
-    "apps.depth": ["--out"],
+    "mobileclip_dense latency": ["--threads"],
+    "mobileclip_dense report": ["--runs"],
+    "mobileclip_dense segment": ["--out"],
+    "mobileclip_dense depth": ["--out"],
     "apps.demo": ["--out"],
 }
 
@@ -121,7 +121,9 @@ def test_a_full_disk_leaves_no_half_written_scenes(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_written_artifact_or_checkpoint(line: Line, tmp_path: Path) -> None:
-    done = with_full_disk(200_000, "export.to_onnx", line.run("depth"), "--out", tmp_path / "artifacts")
+    done = with_full_disk(
+        200_000, "mobileclip_dense", "export", "onnx", line.run("depth"), "--out", tmp_path / "artifacts"
+    )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "artifacts").iterdir()) == []
