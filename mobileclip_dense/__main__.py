@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pkgutil import resolve_name
 from typing import Any
 
-from mobileclip_dense.command import run_command
+from mobileclip_dense.command import load_tyro, run_command
 from mobileclip_dense.commands import Command, command_groups
 from mobileclip_dense.extras import needing_extra
 
@@ -36,7 +36,7 @@ def _usage(first: str) -> str:
     """The list of all commands, or of those whose first word is `first`."""
     lines = [f"usage: {_PROGRAM} {first or 'COMMAND'} {'COMMAND ' if first else ''}[-h] ..."]
     if not first:
-        lines += ["", "Strong dense vision for phones: train, export and run mobile segmentation and depth models."]
+        lines += ["", "Strong dense vision for phones: train, export and run segmentation and depth."]
     for heading, group in command_groups().items():
         listed = {name: command for name, command in group.items() if not first or name.split()[0] == first}
         if listed:
@@ -59,25 +59,21 @@ def _run(prog: str, command: Command, arguments: Sequence[str]) -> None:
 
 
 def _parse(prog: str, command: Command, arguments: Sequence[str]) -> Any:
-    import tyro
-
     if command.recipes:
         return _parse_recipe(prog, resolve_name(command.recipes), arguments)
     settings = resolve_name(command.settings)
     details = f"{inspect.cleandoc(settings.__doc__)}\n\n{resolve_name(command.details)()}" if command.details else None
-    return tyro.cli(settings, prog=prog, args=arguments, description=details)
+    return load_tyro().cli(settings, prog=prog, args=arguments, description=details)
 
 
 def _parse_recipe(prog: str, recipes: dict[str, Any], arguments: Sequence[str]) -> Any:
-    import tyro
-
     # tyro builds every choice that it is given, so a named recipe is the only one. Otherwise all are listed but the
     # debug twins.
     named = [name for name in arguments[:1] if name in recipes]
     listed = named or [name for name in recipes if not name.endswith("-debug")]
     choices = {name: (inspect.cleandoc(recipes[name].__doc__ or ""), recipes[name]()) for name in listed}
     description = "A recipe sets every flag; flags override it. NAME-debug runs two steps of NAME, as a smoke test."
-    return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments, description=description)
+    return load_tyro().extras.overridable_config_cli(choices, prog=prog, args=arguments, description=description)
 
 
 if __name__ == "__main__":

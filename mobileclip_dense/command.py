@@ -1,9 +1,11 @@
 """How a command meets its user: flags from a dataclass, one clear line when something is wrong."""
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from mobileclip_dense.extras import MissingExtra
 
@@ -30,6 +32,21 @@ def run_command(action: Callable[[], object]) -> None:
 
 def run_with_settings(settings: type[Settings], action: Callable[[Settings], object], prog: str) -> None:
     """Parse the command line into `settings`, a dataclass whose field docstrings become the help, and run `action`."""
-    import tyro  # a fifth of a second, which `mobileclip-dense --help` does without
+    run_command(lambda: action(load_tyro().cli(settings, prog=prog)))
 
-    run_command(lambda: action(tyro.cli(settings, prog=prog)))
+
+@cache
+def load_tyro() -> Any:
+    """tyro, which takes a fifth of a second to import, so that `mobileclip-dense --help` does without it.
+
+    tyro 1.0 joins the lines of a field's docstring before it removes their indentation, and so keeps line breaks in the
+    middle of sentences. Here the indentation is removed first.
+    """
+    import tyro
+    from tyro import _docstrings
+
+    parse = _docstrings.parse_docstring_from_object
+    _docstrings.parse_docstring_from_object = lambda cls: {  # type: ignore[assignment]
+        name: inspect.cleandoc(text) for name, text in parse(cls).items()
+    }
+    return tyro

@@ -52,7 +52,7 @@ _ARTIFACTS = {
     "latency": Command(
         settings="mobileclip_dense.apps.latency:LatencyConfig",
         action="mobileclip_dense.apps.latency:measure_latency",
-        summary="measure latency and peak memory of artifacts on this machine",
+        summary="measure latency and peak memory on this machine",
     ),
     "report": Command(
         settings="mobileclip_dense.report.report:ReportConfig",
@@ -65,24 +65,26 @@ _DATA = {
     "scenes": Command(
         settings=f"{_CONFIG}:ScenesConfig",
         action="mobileclip_dense.data.scenes.writer:write_scenes",
-        summary="generate captioned, labelled scenes in the formats of public data sets",
+        summary="generate captioned, labelled scenes to train on",
+        extra="train",
     ),
     "data check": Command(
         settings=f"{_CONFIG}:DataCheckConfig",
         action="mobileclip_dense.data.labelled.check:check_data",
         summary="check a labelled data set before training",
         details="mobileclip_dense.data.labelled.check:describe_names",
+        extra="train",
     ),
     "join": Command(
         settings=f"{_CONFIG}:JoinConfig",
         action="mobileclip_dense.data.captioned.join:join",
-        summary="join DataComp's images with DataCompDR's reinforcements by uid",
+        summary="join DataComp's images and DataCompDR's reinforcements",
         extra="train",
     ),
     "reinforce": Command(
         settings=f"{_CONFIG}:ReinforceConfig",
         action="mobileclip_dense.pretrain.reinforce:reinforce",
-        summary="store teacher embeddings and synthetic captions beside images",
+        summary="store teacher embeddings and captions beside images",
         extra="train",
     ),
 }
@@ -91,7 +93,7 @@ _TRAINING = {
         settings=f"{_CONFIG}:PretrainConfig",
         action="mobileclip_dense.pretrain.loop:pretrain",
         recipes="mobileclip_dense.recipes.pretraining:RECIPES",
-        summary="pretrain an encoder and its text tower on captioned images (CLIP)",
+        summary="pretrain an encoder and a text tower on captioned images",
         extra="train",
     ),
     "finetune": Command(
@@ -104,7 +106,7 @@ _TRAINING = {
     "evaluate": Command(
         settings=f"{_CONFIG}:EvaluateConfig",
         action="mobileclip_dense.dense.evaluation.evaluate:evaluate",
-        summary="measure a fine-tuned run on held-out images, with the worst images",
+        summary="measure a fine-tuned run on held-out images",
         extra="train",
     ),
     "prune": Command(
@@ -116,7 +118,7 @@ _TRAINING = {
     "convert-weights": Command(
         settings=f"{_CONFIG}:ConvertWeightsConfig",
         action="mobileclip_dense.models.convert:convert_weights",
-        summary="convert weights of Apple, open_clip or a run to open_clip's format",
+        summary="convert weights of Apple, open_clip or a run for open_clip",
         extra="train",
     ),
     "analyze captions": Command(

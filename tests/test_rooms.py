@@ -39,7 +39,6 @@ NO_TORCH = (
     "mobileclip_dense.apps.depth",
     "mobileclip_dense.apps.latency",
     "mobileclip_dense.apps.segment",
-    "mobileclip_dense.data.labelled.check",
     "mobileclip_dense.deploy.verify",
     "mobileclip_dense.report.report",
     "benchmarks.demo_throughput",

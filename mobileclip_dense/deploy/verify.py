@@ -8,8 +8,6 @@ from pathlib import Path
 from mobileclip_dense.artifact.artifact import Artifact, load_golden
 from mobileclip_dense.config import Task
 from mobileclip_dense.config.export import VerifyConfig
-from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
-from mobileclip_dense.data.labelled.layouts import find_set
 from mobileclip_dense.runtime.accuracy import predict_all, score_depth, score_segmentation
 from mobileclip_dense.runtime.parity import Golden, compare_with_golden
 from mobileclip_dense.runtime.predictor import Predictor, inspect_model, load_predictor
@@ -38,6 +36,10 @@ def verify(config: VerifyConfig) -> dict[str, float]:
 
 
 def _measure_metric(config: VerifyConfig, artifact: Artifact, predictor: Predictor) -> dict[str, float]:
+    # The readers of labels need the extra `train`.
+    from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
+    from mobileclip_dense.data.labelled.layouts import find_set
+
     assert config.data is not None
     tasks: dict[str, Task] = {"segment": "segment", "depth": "depth"}
     if artifact.task not in tasks:
