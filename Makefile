@@ -2,13 +2,17 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test compare web test-web chromium lint lock clean
+.PHONY: demo test compare web test-web test-package samples chromium lint lock clean
 
 demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist worksteal
+
+# The wheel in environments of its own, and wheels for every supported Python; after `make demo`.
+test-package: .venv/installed
+	$(VENV)/python -m tests.check_package
 
 # The table and the plots of docs/compare.md, from the result files that are committed.
 compare: .venv/installed
@@ -45,7 +49,6 @@ lint: .venv/installed
 
 # Resolves the newest versions that pyproject.toml allows, for every supported Python and platform.
 lock: .venv/installed
-	$(VENV)/python -m pip install --quiet uv
 	$(VENV)/uv pip compile --universal --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--python-version 3.11 --all-extras pyproject.toml -o constraints.txt
 

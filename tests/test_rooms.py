@@ -26,7 +26,7 @@ ALLOWED["deploy"] = ALLOWED["pretrain"] | {"pretrain", "dense", "runtime"}
 ALLOWED["apps"] = {"artifact", "config", "runtime"}  # of config, the checks of settings
 ALLOWED["analysis"] = ALLOWED["report"] = ALLOWED["deploy"] | {"deploy"}
 for rooms in ALLOWED.values():
-    rooms.add("pages")
+    rooms |= {"pages", "extras"}
 ALLOWED["pages"] = set()
 ALLOWED["commands"] = {"artifact"}
 ALLOWED["__main__"] = ALLOWED["api"] = set(ALLOWED)

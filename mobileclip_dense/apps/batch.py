@@ -28,6 +28,7 @@ from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
+from mobileclip_dense.extras import MissingExtra
 from mobileclip_dense.pages.terminal import printable
 from mobileclip_dense.runtime.predictor import LoadedModel, Predictor, load_model
 from mobileclip_dense.runtime.references import find_artifact
@@ -312,5 +313,5 @@ def _in_words(what: str, error: Exception | None) -> str:
     """The message for an input that failed, with the type of an unexpected error."""
     if isinstance(error, MemoryError):
         return f"{what}: needs more memory than this machine gives"
-    text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, ValueError | OSError | MissingExtra) else f"{type(error).__name__}: {error}"
     return text if what in text else f"{what}: {text}"

@@ -1,21 +1,21 @@
-"""What a video file says about itself: how long it is, how many frames it holds, and whether that number is exact."""
+"""Metadata of video containers: announced length, number of frames, and whether that number is exact."""
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)  # of a writer that did not finish, or that could not seek
-_SLACK = 8  # bytes; some writers count the header of AVI too
-_ROUNDING_S = 0.002  # an edit list counts in units of the movie, often milliseconds
+_UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)  # written by a program that did not finish, or that could not seek
+_SLACK = 8  # bytes; some programs include the AVI header in the size
+_ROUNDING_S = 0.002  # an edit list uses the time unit of the movie, often milliseconds
 _Boxes = dict[bytes, tuple[int, int]]  # by kind: start of the contents, end
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def measure_missing_bytes(path: Path) -> int:
-    """Bytes that an MP4, MOV, AVI, MKV or WebM file announces but does not hold: more than 0 if it was cut short.
+    """Number of bytes that an MP4, MOV, AVI, MKV or WebM file announces but does not hold; above 0 if it was truncated.
 
-    0 where the file does not say how long it is (a live recording), or is of another kind.
+    0 if the file does not announce its length (a live recording), or has another format.
     """
     length = path.stat().st_size
     with path.open("rb") as file:
@@ -31,10 +31,10 @@ def measure_missing_bytes(path: Path) -> int:
 
 
 def counts_frames(path: Path) -> bool:
-    """Whether the number of frames that OpenCV announces is that of the frames it will give.
+    """Whether OpenCV's number of frames is exact.
 
-    True for MP4 and MOV, unless an edit list leaves frames out or the frames come in fragments, and for AVI, unless it
-    holds empty frames. Other containers hold no number: FFmpeg estimates it from the duration.
+    It is for MP4 and MOV, unless an edit list skips frames or the file is fragmented, and for AVI, unless it holds
+    empty frames. Other containers store no number, and FFmpeg estimates it from the duration.
     """
     length = path.stat().st_size
     with path.open("rb") as file:
@@ -50,7 +50,7 @@ def counts_frames(path: Path) -> bool:
 
 
 def count_mp4_frames(path: Path) -> int:
-    """Frames that the index of an MP4 file lists; 0 where there is no index: its writer did not finish."""
+    """Number of frames in the index of an MP4 file; 0 if there is no index because its writer did not finish."""
     with path.open("rb") as file:
         top = _boxes_by_kind(file, (0, path.stat().st_size))
         for track in _video_tracks(file, top.get(b"moov", (0, 0))):

@@ -1,4 +1,4 @@
-"""What the demos draw around their maps: a legend of classes, a scale of metres, bars of probabilities."""
+"""Legends of the demos: classes with their shares, a depth scale in metres, bars of probabilities."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,21 @@ Pixels = npt.NDArray[np.uint8]  # [H,W,3] RGB
 Entry = tuple[str, tuple[int, int, int], float]  # name, colour, share 0..1
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _BAR, _TRACK = (70, 125, 190), (228, 228, 228)
-_FONTS = ("DejaVuSans.ttf", "Arial.ttf", "arial.ttf")  # of Linux, macOS and Windows
-_NARROWEST_PX = 160  # a smaller picture gets a margin, or its texts would not fit
+_FONTS = ("DejaVuSans.ttf", "Arial.ttf", "arial.ttf")  # on Linux, macOS and Windows
+_NARROWEST_PX = 160  # narrower pictures are padded, so that their texts fit
 
 
 def add_legend(picture: Pixels, shares: Sequence[Entry], num_rows: int | None = None) -> Pixels:
-    """Append a strip with a swatch, name and share for each class, as many to a row as fit.
+    """Append a strip with a swatch, name and share for each class, as many per row as fit.
 
     Args:
-        num_rows: of the strip, whatever the number of classes; those that do not fit are left out. None: as needed.
+        num_rows: fixed number of rows; classes that do not fit are left out. None: as many rows as needed.
     """
     picture, font, line = _widen(picture)
     width = picture.shape[1]
-    widest = max(_NARROWEST_PX, width / 3) - 2 * line  # of a text: one long name must not cost all others a row each
+    widest = (
+        max(_NARROWEST_PX, width / 3) - 2 * line
+    )  # of a text: one long name must not give every other name a row of its own
     texts = [_fit(name, f" {_percent(share)}", font, widest) for name, _, share in shares]
     column = max((int(font.getlength(text)) for text in texts), default=0) + 2 * line
     per_row = max(1, width // column)
@@ -41,7 +43,7 @@ def add_legend(picture: Pixels, shares: Sequence[Entry], num_rows: int | None = 
 
 
 def add_depth_scale(picture: Pixels, near_m: float, far_m: float) -> Pixels:
-    """Append a bar from `near_m` to `far_m` with its ends and middle in metres."""
+    """Append a colour bar from `near_m` to `far_m`, labelled in metres at both ends and in the middle."""
     picture, font, line = _widen(picture)
     width = picture.shape[1]
     ramp = np.linspace(near_m, far_m, width, dtype=np.float32)[None].repeat(line, axis=0)
@@ -56,7 +58,7 @@ def add_depth_scale(picture: Pixels, near_m: float, far_m: float) -> Pixels:
 
 
 def add_bars(picture: Pixels, shares: Sequence[tuple[str, float]]) -> Pixels:
-    """Append a row for each name with a bar as long as its share (0..1)."""
+    """Append one row per name, with a bar proportional to its share (0..1)."""
     picture, font, line = _widen(picture)
     width = picture.shape[1]
     strip = Image.new("RGB", (width, line * len(shares) + line // 2), _BACKGROUND)
@@ -85,7 +87,7 @@ def _percent(share: float) -> str:
 
 
 def _widen(picture: Pixels) -> tuple[Pixels, ImageFont.FreeTypeFont, int]:
-    """The picture, with a margin at the right where it is too narrow for text; a font; the height of a line."""
+    """The picture, padded at the right if it is too narrow for text; a font; the height of a line in pixels."""
     margin = max(0, _NARROWEST_PX - picture.shape[1])
     if margin:
         picture = np.pad(picture, ((0, 0), (0, margin), (0, 0)), constant_values=_BACKGROUND[0])
@@ -102,7 +104,7 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_path() -> str | None:
-    """A font of the system: Pillow's own knows English letters only. None where there is none of them."""
+    """A system font, because Pillow's own covers English letters only; None if there is none."""
     for name in _FONTS:
         try:
             return str(ImageFont.truetype(name).path)
@@ -112,7 +114,7 @@ def _font_path() -> str | None:
 
 
 def _fit(text: str, rest: str, font: ImageFont.FreeTypeFont, width_px: float) -> str:
-    """The text on one line and the rest, the end of the text cut off until both are no wider."""
+    """The text on one line followed by `rest`; the text is shortened until both fit the width."""
     text = " ".join(text.split())  # Pillow cannot measure several lines
     if font.getlength(text + rest) <= width_px:
         return text + rest

@@ -1,4 +1,4 @@
-"""What the demos take: photographs, folders and patterns of them, videos, a camera."""
+"""Inputs of the demos: photographs, folders, patterns, videos and cameras."""
 
 import glob
 import re
@@ -16,11 +16,11 @@ Kind = Literal["image", "video", "camera"]
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """One thing to look at.
+    """One image, video or camera.
 
     Attributes:
         source: path of a file, or camera:INDEX. kind: how it is read.
-        name: what its results are called, without a suffix; unlike every other input's name; may hold folders.
+        name: unique name for its results, without a suffix; may contain folders.
     """
 
     source: str
@@ -29,10 +29,10 @@ class Input:
 
 
 def find_inputs(arguments: Sequence[str], out: Path) -> tuple[list[Input], dict[str, str]]:
-    """Everything that the arguments name, in their order, each file once; and a message by each useless argument.
+    """Find all inputs of the arguments in order, each file once, and an error message for each unusable argument.
 
     A folder stands for the images in it and in its subfolders, a pattern (`*`, `?`, `[...]`, `**`) for the images and
-    videos that match; both are sorted, and leave out hidden files and what lies in `out`.
+    videos that match it. Both are sorted and skip hidden files and files inside `out`.
     """
     inputs: list[Input] = []
     problems: dict[str, str] = {}
@@ -53,7 +53,7 @@ def find_inputs(arguments: Sequence[str], out: Path) -> tuple[list[Input], dict[
 
 
 def _expand(argument: str, out: Path) -> Iterator[tuple[str, Kind, str]]:
-    """Source, kind and wanted name of what one argument stands for."""
+    """Source, kind and preferred name of each input of one argument."""
     path = Path(argument)
     if camera := re.fullmatch(r"camera:(.*)", argument):
         if not re.fullmatch("[0-9]{1,2}", camera[1]):
@@ -105,7 +105,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def _unused(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or with a number behind it where a.jpg and a.png, or two folders' a.jpg, would share a name."""
+    """`wanted`, with a number appended if the name is taken, as by a.jpg beside a.png."""
     name, number = wanted, 2
     while name.lower() in taken:
         name, number = f"{wanted}-{number}", number + 1

@@ -1,4 +1,4 @@
-"""Reading and writing overlap with the model: three stages, bounded queues between them, everything in order."""
+"""A pipeline of three stages: threads read ahead, this thread runs the model, threads write. Order is kept."""
 
 import time
 from collections import deque
@@ -18,9 +18,9 @@ Times = tuple[float, float, float]  # milliseconds of reading, model, writing
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[Item, Written]):
-    """What became of an item: what writing gave, or why it could not be read, run or written.
+    """The result of one item: the value that writing returned, or the error of the stage that failed.
 
-    `times_ms` is each stage's own time, whatever it overlapped with.
+    `times_ms` is the time of each stage by itself, overlap not considered.
     """
 
     item: Item
@@ -38,13 +38,13 @@ def overlap(
     num_threads: int,
     num_waiting: int,
 ) -> Generator[Outcome[Item, Written], None, None]:
-    """Read items ahead in threads, run the model here, write behind in threads; outcomes in the items' order.
+    """Read items ahead in threads, run the model in this thread, and write in threads. Outcomes keep the items' order.
 
     Args:
-        read: None ends the stream.
-        read, model, write: an Exception of any of them fails the item alone; KeyboardInterrupt ends all.
-        num_threads: of reading, and as many of writing; with 1, both stages keep the order too.
-        num_waiting: items that may be read or in reading, and as many that may be unwritten; memory is bounded by it.
+        read: returns None at the end of a stream.
+        read, model, write: an Exception of one of them fails this item only; KeyboardInterrupt ends the pipeline.
+        num_threads: threads for reading, and as many for writing; with 1, both stages run in order.
+        num_waiting: most items that are read ahead, and most that wait to be written; it bounds the memory.
     """
     source = iter(items)
     reading: deque[tuple[Item, Future[tuple[Read | None, float]]]] = deque()

@@ -1,4 +1,4 @@
-"""Depth and colours as a point cloud: a pinhole camera, and the PLY file format."""
+"""Point clouds from depth and colours, with a pinhole camera, as PLY files."""
 
 from dataclasses import dataclass
 from math import radians, tan
@@ -21,7 +21,7 @@ class Camera:
 
     @classmethod
     def from_field_of_view(cls, degrees: float, height_px: int, width_px: int) -> "Camera":
-        """Square pixels and a centred axis: half the width is seen under half the horizontal field of view."""
+        """A camera with square pixels and a centred axis, from its horizontal field of view."""
         focal = width_px / 2 / tan(radians(degrees) / 2)
         return cls(fx=focal, fy=focal, cx=(width_px - 1) / 2, cy=(height_px - 1) / 2)
 

@@ -1,4 +1,4 @@
-"""Frames of videos and cameras in and out, through OpenCV, which is imported only here and only when it is needed."""
+"""Reading and writing frames of videos and cameras with OpenCV, which is imported only when it is needed."""
 
 import itertools
 import os
@@ -15,9 +15,10 @@ import numpy.typing as npt
 from mobileclip_dense.apps.container import count_mp4_frames, counts_frames, measure_missing_bytes
 from mobileclip_dense.apps.inputs import Input
 from mobileclip_dense.artifact.files import staged_file
+from mobileclip_dense.extras import MissingExtra, needing_extra
 
 Frame = npt.NDArray[np.uint8]  # [H,W,3] RGB
-_USUAL_RATE = 25.0  # frames per second, where a file or a camera does not say
+_USUAL_RATE = 25.0  # frames per second, if a file or a camera does not report its rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class Frames:
     """An open video or camera.
 
     Attributes:
-        frames: upright. rate: frames per second.
-        num_frames: how many there will be, where that is known; `is_exact`: it is no estimate.
-        missing_bytes: by which the file is shorter than it says.
+        frames: uint8 [H,W,3] RGB, upright. rate: frames per second.
+        num_frames: the expected number, None if unknown. is_exact: whether that number is not an estimate.
+        missing_bytes: bytes that the file announces but does not hold.
     """
 
     frames: Iterator[Frame]
@@ -39,10 +40,10 @@ class Frames:
 
 @contextmanager
 def open_frames(source: Input, max_frames: int | None) -> Iterator[Frames]:
-    """Open a video or a camera, for at most `max_frames` frames.
+    """Open a video or a camera for at most `max_frames` frames.
 
     Raises:
-        ValueError: OpenCV is not there, the file is no video or has no frame, or there is no such camera.
+        ValueError: the file is not a video or has no frame, or there is no such camera. MissingExtra: no OpenCV.
     """
     cv2 = import_opencv()
     is_camera = source.kind == "camera"
@@ -78,14 +79,14 @@ def _read(cv2: Any, capture: Any) -> Iterator[Frame]:
 
 @contextmanager
 def staged_video(path: Path, rate: float) -> Iterator[Callable[[Frame], None]]:
-    """A function that appends frames of one size to an MPEG-4 file; it is at `path` only once the block ends well.
+    """Yield a function that appends frames of one size to an MPEG-4 file, renamed to `path` when the block succeeds.
 
     Args:
-        rate: frames per second; rounded, since MPEG-4 counts time in at most 65535 parts of a second.
+        rate: frames per second; rounded, because MPEG-4 divides a second into at most 65535 parts.
 
     Raises:
-        ValueError: OpenCV is not there, or cannot write MPEG-4 of this size; or a frame is of another size than the
-            first. OSError: the file does not hold all frames: the disk is full, or a quota reached.
+        ValueError: OpenCV cannot write MPEG-4 of this size, or a frame has another size than the first one.
+        OSError: the file does not hold all frames: the disk is full, or a quota was reached. MissingExtra: no OpenCV.
     """
     cv2 = import_opencv()
     rate = round(rate, 3 if rate < 65 else 1)
@@ -94,16 +95,16 @@ def staged_video(path: Path, rate: float) -> Iterator[Callable[[Frame], None]]:
         sizes: list[tuple[int, ...]] = []
 
         def append(frame: Frame) -> None:
-            height, width = (side + side % 2 for side in frame.shape[:2])  # players want even sides
+            height, width = (side + side % 2 for side in frame.shape[:2])  # players need even sides
             if not writers:
                 writers.append(cv2.VideoWriter(str(staging), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height)))
                 if not writers[0].isOpened():
                     raise ValueError(
                         f"{path}: this OpenCV cannot write MPEG-4 of {width}x{height} pixels; is there "
-                        "room in the folder? Otherwise reinstall opencv-python, or scale the video down"
+                        "space on the disk? Otherwise reinstall opencv-python, or scale the video down"
                     )
             sizes.append(frame.shape)
-            if frame.shape != sizes[0]:  # OpenCV would leave it out
+            if frame.shape != sizes[0]:  # OpenCV would silently skip it
                 raise ValueError(f"{path}: frame {len(sizes) - 1}: found height, width, channels {frame.shape}, "
                                  f"expected {sizes[0]} as of the first")  # fmt: skip
             bottom, right = height - frame.shape[0], width - frame.shape[1]
@@ -120,7 +121,7 @@ def staged_video(path: Path, rate: float) -> Iterator[Callable[[Frame], None]]:
 
 
 def _require_whole(written: Path, path: Path, num_frames: int) -> None:
-    """Raises OSError if the file does not hold all its frames: OpenCV does not report a write that fails."""
+    """Raise OSError if the file does not hold all its frames: OpenCV does not report failed writes."""
     with written.open("rb+") as file:
         os.fsync(file.fileno())  # some file systems report a full disk only here
     found, missing = count_mp4_frames(written), measure_missing_bytes(written)
@@ -130,9 +131,9 @@ def _require_whole(written: Path, path: Path, num_frames: int) -> None:
 
 
 def show(frame: Frame, title: str) -> bool:
-    """Show a frame in a window, where there is a display; False once the user has pressed q."""
+    """Show a frame in a window, if there is a display. Returns False when the user presses q."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return True  # OpenCV would end the process
+        return True  # without a display OpenCV ends the process
     cv2 = import_opencv()
     try:
         cv2.imshow(title, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -142,16 +143,19 @@ def show(frame: Frame, title: str) -> bool:
 
 
 def import_opencv() -> Any:
-    """OpenCV, told to keep its warnings to itself: what they say is said by our errors.
+    """Import OpenCV with its warnings turned off; our own errors report the same problems.
 
     Raises:
-        ValueError: it is not installed, or a library of the system is missing.
+        MissingExtra: it is not installed. ValueError: a system library that it needs is missing.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
-        import cv2
+        with needing_extra("videos and cameras", "video"):
+            import cv2
+    except MissingExtra:
+        raise
     except ImportError as error:
-        raise ValueError(f"videos and cameras need OpenCV ({error}): pip install opencv-python, or "
-                         f"opencv-python-headless where there is no display") from None  # fmt: skip
+        raise ValueError(f"videos and cameras: OpenCV cannot be imported ({error}); install the system library, or "
+                         f"opencv-python-headless on a machine without a display") from None  # fmt: skip
     cv2.utils.logging.setLogLevel(0)
     return cv2

@@ -1,4 +1,4 @@
-"""One driver for all targets: prepare, convert, compare with PyTorch, judge the cost, write."""
+"""The export driver, shared by all targets: prepare, convert, compare with PyTorch, check the accuracy, write."""
 
 import dataclasses
 from pathlib import Path
@@ -23,11 +23,12 @@ from mobileclip_dense.runtime.predictor import Predictor, Report, inspect_model
 
 
 class Exporter(Protocol):
-    """What a target brings: how a network is converted for it.
+    """The converter of a target.
 
     Attributes:
-        runtime: of its `Target`. libraries: whose versions an artifact records.
-        precisions: names of those to export. num_evaluated: held-out images that a gated precision is judged on.
+        runtime: name of its `Target`. libraries: distributions whose versions an artifact records.
+        precisions: names of the precisions to export. num_evaluated: number of held-out images for the accuracy of a
+            gated precision.
     """
 
     runtime: str
@@ -36,14 +37,14 @@ class Exporter(Protocol):
     num_evaluated: int
 
     def describe_input(self, prepared: Prepared, precision: Precision) -> TensorSpec:
-        """What the exported model takes.
+        """Describe the input of the exported model.
 
         Raises:
-            ValueError: the network cannot be exported as it is wanted.
+            ValueError: the network cannot be exported with these settings.
         """
 
     def check(self, prepared: Prepared, draft: Artifact) -> dict[str, float]:
-        """Figures that are the same in every precision; called once for a network, before anything is written.
+        """Measure figures that hold for every precision; called once per network, before anything is written.
 
         Raises:
             ValueError: the network is converted wrongly.
@@ -53,19 +54,19 @@ class Exporter(Protocol):
         """Write the model file, in the precision of `draft` and with its summary as metadata.
 
         Returns:
-            Figures for artifact.json, such as what was gained.
+            Figures for artifact.json, such as the speed-up.
 
         Raises:
-            ValueError: the model is not what it should be.
+            ValueError: the converted model is wrong.
         """
 
 
 def export(config: ExportConfig, exporter: Exporter) -> list[Path]:
-    """Write the artifacts of a run; their folders, network by network and precision by precision.
+    """Write the artifacts of a run and return their folders, in the order of networks and precisions.
 
     Raises:
-        FileExistsError: one exists already. FileNotFoundError, ValueError: see `prepare` and the exporter; or an
-            artifact is too far from PyTorch or costs too much. What was written before stays.
+        FileExistsError: an artifact exists. FileNotFoundError, ValueError: see `prepare` and the exporter; or an
+            artifact is too far from PyTorch or loses too much accuracy. Artifacts that were written before it remain.
     """
     precisions = [find_precision(exporter.runtime, name) for name in exporter.precisions]
     drafts = [
@@ -93,7 +94,7 @@ def export(config: ExportConfig, exporter: Exporter) -> list[Path]:
 
 
 def draft_artifact(prepared: Prepared, precision: Precision, exporter: Exporter) -> Artifact:
-    """The record of an artifact that is still to be made."""
+    """The description of an artifact before its export."""
     return describe(
         prepared,
         runtime=exporter.runtime,
@@ -106,12 +107,11 @@ def draft_artifact(prepared: Prepared, precision: Precision, exporter: Exporter)
 def write_artifact(
     prepared: Prepared, draft: Artifact, exporter: Exporter, folder: Path, *, force: bool, allow_drop: bool
 ) -> tuple[Artifact, Report | None]:
-    """Convert, inspect, compare with PyTorch, judge, and write the folder of one artifact.
+    """Convert a network, inspect it, compare it with PyTorch, check its accuracy, and write the artifact's folder.
 
     Raises:
-        ValueError: the exported model is not what it should be or too far from PyTorch, or costs too much accuracy and
-            `allow_drop` is off.
-        FileExistsError: the folder exists and `force` is off.
+        ValueError: the exported model is wrong or too far from PyTorch, or it loses too much accuracy and `allow_drop`
+            is off. FileExistsError: the folder exists and `force` is off.
     """
     source = prepared.run.folder
     golden = prepared.golden_as_taken(draft.input)

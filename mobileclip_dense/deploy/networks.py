@@ -1,4 +1,4 @@
-"""The networks that are exported: fused models with their preprocessing and their answer inside the graph."""
+"""Exported networks: fused models with preprocessing and postprocessing inside the graph."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mobileclip_dense.artifact.preprocess import Normalization
 
 
 class Normalized(nn.Module):
-    """float [B,3,H,W] RGB in 0..1 -> (pixel - mean) / std; nothing at all where an encoder takes 0..1."""
+    """float [B,3,H,W] RGB in 0..1 -> (pixel - mean) / std; the identity for encoders that take 0..1."""
 
     def __init__(self, normalization: Normalization):
         super().__init__()
@@ -20,7 +20,7 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(normalization.std)[None, :, None, None])
 
     def forward(self, unit_image: torch.Tensor) -> torch.Tensor:
-        """As in the class docstring."""
+        """See the class docstring."""
         return unit_image if self.identity else (unit_image - self.mean) / self.std
 
 
@@ -28,8 +28,8 @@ class DensePredictor(nn.Module):
     """float [B,3,H,W] RGB in 0..1 -> (logits [B,C,H/4,W/4], class_map int32 [B,H,W]) or (depth_m [B,H,W],).
 
     Args:
-        model: a segmentor or depth estimator of mmsegmentation.
-        normalization: of its encoder.
+        model: a segmentor or a depth estimator of mmsegmentation.
+        normalization: normalization of its encoder.
         task: segment or depth.
     """
 
@@ -42,7 +42,7 @@ class DensePredictor(nn.Module):
         self.task = task
 
     def forward(self, unit_image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As in the class docstring; predictions are upsampled as mmsegmentation does it, bilinear before argmax."""
+        """See the class docstring. Predictions are upsampled as in mmsegmentation: bilinear, before the argmax."""
         prediction = self.head(self.neck(self.backbone(self.normalized(unit_image))))
         full = nn.functional.interpolate(prediction, unit_image.shape[2:], mode="bilinear", align_corners=False)
         if self.task == "segment":
@@ -58,7 +58,7 @@ class ImageTower(nn.Module):
         self.normalized, self.visual = Normalized(normalization), visual
 
     def forward(self, unit_image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As in the class docstring."""
+        """See the class docstring."""
         return (nn.functional.normalize(self.visual(self.normalized(unit_image)), dim=-1),)
 
 
@@ -70,18 +70,18 @@ class TextTower(nn.Module):
         self.text = text
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As in the class docstring."""
+        """See the class docstring."""
         return (nn.functional.normalize(self.text(tokens), dim=-1),)
 
 
 class FromPixels(nn.Module):
-    """uint8 [B,H,W,3] RGB -> what `network` gives for float [B,3,H,W] in 0..1."""
+    """uint8 [B,H,W,3] RGB -> the outputs of `network` for float [B,3,H,W] in 0..1."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As in the class docstring."""
+        """See the class docstring."""
         outputs: tuple[torch.Tensor, ...] = self.network(image.permute(0, 3, 1, 2).to(torch.float32) / 255)
         return outputs

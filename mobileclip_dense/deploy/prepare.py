@@ -1,4 +1,4 @@
-"""From a run to the networks that are exported."""
+"""Preparation of a run for export: its networks, fused, with golden examples."""
 
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,18 @@ from mobileclip_dense.run.folder import Run, load_run
 
 
 def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
-    """Load a run, fuse it, and compute the golden outputs on its own held-out data.
+    """Load a run, fuse it, and compute golden outputs on its held-out data.
 
     Args:
-        size_px: height and width of the exported model, multiples of the encoder's last stride; None: what the run was
-            trained with.
+        size_px: height and width of the exported model, multiples of the encoder's last stride; None: the training
+            size of the run.
 
     Returns:
-        One network of a fine-tuning run; the image and the text tower of a pretraining run.
+        The network of a fine-tuning run, or the image tower and the text tower of a pretraining run.
 
     Raises:
-        FileNotFoundError, ValueError: the run or its data cannot be read, the size does not fit, or the fused network
-            is further than FUSION_TOLERANCE from the trained one.
+        FileNotFoundError, ValueError: the run or its data cannot be read, the size does not fit, or the relative error
+            of fusion is above FUSION_TOLERANCE.
     """
     run = load_run(folder)
     if isinstance(run.config, PretrainConfig):
@@ -50,7 +50,7 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
 
 
 def prepare_model(model: nn.Module, run: Run, config: FinetuneConfig, images: npt.NDArray[np.uint8]) -> Prepared:
-    """Fuse a dense model in evaluation mode; the golden outputs are those for `images`, uint8 [N,H,W,3].
+    """Fuse a dense model in evaluation mode and compute its golden outputs for `images`, uint8 [N,H,W,3].
 
     Raises:
         ValueError: as `prepare`.

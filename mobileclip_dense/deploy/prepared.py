@@ -1,4 +1,4 @@
-"""What every exporter starts from: a fused network and PyTorch's answers to examples."""
+"""The input of every exporter: a fused network with golden examples."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,15 @@ class Prepared:
     """A network to export.
 
     Attributes:
-        run: where it comes from.
+        run: its source.
         task: segment, depth, embed-image or embed-text.
-        network: fused, in evaluation mode; takes float [B,3,H,W] RGB in 0..1, or int64 tokens [B,L]; gives a tuple.
-        outputs: names of what it gives.
+        network: fused, in evaluation mode; takes float [B,3,H,W] RGB in 0..1, or int64 tokens [B,L]; returns a tuple.
+        outputs: names of its outputs.
         golden: `input` (uint8 [N,H,W,3], or tokens int64 [N,L]) and PyTorch's outputs by name.
         fusion_error: relative error of fused against unfused over the first output.
-        stride: heights and widths of images are multiples of it; 1 where there are no images.
-        logit_scale: of CLIP's towers, what cosines are multiplied with; None for dense models.
-        tokenizer: of a text tower, what turns text into its tokens; None for all others.
+        stride: images have multiples of it as height and width; 1 for text towers.
+        logit_scale: learned scale of the cosines of CLIP's towers; None for dense models.
+        tokenizer: tokenizer of a text tower; None for all other models.
     """
 
     run: Run
@@ -49,12 +49,12 @@ class Prepared:
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width of the images it is exported for."""
+        """Height and width of the input images."""
         height, width = self.golden["input"].shape[1:3]
         return height, width
 
     def golden_as_taken(self, taken: TensorSpec) -> Golden:
-        """The golden examples with inputs in the form in which an exported model takes them."""
+        """The golden examples, with the inputs in the form that an exported model takes."""
         return {**self.golden, "input": as_taken(self.golden["input"], taken)}
 
     def predict(self, inputs: npt.NDArray[Any]) -> Golden:
@@ -63,12 +63,12 @@ class Prepared:
 
 
 def as_taken(inputs: npt.NDArray[Any], taken: TensorSpec) -> npt.NDArray[Any]:
-    """Golden inputs in the form in which a model takes them: uint8 pixels, float planes in 0..1, or tokens."""
+    """Convert golden inputs to the form that a model takes: uint8 pixels, float planes in 0..1, or tokens."""
     return unit_planes(inputs) if taken.dtype == "float32" else inputs.astype(taken.dtype)
 
 
 def fuse_exactly(model: nn.Module, folder: Path) -> nn.Module:
-    """Fuse, and refuse if anything is left to fold."""
+    """Fuse a model; raise ValueError if a module could not be folded."""
     fused = fuse_model(model)
     if left := unfused_modules(fused):
         raise ValueError(f"{folder}: fusion: {len(left)} modules left unfused: {', '.join(left[:5])}")
@@ -76,7 +76,7 @@ def fuse_exactly(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def require_multiples(size_px: tuple[int, ...], stride: int) -> None:
-    """Raises ValueError if a height or width is no multiple of the encoder's last stride."""
+    """Raise ValueError if the height or the width is not a multiple of the encoder's last stride."""
     if any(side < stride or side % stride for side in size_px):
         found = " ".join(map(str, size_px))
         raise ValueError(f"--size-px: found {found}, expected multiples of {stride} (the encoder's last stride)")
@@ -85,7 +85,7 @@ def require_multiples(size_px: tuple[int, ...], stride: int) -> None:
 def golden_examples(
     fused: nn.Module, unfused: nn.Module, images: npt.NDArray[np.uint8], names: tuple[str, ...], folder: Path
 ) -> tuple[Golden, float]:
-    """The golden examples of a fused network on uint8 [N,H,W,3], and the relative error of fusion in the first output.
+    """Golden examples of a fused network for uint8 [N,H,W,3], and the relative error of fusion in the first output.
 
     Raises:
         ValueError: the error is above FUSION_TOLERANCE.

@@ -1,4 +1,4 @@
-"""The two towers of a pretraining run, for zero-shot classification and retrieval on a device."""
+"""The image tower and the text tower of a pretraining run, for zero-shot classification and retrieval."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The runtime that executes ONNX artifacts. NumPy in, NumPy out; no torch, so apps and exporters share it."""
+"""ONNX models in ONNX Runtime, with NumPy arrays in and out. No torch, so that apps and exporters share it."""
 
 import json
 import statistics
@@ -22,16 +22,16 @@ class OnnxModel:
 
     Args:
         path: the .onnx file. num_threads: threads within an operator; None: one for each core.
-        provider: what runs the operators, see `find_provider`; what it does not know, the CPU runs.
+        provider: execution provider, see `find_provider`; the CPU runs operators that it does not support.
 
     Raises:
-        ValueError: the provider is built in but does not start, for want of a device or a driver.
+        ValueError: the provider does not start because a device or a driver is missing.
     """
 
     def __init__(self, path: Path, num_threads: int | None = None, provider: str = CPU_PROVIDER):
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # Threads that go on spinning after a run would slow down whatever runs next, another session above all.
+        # Threads that keep spinning after a run slow down the next program, such as another session.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
@@ -45,17 +45,17 @@ class OnnxModel:
         self.output_names = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, taken: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.generic]]:
-        """Outputs by name, from what the model takes; uint8 [B,H,W,3] does for a model of float [B,3,H,W] too."""
+        """Run the model; returns the outputs by name. A model of float [B,3,H,W] also takes uint8 [B,H,W,3]."""
         if self.takes_float and taken.dtype == np.uint8:
             taken = unit_planes(taken)
         return dict(zip(self.output_names, self.session.run(None, {self.input_name: taken}), strict=True))
 
 
 def find_provider(name: str) -> str:
-    """The full name of an execution provider of this ONNX Runtime: cuda, CUDA and CUDAExecutionProvider are the same.
+    """Find an execution provider by its name: cuda, CUDA and CUDAExecutionProvider are the same.
 
     Raises:
-        ValueError: unknown, or not built into this ONNX Runtime; the message lists those that are.
+        ValueError: this build of ONNX Runtime does not have it; the message lists those that it has.
     """
     available = {full.removesuffix("ExecutionProvider").lower(): full for full in ort.get_available_providers()}
     found = available.get(name.lower().removesuffix("executionprovider"))
@@ -66,7 +66,7 @@ def find_provider(name: str) -> str:
 
 
 def load_model(path: Path, artifact: Artifact) -> OnnxModel:
-    """The model of an artifact, as its target registers it."""
+    """Load the model of an artifact, as its target registers it."""
     return OnnxModel(path)
 
 
@@ -83,7 +83,7 @@ def load_onnx_artifact(folder: Path, num_threads: int | None = None) -> tuple[Ar
 
 
 def profile_ms(path: Path, taken: npt.NDArray[Any], num_runs: int = 5) -> dict[str, float]:
-    """Median kernel time by node as ONNX Runtime names it after its own rewriting, milliseconds."""
+    """Median kernel time of each node in milliseconds, by the node's name after ONNX Runtime's graph optimization."""
     with TemporaryDirectory() as scratch:
         options = ort.SessionOptions()
         options.log_severity_level = 3

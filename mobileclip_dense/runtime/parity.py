@@ -1,4 +1,4 @@
-"""How far a model is from PyTorch, and how far it may be: every output is judged."""
+"""Distance of a model to PyTorch, and whether it is within tolerance: every output is compared."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +15,13 @@ Golden = dict[str, npt.NDArray[Any]]
 
 
 def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Norm of the difference over the norm of `expected`, in float64; NaN where `found` is not finite."""
+    """Norm of the difference divided by the norm of `expected`, in float64; NaN if `found` is not finite."""
     a, b = found.astype(np.float64), expected.astype(np.float64)
     return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30)
 
 
 def compare_with_golden(where: Path, artifact: Artifact, golden: Golden, predictor: Predictor) -> dict[str, float]:
-    """Run the golden inputs one by one and judge every output; the figures, see `judge_outputs`.
+    """Run the golden inputs one at a time and compare every output; returns the figures of `judge_outputs`.
 
     Raises:
         ValueError: golden.npz holds no example, or as `judge_outputs`.
@@ -41,17 +41,17 @@ def judge_outputs(
     """Compare every output of an artifact with PyTorch's, by the tolerances of its runtime and precision.
 
     Args:
-        expected: PyTorch's outputs by name, each [N,...]; other entries are passed over. found: the model's.
-        at: said after an output's name in errors, such as " at another shape".
+        expected: PyTorch's outputs by name, each [N,...]; other entries are ignored. found: the model's outputs.
+        at: appended to an output's name in errors, such as " at another shape".
 
     Returns:
-        `<precision>_relative_error` of the first output, `<output>_relative_error` of every other one of floats; of a
-        class map `golden_agreement_percent`, the share of pixels with PyTorch's class, and `logits_agreement_percent`,
-        the share whose class is the best by the model's own logits.
+        `<precision>_relative_error` of the first output and `<output>_relative_error` of every other float output. For
+        a class map, `golden_agreement_percent` is the share of pixels with PyTorch's class, and
+        `logits_agreement_percent` the share of pixels with the best class of the model's own logits.
 
     Raises:
-        ValueError: an output is missing, of another shape or dtype, or further from PyTorch than is tolerated; or the
-            class map is not what the logits say.
+        ValueError: an output is missing, has another shape or dtype, or is too far from PyTorch; or the class map does
+            not match the logits.
     """
     label = f"{where}: {artifact.runtime} {artifact.precision}"
     allowed = find_precision(artifact.runtime, artifact.precision)
@@ -80,11 +80,11 @@ def judge_outputs(
 
 
 def logits_agreement_percent(logits: npt.NDArray[Any], class_map: npt.NDArray[Any]) -> float:
-    """Share of pixels, in percent, whose class has the best score by the logits, near ties included (see NEAR_TIE).
+    """Percentage of pixels whose class has the best logit, near ties included (see NEAR_TIE).
 
     Args:
-        logits: float [N,C,h,w]; upsampled here as mmsegmentation does it, bilinear, before the classes are compared.
-        class_map: integers [N,H,W]; a class that is not in 0..C-1 does not agree.
+        logits: float [N,C,h,w]; upsampled bilinearly, as in mmsegmentation, before the classes are compared.
+        class_map: integers [N,H,W]; a class outside 0..C-1 does not agree.
     """
     agreeing = []
     for scores, classes in zip(logits.astype(np.float32), class_map.astype(np.int64), strict=True):

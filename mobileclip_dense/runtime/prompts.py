@@ -1,4 +1,4 @@
-"""Prompts to unit vectors: CLIP's tokenizer and text tower without torch, and a cache, since prompts seldom change."""
+"""Embeddings of prompts without torch: CLIP's tokenizer and text tower, with a cache on disk."""
 
 import hashlib
 import html
@@ -22,33 +22,33 @@ from mobileclip_dense.runtime.predictor import load_model
 class ClipTokenizer:
     """open_clip's CLIP tokenizer, from the tokenizer.json of a text tower's artifact.
 
-    The same tokens for the same text, with two exceptions: U+0345 is no letter here, and a start or end token written
-    out within a prompt is found wherever it stands.
+    It gives the same tokens, with two exceptions: U+0345 is not a letter here, and a start or end token that is spelled
+    out inside a prompt is recognised at any position.
     """
 
     def __init__(self, path: Path):
         self._tokenizer = Tokenizer.from_file(str(path))
-        # Cleaning is done here, whole; the file's own, for those who read only the file, lacks ftfy and HTML.
+        # `clean` replaces the normalizer of the file, which lacks ftfy and HTML entities.
         self._tokenizer.normalizer = normalizers.Sequence([])
 
     def __call__(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Tokens int64 [B,L], each row start, text, end, zeros; and those texts whose end was cut off to fit."""
+        """Tokens int64 [B,L] (start, text, end, zeros), and the texts that were truncated."""
         encodings = [self._tokenizer.encode(clean(text)) for text in texts]
         cut = [text for text, encoding in zip(texts, encodings, strict=True) if encoding.overflowing]
         return np.array([encoding.ids for encoding in encodings], np.int64), cut
 
 
 def clean(text: str) -> str:
-    """What CLIP does to a text first: repair its encoding, resolve HTML entities, single spaces, lower case."""
+    """Clean a text as CLIP does: repair its encoding, resolve HTML entities, collapse spaces, lower the case."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
 
 
 def read_prompts(prompts: Sequence[str], file: Path | None) -> list[str]:
-    """The prompts of the command line and then those of a UTF-8 text file, one to a line, empty lines left out.
+    """Collect the prompts of the command line and of a UTF-8 text file (one per line, empty lines skipped).
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no UTF-8 text, a prompt is empty, comes twice or
-            is no text, or there are fewer than two, so that there is nothing to choose from.
+        FileNotFoundError: the file does not exist. ValueError: the file is not UTF-8, a prompt is empty, repeated or
+            not text, or there are fewer than two prompts.
     """
     found = [prompt.strip() for prompt in prompts]
     if file is not None:
@@ -64,7 +64,7 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> list[str]:
 
 
 def require_text(flag: str, texts: Sequence[str]) -> None:
-    """Raises ValueError if one of the texts holds bytes of the command line that are no UTF-8."""
+    """Raise ValueError if a text contains bytes of the command line that are not UTF-8."""
     for text in texts:
         try:
             text.encode("utf-8")
@@ -74,10 +74,10 @@ def require_text(flag: str, texts: Sequence[str]) -> None:
 
 
 def find_text_tower(image_tower: Path, artifact: Artifact, given: Path | None) -> Path:
-    """The text tower of the run that an image tower comes from: the one given, or one that lies beside it.
+    """Find the text tower of an image tower's run: the given one, or one in the same folder.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or the one given is no text tower or of another run.
+        FileNotFoundError, ValueError: there is none, or the given artifact is not a text tower of that run.
     """
     if given is None:
         damaged = ""
@@ -103,15 +103,15 @@ def find_text_tower(image_tower: Path, artifact: Artifact, given: Path | None) -
 def embed_prompts(
     folder: Path, prompts: Sequence[str], templates: Sequence[str], cache: Path, num_threads: int | None
 ) -> npt.NDArray[np.float32]:
-    """A unit vector for each prompt: the mean of those of its templates filled in, as CLIP ensembles them; [N,D].
+    """Embed prompts as unit vectors float32 [N,D]; the vectors of a prompt's templates are averaged, as in CLIP.
 
     Args:
-        folder: artifact of a text tower. templates: each holds `{}`, in whose place the prompt goes.
-        cache: folder for results; the key is the hash of the artifact, of its tokenizer, and of the texts. Where it
-            cannot be written, that is said, and the next start computes them again.
+        folder: artifact of a text tower. templates: each contains `{}`, which the prompt replaces.
+        cache: folder for the vectors, by the hash of the artifact, its tokenizer and the texts. If it cannot be
+            written, a warning is printed.
 
     Raises:
-        FileNotFoundError, ValueError: the artifact is damaged, or has no tokenizer.json: it is of an older version.
+        FileNotFoundError, ValueError: the artifact is damaged, or has no tokenizer.json.
     """
     artifact = load_artifact(folder)
     if TOKENIZER_FILE not in artifact.files:
@@ -141,7 +141,7 @@ def embed_prompts(
 
 
 def _read_cached(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
-    """What is kept, or None where there is nothing or it is damaged."""
+    """The cached vectors, or None if there are none or the file is damaged."""
     try:
         kept: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
     except Exception:  # NumPy raises whatever the damage leads to: of zip files, of Python's parser, of memory

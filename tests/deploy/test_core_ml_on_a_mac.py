@@ -1,4 +1,4 @@
-"""Core ML artifacts on a Mac, where Core ML itself runs them. No Mac is at hand: Core ML is replaced by the executor."""
+"""Core ML artifacts on a Mac, where Core ML runs them. Here the executor stands in for Core ML."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ def test_predict_demo_verify_and_latency_run_in_core_ml(line: Line, on_a_mac: li
 
 
 def test_elsewhere_a_demo_refuses_a_core_ml_artifact(line: Line) -> None:
-    with pytest.raises(ValueError, match="runtime: found coreml, which runs on darwin only .* use the ONNX artifact"):
+    with pytest.raises(ValueError, match=r"runtime: found coreml, which runs on darwin only .* use the ONNX artifact"):
         mcd.load(line.artifact("segment", "fp16.coreml"))
 
 

@@ -65,7 +65,7 @@ def test_an_altered_file_of_the_hub_is_refused(line: Line, offline: Path) -> Non
     data[100] ^= 1
     model.unlink()
     model.write_bytes(data)
-    with pytest.raises(ValueError, match="model.onnx: sha256: found"):
+    with pytest.raises(ValueError, match=r"model.onnx: sha256: found"):
         mcd.load("hf-hub:phones/nano")
 
 
