@@ -376,7 +376,7 @@ def test_without_opencv_a_video_is_refused_and_photographs_are_drawn(
     with pytest.raises(ValueError, match="1 of 2 inputs could not be used"):
         segment(config(line, tmp_path / "out", tmp_path / "film.avi", line.photo))
     summary = json.loads((tmp_path / "out" / "segment-summary.json").read_text())
-    assert "videos and cameras need OpenCV" in summary["failures"][0]["error"]
+    assert "videos and cameras: needs the package cv2" in summary["failures"][0]["error"]
     assert (tmp_path / "out" / "00000007-segment.png").exists()
 
 

@@ -150,13 +150,13 @@ def test_vectors_of_prompts_are_kept_and_a_damaged_or_other_cache_is_not_believe
     def embed(*prompts: str) -> np.ndarray:  # type: ignore[type-arg]
         return embed_prompts(towers[1], prompts, ("{}",), tmp_path, 1)
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
     first = embed("a cube", "a ball")
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
     with monkeypatch.context() as patched:
-        patched.setattr(mobileclip_dense.runtime.prompts, "load_onnx_artifact", never)
+        patched.setattr(mobileclip_dense.runtime.prompts, "load_model", never)
         np.testing.assert_array_equal(embed("a cube", "a ball"), first)
         with pytest.raises(AssertionError):
             embed("a ball", "a cube")
