@@ -2,13 +2,17 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test compare web test-web chromium lint lock clean
+.PHONY: demo test docs compare web test-web chromium lint lock clean
 
 demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist worksteal
+
+# The documentation as a site in build/docs; a warning is an error.
+docs: .venv/installed
+	$(VENV)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 # The table and the plots of docs/compare.md, from the result files that are committed.
 compare: .venv/installed
