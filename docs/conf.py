@@ -1,14 +1,14 @@
 """Settings of Sphinx for `make docs`: MyST pages, Furo's theme, an API reference from the docstrings."""
 
 import re
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any
 
 from sphinx.application import Sphinx
 
 project = "mobileclip-dense"
 author = "the mobileclip-dense contributors"
-release = version("mobileclip-dense")
+release = metadata.version("mobileclip-dense")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = f"{project} {release}"
