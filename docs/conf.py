@@ -7,11 +7,11 @@ from typing import Any
 from sphinx.application import Sphinx
 
 project = "mobileclip-dense"
-author = "the mobileclip-dense contributors"
 release = metadata.version("mobileclip-dense")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = project
+html_show_copyright = False
 default_role = "literal"  # docstrings write `names` in single backticks
 smartquotes = False  # --flag is no dash
 
