@@ -50,8 +50,8 @@ def steps(out: Path) -> list[Step]:
     """The demo's commands in an order in which they could be typed one after the other."""
     scenes, runs, artifacts = out / "scenes", out / "runs", out / "artifacts"
     plan = [
-        _step("scenes", "mobileclip_dense scenes", "--out", scenes, "--num-images", 2000, "--size-px", 96, alone=True),
-        _step("pretrain", "mobileclip_dense pretrain nano-scenes", "--data", scenes / "shards", "--out", runs / "clip",
+        _step("scenes", "scenes", "--out", scenes, "--num-images", 2000, "--size-px", 96, alone=True),
+        _step("pretrain", "pretrain nano-scenes", "--data", scenes / "shards", "--out", runs / "clip",
               "--zeroshot-data", scenes / "classify" / "val", after=("scenes",)),
     ]  # fmt: skip
     for task, labels in _TASKS.items():
@@ -59,7 +59,7 @@ def steps(out: Path) -> list[Step]:
             common = ("--data", scenes / labels, "--seed", seed)
             for start, extra, after in (("scratch", (), "scenes"), ("clip", ("--init", runs / "clip"), "pretrain")):
                 name = f"{task}-{start}-{seed}"
-                plan.append(_step(name, f"mobileclip_dense finetune nano-{task}", *common, "--out", runs / name, *extra,
+                plan.append(_step(name, f"finetune nano-{task}", *common, "--out", runs / name, *extra,
                                   after=(after,)))  # fmt: skip
     plan.sort(key=lambda step: "pretrain" in step.after)  # what starts from scratch need not wait
     for task in _TASKS:
@@ -67,22 +67,22 @@ def steps(out: Path) -> list[Step]:
         # The report shows what int8 costs and gains; a model trained for seconds must not stop the demo with it, nor
         # a measurement beside another export.
         onnx_flags = ("--out", artifacts, "--precision", "fp32", "int8", "--allow-accuracy-drop", "--allow-slower")
-        plan.append(_step(f"onnx-{task}", "export.to_onnx", runs / run, *onnx_flags, after=(run,)))
-        plan.append(_step(f"coreml-{task}", "export.to_coreml", runs / run, "--out", artifacts, after=(run,)))
+        plan.append(_step(f"onnx-{task}", "export onnx", runs / run, *onnx_flags, after=(run,)))
+        plan.append(_step(f"coreml-{task}", "export coreml", runs / run, "--out", artifacts, after=(run,)))
     onnx = [
         artifacts / f"nano-{task}-{labels}-96x96-{p}.onnx" for task, labels in _TASKS.items() for p in ("fp32", "int8")
     ]
-    plan.append(_step("onnx-clip", "export.to_onnx", runs / "clip", "--out", artifacts, after=("pretrain",)))
+    plan.append(_step("onnx-clip", "export onnx", runs / "clip", "--out", artifacts, after=("pretrain",)))
     photos = sorted_photos(scenes)
     every = tuple(step.name for step in plan)
     plan += [
-        _step("latency", "benchmarks.latency", *onnx, "--out", out / "results", after=every, alone=True),
-        _step("draw-classes", "apps.segment", onnx[0], *photos, "--out", out / "pictures", after=("latency",)),
-        _step("label", "apps.classify", artifacts / "nano-embed-image-shards-64x64-fp32.onnx", *photos, "--out",
+        _step("latency", "latency", *onnx, "--out", out / "results", after=every, alone=True),
+        _step("draw-classes", "segment", onnx[0], *photos, "--out", out / "pictures", after=("latency",)),
+        _step("label", "classify", artifacts / "nano-embed-image-shards-64x64-fp32.onnx", *photos, "--out",
               out / "pictures", "--templates", "a {} on a floor", "--prompts-file",
               scenes / "classify" / "class_names.txt", after=("latency",)),
-        _step("draw-depth", "apps.depth", onnx[2], *photos, "--out", out / "pictures", after=("latency",)),
-        _step("report", "benchmarks.report", "--runs", runs, "--artifacts", artifacts, "--results", out / "results",
+        _step("draw-depth", "depth", onnx[2], *photos, "--out", out / "pictures", after=("latency",)),
+        _step("report", "report", "--runs", runs, "--artifacts", artifacts, "--results", out / "results",
               "--out", out / "report.html", after=("latency",)),
     ]  # fmt: skip
     return plan
@@ -117,7 +117,7 @@ def demo(config: DemoConfig) -> None:
                 free = len(running) < _SIDE_BY_SIDE and not any(other.alone for other in running.values())
                 if free and done.issuperset(step.after) and not (step.alone and running):
                     waiting.remove(step)
-                    print(f"▶ python -m {shlex.join(step.arguments)}", flush=True)
+                    print(f"▶ mobileclip-dense {shlex.join(step.arguments)}", flush=True)
                     running[pool.submit(_run, step, logs / f"{step.name}.log")] = step
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step = running.pop(future)
@@ -138,7 +138,7 @@ def _run(step: Step, log: Path) -> float:
     if not step.alone:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // _SIDE_BY_SIDE))
     with log.open("w") as output:
-        command = [sys.executable, "-m", *step.arguments]
+        command = [sys.executable, "-m", "mobileclip_dense", *step.arguments]
         status = subprocess.run(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
         ).returncode

@@ -1,22 +1,12 @@
-"""Shared parts of the benchmarks: settings and provenance of result files, and fresh processes. No torch."""
+"""Shared parts of the benchmarks: settings and provenance of result files. No torch."""
 
-import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.files import write_json
-from mobileclip_dense.artifact.result import RESULT_SCHEMA_VERSION, check_result
 from mobileclip_dense.artifact.versions import versions_of
 from mobileclip_dense.runtime.device import device_name
-from mobileclip_dense.runtime.timing import summarize
-
-Arguments = ParamSpec("Arguments")
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,58 +36,3 @@ def save_result(path: Path, result: dict[str, Any], summary: str) -> dict[str, A
     write_json(path, result)
     print(f"{path}: {summary}")
     return result
-
-
-def latency_result(
-    artifact: Artifact,
-    digest: str,
-    times_ms_by_threads: dict[int, Sequence[float]],
-    *,
-    runtime: str,
-    num_warmup: int,
-    libraries: Sequence[str],
-    device: str | None = None,
-    system: str | None = None,
-    peak_memory_mb: float | None = None,
-) -> dict[str, Any]:
-    """The result of an artifact, of the schema in `artifact/result.py`.
-
-    Args:
-        digest: the artifact's `artifact_sha256`. times_ms_by_threads: milliseconds of each run.
-        runtime: library and execution provider. device, system: None: this machine. peak_memory_mb: None: not known.
-    """
-    return {
-        "schema_version": RESULT_SCHEMA_VERSION,
-        "artifact": artifact.name,
-        "artifact_sha256": digest,
-        "architecture": artifact.architecture,
-        "device": device or device_name(),
-        "system": system or platform.platform(),
-        "runtime": runtime,
-        "versions": versions_of(*libraries),
-        "num_warmup": num_warmup,
-        "peak_memory_mb": peak_memory_mb,
-        "latency_ms_by_threads": {str(n): summarize(list(times)) for n, times in times_ms_by_threads.items()},
-    }
-
-
-def save_latency(path: Path, result: dict[str, Any], summary: str) -> None:
-    """`save_result` of what `latency_result` gave.
-
-    Raises:
-        ValueError: the result is not of its schema.
-    """
-    check_result(result, path)
-    save_result(path, result, summary)
-
-
-def run_in_fresh_process(
-    action: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> Value:
-    """Call `action` in a new process, whose peak memory is then that of `action` alone; returns its value.
-
-    Raises:
-        concurrent.futures.process.BrokenProcessPool: the process was killed, as for want of memory.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(action, *args, **kwargs).result()

@@ -15,9 +15,9 @@ from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.artifact.result import result_names
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require
-from mobileclip_dense.deploy.coreml.mil.predictor import load_model
-from mobileclip_dense.deploy.parity import compare_with_golden
+from mobileclip_dense.deploy.coreml.mil.predictor import load_program_predictor
 from mobileclip_dense.runtime.device import device_name, peak_resident_mb
+from mobileclip_dense.runtime.parity import compare_with_golden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def _measure(folder: Path) -> dict[str, Any]:
     if artifact.runtime != "coreml":
         raise ValueError(f"{folder}: runtime: found {artifact.runtime}, expected coreml")
     begin = time.perf_counter()
-    predictor = load_model(folder / artifact.model_file, artifact)
+    predictor = load_program_predictor(folder / artifact.model_file, artifact)
     loaded = time.perf_counter()
     found = compare_with_golden(folder, artifact, golden, predictor)
     seconds = (time.perf_counter() - loaded) / len(golden["input"])

@@ -104,7 +104,7 @@ def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
             return path
     raise FileNotFoundError(
         f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
-        f"`python -m export.to_onnx RUN --precision fp32 int8`"
+        f"`mobileclip-dense export onnx RUN --precision fp32 int8`"
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
-from benchmarks.harness import ResultSettings, compute_device_name, provenance, run_in_fresh_process
+from benchmarks.harness import ResultSettings, compute_device_name, provenance
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config import PretrainConfig
@@ -30,6 +30,7 @@ from mobileclip_dense.pretrain.losses import reinforced_loss
 from mobileclip_dense.pretrain.optimizer import build_optimizer
 from mobileclip_dense.pretrain.towers import Towers
 from mobileclip_dense.runtime.device import peak_resident_mb
+from mobileclip_dense.runtime.fresh_process import run_in_fresh_process
 from mobileclip_dense.runtime.timing import time_in_turn
 
 Way = Literal["plain", "checkpointed", "two passes"]

@@ -1,195 +1,79 @@
-"""`mobileclip-dense COMMAND ...`: from a command's name to its settings and its function."""
+"""Entry point of the `mobileclip-dense` script: finds a command in the table, parses its flags, runs it."""
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from typing import Annotated, TypeVar
+from collections.abc import Sequence
+from pkgutil import resolve_name
+from typing import Any
 
-import tyro
+from mobileclip_dense.command import load_tyro, run_command
+from mobileclip_dense.commands import Command, command_groups
+from mobileclip_dense.extras import needing_extra
 
-from mobileclip_dense.command import run_command
-from mobileclip_dense.config import (
-    AttentionDistanceConfig,
-    CaptionsConfig,
-    ConvertWeightsConfig,
-    DataCheckConfig,
-    EvaluateConfig,
-    FeaturesConfig,
-    FinetuneConfig,
-    JoinConfig,
-    PretrainConfig,
-    PruneConfig,
-    ReinforceConfig,
-    ScenesConfig,
-)
-
-Settings = TypeVar("Settings")
-
-
-def _scenes(arguments: list[str], prog: str) -> None:
-    from mobileclip_dense.data.scenes.writer import write_scenes
-
-    write_scenes(tyro.cli(ScenesConfig, prog=prog, args=arguments))
-
-
-def _join(arguments: list[str], prog: str) -> None:
-    config = tyro.cli(JoinConfig, prog=prog, args=arguments)
-    from mobileclip_dense.data.captioned.join import join
-
-    join(config)
-
-
-def _pretrain(arguments: list[str], prog: str) -> None:
-    from mobileclip_dense.recipes.pretraining import RECIPES
-
-    config: PretrainConfig = _from_recipe(RECIPES, arguments, prog)
-    from mobileclip_dense.pretrain.loop import pretrain
-    from mobileclip_dense.processes import leave_processes
-
-    pretrain(config)
-    leave_processes()
-
-
-def _reinforce(arguments: list[str], prog: str) -> None:
-    config = tyro.cli(ReinforceConfig, prog=prog, args=arguments)
-    from mobileclip_dense.pretrain.reinforce import reinforce
-
-    reinforce(config)
-
-
-def _finetune(arguments: list[str], prog: str) -> None:
-    from mobileclip_dense.recipes.finetuning import RECIPES
-
-    config: FinetuneConfig = _from_recipe(RECIPES, arguments, prog)
-    from mobileclip_dense.dense.training.train import finetune
-    from mobileclip_dense.processes import leave_processes
-
-    finetune(config)
-    leave_processes()
-
-
-def _evaluate(arguments: list[str], prog: str) -> None:
-    config = tyro.cli(EvaluateConfig, prog=prog, args=arguments)
-    from mobileclip_dense.dense.evaluation.evaluate import evaluate
-
-    evaluate(config)
-
-
-def _prune(arguments: list[str], prog: str) -> None:
-    config = tyro.cli(PruneConfig, prog=prog, args=arguments)
-    from mobileclip_dense.dense.prune import prune
-
-    prune(config)
-
-
-def _convert_weights(arguments: list[str], prog: str) -> None:
-    config = tyro.cli(ConvertWeightsConfig, prog=prog, args=arguments)
-    from mobileclip_dense.models.convert import convert_weights
-
-    convert_weights(config)
-
-
-def _data(arguments: list[str], prog: str) -> None:
-    if arguments[:1] not in (["check"], ["-h"], ["--help"]):
-        raise ValueError(f"{prog}: found {' '.join(arguments[:1]) or 'nothing'}, expected `{prog} check NAME PATH`")
-    from mobileclip_dense.data.labelled.check import check_data, describe_names
-
-    description = f"{DataCheckConfig.__doc__}\n\n{describe_names()}"
-    config = tyro.cli(DataCheckConfig, prog=f"{prog} check", args=arguments[1:] or ["--help"], description=description)
-    check_data(config)
-
-
-_Analysis = (
-    Annotated[CaptionsConfig, tyro.conf.subcommand("captions")]
-    | Annotated[AttentionDistanceConfig, tyro.conf.subcommand("attention-distance")]
-    | Annotated[FeaturesConfig, tyro.conf.subcommand("features")]
-)
-
-
-def _analyze(arguments: list[str], prog: str) -> None:
-    config = tyro.cli(_Analysis, prog=prog, args=arguments)
-    if isinstance(config, CaptionsConfig):
-        from mobileclip_dense.analysis.captions import analyze_captions
-
-        analyze_captions(config)
-    elif isinstance(config, AttentionDistanceConfig):
-        from mobileclip_dense.analysis.attention_distance import analyze_attention_distance
-
-        analyze_attention_distance(config)
-    else:
-        from mobileclip_dense.analysis.features import analyze_features
-
-        analyze_features(config)
-
-
-def _from_recipe(recipes: Mapping[str, Callable[[], Settings]], arguments: list[str], prog: str) -> Settings:
-    # The chosen one alone where one is chosen; otherwise those worth listing: each may have a twin NAME-debug.
-    named = [name for name in arguments[:1] if name in recipes]
-    listed = named or [name for name in recipes if not name.endswith("-debug")]
-    choices = {name: (inspect.cleandoc(recipes[name].__doc__ or ""), recipes[name]()) for name in listed}
-    description = (
-        "A recipe sets every flag; flags override it. NAME-debug: two steps of a published one, to smoke-test."
-    )
-    return tyro.extras.overridable_config_cli(choices, prog=prog, args=arguments, description=description)
-
-
-COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
-    "scenes": (_scenes, "generate captioned, labelled scenes in the formats of the real data sets"),
-    "reinforce": (_reinforce, "store teachers' embeddings and synthetic captions beside images (DataCompDR)"),
-    "join": (_join, "join DataComp's images and DataCompDR's reinforcements by uid"),
-    "data": (_data, "check NAME PATH: what of a labelled data set is there, what is missing, what cannot be used"),
-    "pretrain": (_pretrain, "pretrain an encoder with its text tower on captioned images (CLIP)"),
-    "finetune": (_finetune, "fine-tune for segmentation or depth through mmsegmentation"),
-    "evaluate": (_evaluate, "measure a fine-tuned run on held-out images, with pictures of where it fails"),
-    "prune": (_prune, "remove channels and attention heads of a fine-tuned run, down to a size"),
-    "analyze": (_analyze, "captions of data sets, reach of attention, features of a run: pages and pictures"),
-    "convert-weights": (_convert_weights, "convert weights of Apple, open_clip or a run for stock open_clip"),
-}
-
-_USAGE = """usage: mobileclip-dense COMMAND [-h] ...
-
-Strong dense vision for phones: CLIP-pretrained mobile encoders, from captioned images to a verified phone model.
-
-commands:
-{commands}
-
-After training, from a checkout of the project:
-  python -m export.to_onnx RUN         ONNX: fp32, fp16 or int8, checked against PyTorch
-  python -m export.to_coreml RUN       Core ML: fp16, fp32 or compressed, run and checked without a Mac
-  python -m export.verify ARTIFACT     check an artifact's files and its numbers
-  python -m benchmarks.latency ARTIFACT...    latency in ONNX Runtime
-  python -m benchmarks.compare         our segmenters against large ones: a table and two plots from result files
-  python -m benchmarks.coreml_device ARTIFACT...    Core ML on a Mac or an attached iPhone, and where operations run
-  python -m benchmarks.xcode_report REPORT --artifact ARTIFACT    a performance report of Xcode as a result file
-  python -m benchmarks.report          one page with curves, pictures and tables
-  python -m benchmarks.onnx_rivals RUN    our ONNX exports against those of timm, torch and the tutorials
-  python -m benchmarks.data_path SHARDS    loading of reinforced samples against the plain way
-  python -m benchmarks.reinforce DATA  reinforcing against the teachers' own forward passes
-  python -m benchmarks.training_rival --data SHARDS    a training step against open_clip's trainer
-  python -m benchmarks.training_memory    pace and memory of a training step against batch size
-  python -m benchmarks.dense_training    a step of fine-tuning against mmsegmentation's settings
-  python -m benchmarks.caption_quality    the paper's comparison of caption qualities, reproduced small
-  python -m benchmarks.mil_executor ARTIFACT...    time and accuracy of running Core ML programs without a Mac
-  python -m benchmarks.demo_throughput ARTIFACT    what a demo costs beside the model
-  python -m apps.segment ARTIFACT INPUT...    classes of photographs, folders, videos, a camera
-  python -m apps.depth ARTIFACT INPUT...      their depth, as colours, millimetres and points
-  python -m apps.classify ARTIFACT INPUT... --prompts TEXT...    which text fits
-
-`mobileclip-dense COMMAND --help` explains the flags of a command."""
+_PROGRAM = "mobileclip-dense"
 
 
 def main() -> None:
-    """Entry point of the `mobileclip-dense` script."""
+    """Run the command that the command line names."""
     arguments = sys.argv[1:]
-    usage = _USAGE.format(commands="\n".join(f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()))
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage)
-        raise SystemExit(0 if arguments else 2)
-    name = arguments[0]
-    if name not in COMMANDS:
-        print(f"error: command: found {name!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
-        raise SystemExit(2)
-    run_command(lambda: COMMANDS[name][0](arguments[1:], f"mobileclip-dense {name}"))
+    commands = {name: command for group in command_groups().values() for name, command in group.items()}
+    name = next((name for name in commands if arguments[: len(name.split())] == name.split()), None)
+    if name is not None:
+        run_command(lambda: _run(f"{_PROGRAM} {name}", commands[name], arguments[len(name.split()) :]))
+        return
+    first = arguments[0] if arguments else "--help"
+    inner = [known.split()[1] for known in commands if known.split()[0] == first and " " in known]
+    if first in ("-h", "--help") or (inner and set(arguments[1:2]) <= {"-h", "--help"}):
+        print(_usage(first if inner else ""))
+        raise SystemExit(0 if arguments and (not inner or len(arguments) > 1) else 2)
+    where, found = (f"{_PROGRAM} {first}", arguments[1]) if inner else ("command", first)
+    expected = inner or list(dict.fromkeys(known.split()[0] for known in commands))
+    print(f"error: {where}: found {found!r}, expected one of {', '.join(expected)}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _usage(first: str) -> str:
+    """The list of all commands, or of those whose first word is `first`."""
+    lines = [f"usage: {_PROGRAM} {first or 'COMMAND'} {'COMMAND ' if first else ''}[-h] ..."]
+    if not first:
+        lines += ["", "Strong dense vision for phones: train, export and run segmentation and depth."]
+    for heading, group in command_groups().items():
+        listed = {name: command for name, command in group.items() if not first or name.split()[0] == first}
+        if listed:
+            lines += ["", f"{heading}:"]
+        for name, command in listed.items():
+            gap = f"\n{' ' * 20}" if len(name) > 17 else " " * (18 - len(name))
+            lines.append(f"  {name}{gap}{command.summary}")
+    return "\n".join([*lines, "", f"`{_PROGRAM} COMMAND --help` explains the flags of a command."])
+
+
+def _run(prog: str, command: Command, arguments: Sequence[str]) -> None:
+    with needing_extra(prog, command.extra or "all"):
+        settings = _parse(prog, command, arguments)
+        action = resolve_name(command.action)
+        if "torch" in sys.modules:
+            from mobileclip_dense.processes import leave_processes  # before the command joins any
+        action(settings)
+    if "torch" in sys.modules:
+        leave_processes()
+
+
+def _parse(prog: str, command: Command, arguments: Sequence[str]) -> Any:
+    if command.recipes:
+        return _parse_recipe(prog, resolve_name(command.recipes), arguments)
+    settings = resolve_name(command.settings)
+    details = f"{inspect.cleandoc(settings.__doc__)}\n\n{resolve_name(command.details)()}" if command.details else None
+    return load_tyro().cli(settings, prog=prog, args=arguments, description=details)
+
+
+def _parse_recipe(prog: str, recipes: dict[str, Any], arguments: Sequence[str]) -> Any:
+    # tyro builds every choice that it is given, so a named recipe is the only one. Otherwise all are listed but the
+    # debug twins.
+    named = [name for name in arguments[:1] if name in recipes]
+    listed = named or [name for name in recipes if not name.endswith("-debug")]
+    choices = {name: (inspect.cleandoc(recipes[name].__doc__ or ""), recipes[name]()) for name in listed}
+    description = "A recipe sets every flag; flags override it. NAME-debug runs two steps of NAME, as a smoke test."
+    return load_tyro().extras.overridable_config_cli(choices, prog=prog, args=arguments, description=description)
 
 
 if __name__ == "__main__":

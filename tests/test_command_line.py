@@ -1,11 +1,14 @@
+import dataclasses
 import resource
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
+from mobileclip_dense.commands import command_groups
 from mobileclip_dense.recipes import finetuning, pretraining
 from tests.conftest import REPOSITORY, Line, run_module
 
@@ -21,29 +24,88 @@ COMMANDS = {
     "mobileclip_dense analyze attention-distance": ["--images", "receptive field"],
     "mobileclip_dense analyze features": ["IMAGE", "principal components"],
     "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "fetched from the hub"],
-    "export.to_onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
-    "export.to_coreml": ["--size-px", "iphone", "ios18", "w8a8"],
-    "export.verify": ["ARTIFACT", "--bisect"],
+    "mobileclip_dense export onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
+    "mobileclip_dense export coreml": ["--size-px", "iphone", "ios18", "w8a8"],
+    "mobileclip_dense verify": ["ARTIFACT", "--bisect"],
     "benchmarks.onnx_rivals": ["--threads"],
     "benchmarks.data_path": ["--batch-size"],
     "benchmarks.mil_executor": ["--out"],
     "benchmarks.reinforce": ["--batch-size"],
-    "benchmarks.latency": ["--threads"],
-    "benchmarks.report": ["--runs"],
-    "apps.segment": ["--out"],
-    "apps.depth": ["--out"],
+    "mobileclip_dense latency": ["--threads"],
+    "mobileclip_dense report": ["--runs"],
+    "mobileclip_dense segment": ["--out"],
+    "mobileclip_dense depth": ["--out"],
+    "mobileclip_dense classify": ["--prompts", "zero-shot"],
     "apps.demo": ["--out"],
+    "apps.segment": ["--sample"],
+    "export.to_onnx": ["--precision"],
 }
 
 
-def test_help_lists_every_command_with_a_line_each() -> None:
+def test_help_lists_every_command_within_80_columns() -> None:
     text = run_module("mobileclip_dense", "--help").stdout
-    for name in ("scenes", "reinforce", "join", "data", "pretrain", "finetune", "evaluate", "prune", "analyze"):
-        (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
-        assert len(line.split()) > 4
-    for name in COMMANDS:
-        if not name.startswith("mobileclip_dense") and name != "apps.demo":
-            assert f"python -m {name}" in text
+    assert max(map(len, text.splitlines())) <= 80
+    names = [name for group in command_groups().values() for name in group]
+    assert len(names) >= 20
+    for name in names:
+        assert f"\n  {name}" in text
+    assert "python -m" not in text
+    assert "checkout" not in text
+
+
+def test_a_command_with_parts_lists_them() -> None:
+    done = run_module("mobileclip_dense", "export", check=False)
+    assert done.returncode == 2
+    assert "export onnx" in done.stdout
+    assert "export coreml" in done.stdout
+    assert "finetune" not in done.stdout
+    assert run_module("mobileclip_dense", "export", "--help").stdout == done.stdout
+    wrong = run_module("mobileclip_dense", "export", "tflite", check=False)
+    assert wrong.returncode == 2
+    assert "mobileclip-dense export: found 'tflite', expected one of onnx, coreml" in wrong.stderr
+
+
+def test_every_command_names_a_class_and_a_function_that_exist() -> None:
+    for group in command_groups().values():
+        for name, command in group.items():
+            assert dataclasses.is_dataclass(resolve_name(command.settings)), name
+            assert callable(resolve_name(command.action)), name
+
+
+def test_the_lines_of_a_help_text_are_joined() -> None:
+    text = run_module("mobileclip_dense", "segment", "--help").stdout
+    assert "camera:0 (press q or ctrl-C to stop)" in " ".join(text.replace("│", " ").split())
+    assert "press q or ctrl-C" in text, "a line break of the source is left in the middle of a sentence"
+
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {hidden}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+@pytest.mark.parametrize(
+    ("hidden", "arguments", "message"),
+    [
+        ("torch", "finetune nano-segment --data x --out y", "mobileclip-dense finetune: needs the package torch"),
+        ("torch", "export onnx x", "pip install 'mobileclip-dense[export]'"),
+        ("coremltools", "export coreml x", "mobileclip-dense export coreml: needs the package coremltools"),
+        ("matplotlib", "report", "pip install 'mobileclip-dense[report]'"),
+        ("pycocotools", "scenes --out x", "pip install 'mobileclip-dense[train]'"),
+    ],
+)
+def test_a_missing_extra_is_said_in_words(hidden: str, arguments: str, message: str, tmp_path: Path) -> None:
+    program = f"{HIDE.format(hidden=(hidden,))}\nsys.argv = ['mobileclip-dense', *{arguments.split()!r}]\n"
+    program += "from mobileclip_dense.__main__ import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def run_here(
@@ -78,7 +140,7 @@ def test_the_lists_of_recipes_are_complete() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "command: found 'nonsense', expected one of scenes, reinforce, join, data, pretrain"),
+        (["nonsense"], "command: found 'nonsense', expected one of segment, depth, classify, export, verify"),
         (["finetune", "mci9-segment"], "mci2-fpn-ade20k"),
         (["finetune", "nano-segment", "--data", "x", "--out", "y", "--learning-rat", "1"], "--learning-rat"),
         (["pretrain", "nano-scenes", "--data", "x"], "--out"),
@@ -121,7 +183,9 @@ def test_a_full_disk_leaves_no_half_written_scenes(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_written_artifact_or_checkpoint(line: Line, tmp_path: Path) -> None:
-    done = with_full_disk(200_000, "export.to_onnx", line.run("depth"), "--out", tmp_path / "artifacts")
+    done = with_full_disk(
+        200_000, "mobileclip_dense", "export", "onnx", line.run("depth"), "--out", tmp_path / "artifacts"
+    )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "artifacts").iterdir()) == []

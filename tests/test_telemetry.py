@@ -74,10 +74,10 @@ def test_commands_leave_nothing_in_an_empty_home_and_connect_to_nobody(line: Lin
     commands = [
         ("mobileclip_dense", "finetune", "nano-segment", "--data", line.scenes / "ade", "--out", runs / "segment",
          "--init", line.clip, *SMALL_FINETUNE, "--max-iters", 2),
-        ("export.to_onnx", runs / "segment", "--out", artifacts),
-        ("benchmarks.latency", segmenter, "--runs", 2, "--threads", 1, "--out", results),
-        ("apps.segment", segmenter, line.photo, "--out", tmp_path / "classes"),
-        ("benchmarks.report", "--runs", runs, "--artifacts", artifacts, "--results", results, "--out",
+        ("mobileclip_dense", "export", "onnx", runs / "segment", "--out", artifacts),
+        ("mobileclip_dense", "latency", segmenter, "--runs", 2, "--threads", 1, "--out", results),
+        ("mobileclip_dense", "segment", segmenter, line.photo, "--out", tmp_path / "classes"),
+        ("mobileclip_dense", "report", "--runs", runs, "--artifacts", artifacts, "--results", results, "--out",
          tmp_path / "report.html"),
     ]  # fmt: skip
     (tmp_path / "commands.json").write_text(json.dumps([[str(word) for word in command] for command in commands]))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from apps.web.build import HERE, build_page, read_artifacts
 from apps.web.server import open_server
-from mobileclip_dense.apps.terminal import printable
 from mobileclip_dense.artifact.outputs import WEB_PAGE, staged_folder
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require_numbers
+from mobileclip_dense.pages.terminal import printable
 
 _MOST_PORT = 65_535
 

@@ -63,8 +63,8 @@ def read_artifacts(folder: Path) -> Bundle:
             bundle.artifacts.append((path, artifact))
     if not bundle.artifacts:
         problems = "".join(f"; {name}: {problem}" for name, problem in bundle.left_out.items())
-        raise FileNotFoundError(f"{folder}: artifacts: found no ONNX artifact; run `make demo` first, or give the "
-                                f"folder that export.to_onnx wrote to (make web ARTIFACTS=DIR){problems}")  # fmt: skip
+        raise FileNotFoundError(f"{folder}: artifacts: found no ONNX artifact; run `make demo` first, or "
+                                f"export one and say where: make web ARTIFACTS=FOLDER{problems}")  # fmt: skip
     bundle.artifacts.sort(key=lambda entry: (_TASKS.index(entry[1].task), entry[1].precision != "fp32", entry[1].name))
     return bundle
 

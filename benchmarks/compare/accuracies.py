@@ -102,7 +102,7 @@ def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured],
         contents: what each result file holds.
 
     Raises:
-        ValueError: a file's runs or exports are not as `python -m benchmarks.report` writes them.
+        ValueError: a file's runs or exports are not as `mobileclip-dense report` writes them.
     """
     measured: list[Measured] = []
     exports: dict[str, Export] = {}
@@ -117,7 +117,7 @@ def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured],
                 measured += _accuracies(run, network, of_run, path.name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: runs, exports: not as `python -m benchmarks.report` writes them "
+                f"{path}: runs, exports: not as `mobileclip-dense report` writes them "
                 f"({type(error).__name__}: {error}); write them anew, or move the file away"
             ) from None
     return measured, exports

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.harness import provenance
-from benchmarks.latency import measure_peak_memory_mb
+from mobileclip_dense.apps.latency import measure_peak_memory_mb
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_golden
 from mobileclip_dense.artifact.files import read_json, write_json
 from mobileclip_dense.artifact.result import CPU_RUNTIME

@@ -183,7 +183,7 @@ def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere
         and not any(item.network.is_of(row.model, row.num_parameters) for row in rows)
     ] + [
         f"{item.artifact} on {item.device}: {item.p50_ms:.1f} / {item.p90_ms:.1f} ms ({item.source}"
-        + (")" if item.export else "; which network it is, the JSON of `python -m benchmarks.report` beside it tells)")
+        + (")" if item.export else "; which network it is, the JSON of `mobileclip-dense report` beside it tells)")
         for item in elsewhere
         if not any(item.is_of(row, size_px) for row in rows)
     ]

@@ -2,7 +2,7 @@
 
 coremltools' own benchmarker times them and tells the compute plan: which operations run on the Neural Engine. Needs
 macOS; for an iPhone also Xcode, the phone unlocked and in developer mode. Result files are of the same schema as
-`benchmarks.latency`'s, one for each choice of compute units, each with its plan beside it.
+`mobileclip-dense latency`'s, one for each choice of compute units, each with its plan beside it.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from PIL import Image
 
 from benchmarks.coreml_device.plan import NEURAL_ENGINE, NUM_WARMUP, Benchmarker, benchmark, summarize_plan
 from benchmarks.coreml_device.result import coreml_result, load_coreml, result_path
-from benchmarks.harness import save_latency
 from mobileclip_dense.artifact.artifact import Artifact, load_artifacts, load_golden
 from mobileclip_dense.artifact.files import refuse_existing, write_json
 from mobileclip_dense.artifact.result import result_names
 from mobileclip_dense.config.check import require, require_numbers
+from mobileclip_dense.runtime.latency_result import save_latency
 
 ComputeUnits = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]
 
@@ -61,7 +61,7 @@ def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
     if sys.platform != "darwin":
         raise ValueError(
             f"coreml_device: found {sys.platform}, expected macOS: only Apple's systems run Core ML. "
-            f"Here, `python -m export.verify ARTIFACT` checks the numbers; measure on a Mac, or import "
+            f"Here, `mobileclip-dense verify ARTIFACT` checks the numbers; measure on a Mac, or import "
             f"Xcode's report with `python -m benchmarks.xcode_report`"
         )
     return asyncio.run(_measure_all(config))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import latency_result
 from mobileclip_dense.artifact.artifact import Artifact, load_artifact
+from mobileclip_dense.runtime.latency_result import latency_result
 
 
 def load_coreml(folder: Path) -> Artifact:
@@ -14,8 +14,7 @@ def load_coreml(folder: Path) -> Artifact:
     artifact = load_artifact(folder)
     if artifact.runtime != "coreml":
         raise ValueError(
-            f"{folder}: runtime: found {artifact.runtime}, expected coreml; `python -m "
-            f"benchmarks.latency` measures ONNX"
+            f"{folder}: runtime: found {artifact.runtime}, expected coreml; `python -m latency` measures ONNX"
         )
     return artifact
 

@@ -20,10 +20,11 @@ from xml.parsers.expat import ExpatError
 import tyro
 
 from benchmarks.coreml_device.result import coreml_result, load_coreml, result_path
-from benchmarks.harness import ResultSettings, save_latency
+from benchmarks.harness import ResultSettings
 from mobileclip_dense.artifact.artifact import artifact_sha256
 from mobileclip_dense.artifact.files import read_json, refuse_existing
 from mobileclip_dense.artifact.result import result_names
+from mobileclip_dense.runtime.latency_result import save_latency
 
 _UNITS = {0: "CPU_ONLY", 1: "CPU_AND_GPU", 2: "ALL", 3: "CPU_AND_NE"}
 _ELSE = "Apple does not document the format; `python -m benchmarks.coreml_device` measures the same on a Mac"

@@ -1,4 +1,7 @@
-"""What all demos do: each input in, its picture out, a summary at the end; bad inputs are named and passed over."""
+"""The loop that all demos share: read each input, run the model, write the pictures, and summarize at the end.
+
+An input that cannot be used is reported and skipped.
+"""
 
 import os
 import sys
@@ -20,52 +23,56 @@ from tqdm import tqdm
 from mobileclip_dense.apps.inputs import Input, find_inputs
 from mobileclip_dense.apps.pipeline import Times, overlap
 from mobileclip_dense.apps.summary import Summary, format_summary
-from mobileclip_dense.apps.terminal import printable
 from mobileclip_dense.apps.video import Frames, open_frames, show, staged_video
 from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
-from mobileclip_dense.runtime.onnx_model import OnnxModel, find_provider, load_onnx_artifact
+from mobileclip_dense.pages.terminal import printable
+from mobileclip_dense.runtime.predictor import LoadedModel, Predictor, load_model
+from mobileclip_dense.runtime.references import find_artifact
 
-_NUM_WORKERS = 4  # threads of reading, and of writing, at most
-MOST_SIDE_PX = 65_535  # of a picture; legend and scale are as wide as it, and a PNG viewer has limits too
+_NUM_WORKERS = 4  # most threads for reading, and for writing
+MOST_SIDE_PX = 65_535  # the legend and the scale are as wide as the picture, and PNG viewers have limits too
 Pixels = npt.NDArray[np.uint8]
 Outputs = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """What all demos take."""
+    """Settings of all demos."""
 
-    artifact: Annotated[Path, tyro.conf.Positional]
-    """ONNX artifact."""
-    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files (JPEG, PNG, WebP, BMP), folders with their subfolders, patterns, videos, or camera:0 (ends with q or
-    ctrl-C)."""
+    artifact: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="ARTIFACT")] = None
+    """Artifact folder, sample:NAME or hf-hub:ORG/NAME."""
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")] = ()
+    """Image files (JPEG, PNG, WebP, BMP), folders, patterns such as "photos/**/*.jpg", videos, or camera:0 (press q or
+    ctrl-C to stop)."""
     out: Path = Path("pictures")
     """Folder for the results and TASK-summary.json."""
     max_frames: int | None = None
-    """Frames to take of a video or a camera at most; None: all."""
+    """Largest number of frames to read from a video or a camera; None: all."""
     threads: int | None = None
     """Threads of ONNX Runtime; None: one for each core."""
     provider: str = "cpu"
-    """Execution provider of ONNX Runtime, such as cpu, cuda, coreml or openvino; cpu runs what it does not know."""
+    """Execution provider of ONNX Runtime, such as cpu, cuda, coreml or openvino. Operators that it does not support run
+    on the CPU."""
     force: bool = False
     """Replace results that exist."""
 
     def __post_init__(self) -> None:
+        if self.artifact is None:
+            raise ValueError("ARTIFACT: found none, expected a folder, sample:NAME or hf-hub:ORG/NAME")
         require_numbers(self, "max_frames", at_least=1)
         require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What a demo makes of one image.
+    """The results of a demo for one image.
 
     Attributes:
-        picture: uint8 [H',W',3]. result: figures by name; of a video, their means over the frames are kept.
-        files: by suffix, functions that write a file beside the picture; of a video they are not called.
+        picture: uint8 [H',W',3]. result: figures by name; for a video they are averaged over the frames.
+        files: by suffix, functions that write further files beside the picture; not called for a video.
     """
 
     picture: Pixels
@@ -75,14 +82,15 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """What tells one demo from another.
+    """The parts in which demos differ.
 
     Attributes:
-        name: in file names: NAME-segment.png. result_name: what `Drawn.result` holds.
-        prepare: image uint8 [H,W,3] -> what the model takes, uint8 [h,w,3].
-        new_drawing: whether it is for a video (legend and scale of all frames alike) -> a function of an image and the
-            model's outputs for it. That of a video is called frame after frame, that of images from several threads.
-        suffixes: of the files of one image, the picture among them. describe: a result in a few words.
+        name: part of file names, as in NAME-segment.png. result_name: key of `Drawn.result` in the summary.
+        prepare: image uint8 [H,W,3] -> input of the model, uint8 [h,w,3].
+        new_drawing: takes whether the input is a video, whose frames share one legend and scale; returns a function of
+            an image and the model's outputs. For a video that function is called in order, for images from several
+            threads.
+        suffixes: of the files of one image, the picture included. describe: a result in a few words.
     """
 
     name: str
@@ -93,31 +101,46 @@ class Demo:
     describe: Callable[[dict[str, float]], str]
 
 
-def load_for(config: BatchConfig, task: str) -> tuple[Artifact, OnnxModel]:
-    """The artifact and its session.
+@dataclass(frozen=True, kw_only=True)
+class DemoModel:
+    """A loaded artifact and its folder."""
+
+    folder: Path
+    loaded: LoadedModel
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact's description."""
+        return self.loaded.artifact
+
+
+def load_for(config: BatchConfig, task: str) -> DemoModel:
+    """Load the artifact of a demo.
 
     Raises:
-        FileNotFoundError, ValueError: it is damaged, for another task or runtime, or the provider is not there.
+        FileNotFoundError, OSError, ValueError: see `find_artifact` and `load_model`; or the artifact is for another
+            task.
     """
-    provider = find_provider(config.provider)
-    artifact, model = load_onnx_artifact(config.artifact, config.threads, provider)
-    if artifact.task != task:
-        demos = {"segment": "apps.segment", "depth": "apps.depth", "embed-image": "apps.classify"}
-        hint = f"; try {demos[artifact.task]}" if artifact.task in demos else ""
-        raise ValueError(f"{config.artifact}: task: found {artifact.task}, expected {task}{hint}")
-    return artifact, model
+    assert config.artifact is not None
+    folder = find_artifact(config.artifact)
+    loaded = load_model(folder, num_threads=config.threads, device=config.provider)
+    found = loaded.artifact.task
+    if found != task:
+        commands = {"segment": "segment", "depth": "depth", "embed-image": "classify"}
+        hint = f"; try `mobileclip-dense {commands[found]}`" if found in commands else ""
+        raise ValueError(f"{config.artifact}: task: found {found}, expected {task}{hint}")
+    return DemoModel(folder=folder, loaded=loaded)
 
 
-def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxModel) -> dict[str, Any]:
-    """Do all inputs, write their files, and write, print and return the summary (see `Summary.as_json`).
+def run_batch(config: BatchConfig, demo: Demo, model: DemoModel) -> dict[str, Any]:
+    """Process all inputs and write their files; write, print and return the summary (see `Summary.as_json`).
 
     Raises:
-        FileExistsError: a result exists already; nothing was done. ValueError: at the end, if an input could not be
-            used; the others were.
+        FileExistsError: a result exists; nothing was done. ValueError: at the end, if some inputs could not be used.
     """
     inputs, problems = find_inputs(config.inputs, config.out)
     if not config.inputs:
-        raise ValueError("INPUT: found none, expected at least one image, folder, pattern, video or camera:0")
+        raise ValueError("INPUT: found none, expected an image, a folder, a pattern, a video or camera:0")
     if not inputs:
         raise ValueError("; ".join(problems.values()))
     for problem in problems.values():
@@ -125,15 +148,15 @@ def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxMo
     path = config.out / f"{demo.name}-summary.json"
     _refuse_existing(config, demo, inputs, path)
     if config.out.exists() and not config.out.is_dir():
-        raise ValueError(f"--out: found {config.out}, which is no folder, expected one or a new name")
-    model_s = _warm_up(model, artifact)
-    summary = Summary(demo.name, demo.result_name, config.artifact, model)
+        raise ValueError(f"--out: found {config.out}, which is a file, expected a folder or a new name")
+    model_s = _warm_up(model)
+    summary = Summary(demo.name, demo.result_name, model.folder, model.loaded)
     for argument, problem in problems.items():
         summary.fail(argument, problem)
-    _run_images([one for one in inputs if one.kind == "image"], config, demo, model, summary)
+    _run_images([one for one in inputs if one.kind == "image"], config, demo, model.loaded.predict, summary)
     for one in inputs:
         if one.kind != "image":
-            _run_stream(one, config, demo, model, summary, model_s)
+            _run_stream(one, config, demo, model.loaded.predict, summary, model_s)
     record = summary.as_json()
     write_json(path, record)
     print(format_summary(record, demo.result_name, demo.describe))
@@ -145,12 +168,12 @@ def run_batch(config: BatchConfig, demo: Demo, artifact: Artifact, model: OnnxMo
     return record
 
 
-def _warm_up(model: OnnxModel, artifact: Artifact) -> float:
-    """Seconds that the model takes; its first run also allocates what the others use again."""
-    blank = np.zeros((1, *artifact.input_size_px, 3), np.uint8)
-    model(blank)
+def _warm_up(model: DemoModel) -> float:
+    """Seconds for one run of the model, after a first run that allocates its memory."""
+    blank = np.zeros((1, *model.artifact.input_size_px, 3), np.uint8)
+    model.loaded.predict(blank)
     began = time.perf_counter()
-    model(blank)
+    model.loaded.predict(blank)
     return time.perf_counter() - began
 
 
@@ -172,7 +195,7 @@ def _refuse_existing(config: BatchConfig, demo: Demo, inputs: list[Input], summa
 
 
 def _exists(path: Path) -> bool:
-    """False too for a name that is too long: writing it fails its own input."""
+    """Whether the path exists; False for a name that is too long, which fails when its own input is written."""
     try:
         return path.exists()
     except OSError:
@@ -180,11 +203,11 @@ def _exists(path: Path) -> bool:
 
 
 def save_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], path: Path) -> None:
-    """uint8 [H,W,3] or [H,W], or uint16 [H,W]. The fastest compression: the others take several times as long."""
+    """Write uint8 [H,W,3] or [H,W], or uint16 [H,W], at the fastest compression: others take several times as long."""
     Image.fromarray(picture).save(path, compress_level=1)
 
 
-def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: OnnxModel, summary: Summary) -> None:
+def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: Predictor, summary: Summary) -> None:
     def read(one: Input) -> tuple[Input, Pixels, Pixels]:
         image = load_image(Path(one.source))
         height, width = image.shape[:2]
@@ -218,9 +241,9 @@ def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: Onn
 
 
 def _run_stream(
-    source: Input, config: BatchConfig, demo: Demo, model: OnnxModel, summary: Summary, model_s: float
+    source: Input, config: BatchConfig, demo: Demo, model: Predictor, summary: Summary, model_s: float
 ) -> None:
-    """A video or a camera; its pictures become a video."""
+    """Process a video or a camera; the pictures become a video."""
     live = source.kind == "camera"
     target = config.out / f"{source.name}-{demo.name}.mp4"
     totals: Counter[str] = Counter()
@@ -228,7 +251,7 @@ def _run_stream(
     ended = False
     try:
         with open_frames(source, config.max_frames) as opened:
-            # A camera gives its newest frame whenever the model is ready: that is the rate of what is written.
+            # A camera returns its newest frame whenever the model is ready, which sets the rate of the video.
             rate = min(opened.rate, 1 / model_s) if live else opened.rate
             with staged_video(target, rate) as append:
                 draw = demo.new_drawing(True)
@@ -245,7 +268,7 @@ def _run_stream(
                 outcomes = overlap(
                     count(), read, lambda taken: model(taken[1][None]), write, num_threads=1, num_waiting=2
                 )
-                # Ctrl-C is how one stops a camera without a window.
+                # Ctrl-C stops a camera that has no window.
                 with suppress(KeyboardInterrupt) if live else nullcontext(), closing(outcomes):
                     for outcome in tqdm(outcomes, total=opened.num_frames, unit="frame", desc=source.source):
                         if outcome.written is None:
@@ -275,7 +298,7 @@ def _run_stream(
 
 
 def _why_early(opened: Frames, num_frames: int, live: bool) -> str:
-    """Why a video or camera that gave no more frames ended too early; empty if it did not."""
+    """The reason why a video or a camera ended too early; empty if it did not."""
     if live:
         return "was it unplugged?"
     if opened.missing_bytes:
@@ -286,7 +309,7 @@ def _why_early(opened: Frames, num_frames: int, live: bool) -> str:
 
 
 def _in_words(what: str, error: Exception | None) -> str:
-    """The message for an input that failed; it names the input, and the kind of an error that is not the user's."""
+    """The message for an input that failed, with the type of an unexpected error."""
     if isinstance(error, MemoryError):
         return f"{what}: needs more memory than this machine gives"
     text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"

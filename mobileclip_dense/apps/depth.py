@@ -1,4 +1,4 @@
-"""`python -m apps.depth ARTIFACT INPUT...`: depth of photographs and videos, in colours, millimetres and as points."""
+"""`mobileclip-dense depth ARTIFACT INPUT...`: depth of photographs and videos: colours, millimetres, points."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,37 +9,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mobileclip_dense.apps.batch import BatchConfig, Demo, Drawn, Outputs, Pixels, load_for, run_batch, save_png
+from mobileclip_dense.apps.batch import Demo, Drawn, Outputs, Pixels, load_for, run_batch, save_png
 from mobileclip_dense.apps.drawing import add_depth_scale
 from mobileclip_dense.apps.inputs import find_inputs
 from mobileclip_dense.apps.point_cloud import Camera, save_ply
+from mobileclip_dense.apps.samples import SampleConfig
 from mobileclip_dense.artifact.artifact import Artifact
-from mobileclip_dense.artifact.palette import colour_depth
 from mobileclip_dense.artifact.preprocess import resize_image
 from mobileclip_dense.config.check import require, require_numbers
-from mobileclip_dense.runtime.accuracy import resize_map
+from mobileclip_dense.runtime.model import dense_prediction
+from mobileclip_dense.runtime.predictions import Depth
 
 Metres = npt.NDArray[np.float32]
 _MOST_MM = np.iinfo(np.uint16).max
-_MOST_M = 1e6  # of --range-m: float32 still tells neighbouring colours apart
-_MOST_PX = 1e6  # of --intrinsics: the points stay finite
+_MOST_M = 1e6  # largest --range-m; float32 still separates neighbouring colours
+_MOST_PX = 1e6  # largest --intrinsics; the points stay finite
 _FIELD_OF_VIEW_DEG = (0.1, 179.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthConfig(BatchConfig):
-    """Estimate the depth of photographs: colours from near (red) to far (blue) with a scale, beside the photograph;
-    millimetres as a 16-bit PNG, which ends at 65.535 m; a point cloud on request. A video gives a video."""
+class DepthConfig(SampleConfig):
+    """Estimate the depth of photographs. Writes colours from near (red) to far (blue) with a scale beside the
+    photograph, millimetres as a 16-bit PNG (at most 65.535 m), and a point cloud on request. A video gives a video."""
 
     range_m: tuple[float, float] | None = None
-    """Nearest and farthest distance of the colours, metres; None: of each photograph its own, of a video its first
-    frame's."""
+    """Nearest and farthest distance of the colours, metres; None: chosen for each photograph, and for a video from its
+    first frame."""
     ply: bool = False
-    """Write the point cloud too, for which the camera must be known: give --intrinsics or --field-of-view."""
+    """Write a point cloud too; needs --intrinsics or --field-of-view, which describe the camera."""
     intrinsics: tuple[float, float, float, float] | None = None
-    """fx fy cx cy of the photographs, pixels at their own resolution; the centre of the top left pixel is 0 0."""
+    """fx fy cx cy of the camera in pixels of the photograph; the centre of the top left pixel is 0 0."""
     field_of_view: float | None = None
-    """Horizontal field of view of the photographs, degrees; for square pixels and a centred optical axis."""
+    """Horizontal field of view of the camera, degrees; assumes square pixels and a centred optical axis."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +58,7 @@ class DepthConfig(BatchConfig):
                              f"--intrinsics FX FY CX CY and --field-of-view DEGREES")  # fmt: skip
 
     def camera_of(self, image: Pixels) -> Camera:
-        """The camera that took a photograph, as the flags say."""
+        """The camera that the flags describe."""
         if self.intrinsics is not None:
             fx, fy, cx, cy = self.intrinsics
             return Camera(fx=fx, fy=fy, cx=cx, cy=cy)
@@ -66,17 +67,19 @@ class DepthConfig(BatchConfig):
 
 
 def depth(config: DepthConfig) -> dict[str, Any]:
-    """Do every input: NAME-depth.png, NAME-depth-mm.png (uint16 [H,W]), NAME-depth.ply, depth-summary.json.
+    """Process every input: NAME-depth.png, NAME-depth-mm.png (uint16 [H,W]), NAME-depth.ply, depth-summary.json.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: see `load_for` and `run_batch`; or a point cloud of a video.
+        FileNotFoundError, FileExistsError, OSError, ValueError: see `load_for` and `run_batch`; or a point cloud of a
+            video was asked for.
     """
+    config = config.with_sample("depth")
     if config.ply and (
         moving := [one.source for one in find_inputs(config.inputs, config.out)[0] if one.kind != "image"]
     ):
         raise ValueError(f"--ply: found {moving[0]}, expected photographs only")
-    artifact, model = load_for(config, "depth")
-    return run_batch(config, depth_demo(artifact, config), artifact, model)
+    model = load_for(config, "depth")
+    return run_batch(config, depth_demo(model.artifact, config), model)
 
 
 def depth_demo(artifact: Artifact, config: DepthConfig) -> Demo:
@@ -85,23 +88,24 @@ def depth_demo(artifact: Artifact, config: DepthConfig) -> Demo:
         name="depth",
         result_name="depth",
         prepare=lambda image: resize_image(image, *artifact.input_size_px),
-        new_drawing=partial(_new_drawing, config),
+        new_drawing=partial(_new_drawing, artifact, config),
         suffixes=("-depth.png", "-depth-mm.png", *(("-depth.ply",) if config.ply else ())),
         describe=lambda found: f"{found['near_m']:.2f} to {found['far_m']:.2f} m, median {found['median_m']:.2f} m",
     )
 
 
-def _new_drawing(config: DepthConfig, moving: bool) -> Callable[[Pixels, Outputs], Drawn]:
-    kept = [config.range_m] if config.range_m is not None else []
+def _new_drawing(artifact: Artifact, config: DepthConfig, moving: bool) -> Callable[[Pixels, Outputs], Drawn]:
+    ranges = [config.range_m] if config.range_m is not None else []
 
     def draw(image: Pixels, outputs: Outputs) -> Drawn:
-        small = outputs["depth_m"][0].astype(np.float32)
-        near, median, far = (float(value) for value in np.percentile(small, (1, 50, 99)))
-        if moving and not kept:
-            kept.append((near, far))
-        scale = kept[0] if kept else (near, far)
-        metres = resize_map(small, *image.shape[:2]).astype(np.float32)
-        picture = np.concatenate([image, colour_depth(metres, *scale)], axis=1)
+        near, median, far = (float(value) for value in np.percentile(outputs["depth_m"][0], (1, 50, 99)))
+        if moving and not ranges:
+            ranges.append((near, far))
+        scale = ranges[0] if ranges else (near, far)
+        found = dense_prediction(artifact, image, outputs)
+        assert isinstance(found, Depth)
+        metres = found.depth_m
+        picture = np.concatenate([image, found.colours(scale)], axis=1)
         files: dict[str, Callable[[Path], None]] = {
             "-depth-mm.png": lambda path: save_png(in_millimetres(metres), path)
         }

@@ -1,4 +1,4 @@
-"""`python -m apps.segment ARTIFACT INPUT...`: classes drawn over photographs and videos. ONNX Runtime, no torch."""
+"""`mobileclip-dense segment ARTIFACT INPUT...`: draws classes over photographs and videos. No torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mobileclip_dense.apps.batch import BatchConfig, Demo, Drawn, Outputs, Pixels, load_for, run_batch, save_png
+from mobileclip_dense.apps.batch import Demo, Drawn, Outputs, Pixels, load_for, run_batch, save_png
 from mobileclip_dense.apps.drawing import add_legend, describe_shares
+from mobileclip_dense.apps.samples import SampleConfig
 from mobileclip_dense.artifact.artifact import Artifact
-from mobileclip_dense.artifact.palette import overlay_classes
 from mobileclip_dense.artifact.preprocess import resize_image
-from mobileclip_dense.runtime.accuracy import resize_map
+from mobileclip_dense.runtime.model import dense_prediction
+from mobileclip_dense.runtime.predictions import Segmentation
 
 _MOST_CLASSES = 255
 _SMALLEST_SHARE = 0.005  # of the picture, for a class to be in the legend
@@ -20,26 +21,27 @@ _ROWS_IN_VIDEO = 2  # of the legend: all frames of a video have one size
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentConfig(BatchConfig):
-    """Find the classes of photographs: an overlay with a legend, class indices as an 8-bit PNG, and shares, all at the
-    photograph's own resolution. A video gives a video."""
+class SegmentConfig(SampleConfig):
+    """Find the classes of photographs. Writes an overlay with a legend, class indices as an 8-bit PNG, and the share of
+    each class, all at the photograph's own resolution. A video gives a video."""
 
 
 def segment(config: SegmentConfig) -> dict[str, Any]:
-    """Do every input: NAME-segment.png, NAME-classes.png (uint8 [H,W] class indices), segment-summary.json.
+    """Process every input: NAME-segment.png, NAME-classes.png (uint8 [H,W] class indices), segment-summary.json.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: see `load_for` and `run_batch`.
+        FileNotFoundError, FileExistsError, OSError, ValueError: see `load_for` and `run_batch`.
     """
-    artifact, model = load_for(config, "segment")
-    if len(artifact.class_names) > _MOST_CLASSES:
-        raise ValueError(f"{config.artifact}: class_names: found {len(artifact.class_names)}, expected at most "
+    config = config.with_sample("segment")
+    model = load_for(config, "segment")
+    if len(model.artifact.class_names) > _MOST_CLASSES:
+        raise ValueError(f"{config.artifact}: class_names: found {len(model.artifact.class_names)}, expected at most "
                          f"{_MOST_CLASSES}: class indices are written as 8 bits")  # fmt: skip
-    return run_batch(config, segment_demo(artifact), artifact, model)
+    return run_batch(config, segment_demo(model.artifact), model)
 
 
 def segment_demo(artifact: Artifact) -> Demo:
-    """The demo of a segmenter; its results are shares (0..1) by class name, absent classes left out."""
+    """The demo of a segmenter; its results are shares (0..1) by class name, without absent classes."""
     return Demo(
         name="segment",
         result_name="class_shares",
@@ -51,16 +53,16 @@ def segment_demo(artifact: Artifact) -> Demo:
 
 
 def _new_drawing(artifact: Artifact, moving: bool) -> Callable[[Pixels, Outputs], Drawn]:
-    palette, names = list(artifact.palette), artifact.class_names
+    colours = dict(zip(artifact.class_names, artifact.palette, strict=True))
 
     def draw(image: Pixels, outputs: Outputs) -> Drawn:
-        classes = resize_map(outputs["class_map"][0], *image.shape[:2]).astype(np.uint8)
-        shares = np.bincount(classes.ravel(), minlength=len(palette)) / classes.size
-        order = [int(index) for index in np.argsort(-shares) if shares[index] > 0]
-        legend = [(names[i], palette[i], float(shares[i])) for i in order if shares[i] >= _SMALLEST_SHARE]
+        found = dense_prediction(artifact, image, outputs)
+        assert isinstance(found, Segmentation)
+        shares, classes = found.shares, found.class_map.astype(np.uint8)
+        legend = [(name, colours[name], share) for name, share in shares.items() if share >= _SMALLEST_SHARE]
         return Drawn(
-            picture=add_legend(overlay_classes(image, classes, palette), legend, _ROWS_IN_VIDEO if moving else None),
-            result={names[index]: float(shares[index]) for index in order},
+            picture=add_legend(found.overlay(), legend, _ROWS_IN_VIDEO if moving else None),
+            result=shares,
             files={"-classes.png": lambda path: save_png(classes, path)},
         )
 

@@ -1,4 +1,4 @@
-"""What a demo did: a JSON file for programs, a table for people."""
+"""The summary of a demo: a JSON file for programs, a table for people."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mobileclip_dense.apps.pipeline import Times
-from mobileclip_dense.apps.terminal import printable
 from mobileclip_dense.artifact.artifact import artifact_sha256
+from mobileclip_dense.artifact.targets import TARGETS
 from mobileclip_dense.artifact.versions import versions_of
+from mobileclip_dense.pages.terminal import printable
 from mobileclip_dense.pages.text_table import format_table
 from mobileclip_dense.runtime.device import device_name
-from mobileclip_dense.runtime.onnx_model import OnnxModel
+from mobileclip_dense.runtime.predictor import LoadedModel
 from mobileclip_dense.runtime.timing import summarize
 
 SUMMARY_SCHEMA_VERSION = 1
@@ -24,7 +25,7 @@ _NUM_ROWS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """An input that was used: its files, its figures, frames, and the median time of each stage for one of them."""
+    """An input that was processed: its files, its figures, its frames, and the median time of each stage per frame."""
 
     input: str
     files: list[str]
@@ -34,13 +35,13 @@ class Done:
 
 
 class Summary:
-    """Grows with the inputs; its clock starts when it is made.
+    """Collects the results of all inputs; its clock starts when it is created.
 
     Attributes:
-        done, failures: of the latter, `input` and `error`.
+        done: the processed inputs. failures: `input` and `error` of each of the others.
     """
 
-    def __init__(self, task: str, result_name: str, artifact: Path, model: OnnxModel):
+    def __init__(self, task: str, result_name: str, artifact: Path, model: LoadedModel):
         self._task, self._result_name, self._artifact, self._model = task, result_name, artifact, model
         self.done: list[Done] = []
         self.failures: list[dict[str, str]] = []
@@ -48,7 +49,7 @@ class Summary:
         self._began = time.perf_counter()
 
     def finish(self, source: str, files: list[str], result: dict[str, float], times: list[Times]) -> None:
-        """Add an input with the times of its frames, of which an image has one."""
+        """Add an input with the times of its frames; an image has one frame."""
         self._times += times
         medians = dict(zip(_STAGES, np.median(times, axis=0).tolist(), strict=True))
         self.done.append(Done(input=source, files=files, result=result, num_frames=len(times), latency_ms=medians))
@@ -60,8 +61,8 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """The contents of TASK-summary.json.
 
-        `latency_ms` holds percentiles over all frames, each stage by itself; `wall_ms_per_frame` is the time from one
-        to the next, which is less than the sum of the stages, since they overlap.
+        `latency_ms` holds percentiles of each stage over all frames. `wall_ms_per_frame` is the time from one frame to
+        the next; it is less than the sum of the stages, because they overlap.
         """
         wall_ms = (time.perf_counter() - self._began) * 1000
         columns = np.array(self._times).reshape(-1, len(_STAGES)).T
@@ -71,9 +72,9 @@ class Summary:
             "artifact": self._artifact.name,
             "artifact_sha256": artifact_sha256(self._artifact),
             "device": device_name(),
-            "provider": self._model.session.get_providers()[0],
+            "provider": self._model.backend.split()[-1],
             "threads": self._model.num_threads,
-            "versions": versions_of("onnxruntime", "numpy", "pillow"),
+            "versions": versions_of(*TARGETS[self._model.artifact.runtime].libraries, "numpy", "pillow"),
             "num_frames": len(self._times),
             "wall_time_s": wall_ms / 1000,
             "wall_ms_per_frame": wall_ms / max(1, len(self._times)),
@@ -90,7 +91,7 @@ class Summary:
 
 
 def format_summary(record: dict[str, Any], result_name: str, describe: Callable[[dict[str, float]], str]) -> str:
-    """Two tables: the inputs with their results in the words of `describe`, and the time of the stages."""
+    """Two tables: the inputs with their results as `describe` words them, and the times of the stages."""
     rows = [
         (_shorten(one["input"]), printable(describe(one[result_name])), f"{one['latency_ms']['model']:.1f}")
         for one in record["inputs"]

@@ -1,6 +1,6 @@
 """The result file `results/<artifact>@<device>.json`: how long an artifact took, where, and in which runtime.
 
-`benchmarks.latency` writes it for ONNX Runtime on a CPU, the page in `apps/web` for a browser.
+`mobileclip-dense latency` writes it for ONNX Runtime on a CPU, the page in `apps/web` for a browser.
 """
 
 import math

@@ -14,8 +14,13 @@ class Target:
         model_file: path of the model inside an artifact's folder; a folder where the format is one.
         reports: other files that its exporter writes beside it.
         model: `module:function`, called with the path of the model and the `Artifact`; gives a `runtime.Predictor`.
-        inspect: `module:function`, called with the same; gives a `deploy.driver.Report` of what the model consists of,
-            and raises ValueError if it is not what the artifact says. None: there is nothing to inspect.
+        inspect: `module:function`, called with the same; returns a `runtime.predictor.Report` about the model file and
+            raises ValueError if it does not match the artifact. None: there is nothing to inspect.
+        settings: `module:class`, the settings of its export, an `ExportConfig`. export: `module:function`, called with
+            them; returns the folders of the artifacts. None: `mobileclip-dense export` does not offer it.
+        summary: one line about the export, for `--help`.
+        libraries: distributions whose versions a latency result records.
+        platform: value of `sys.platform` that runs the models; None: any. Elsewhere `model` may emulate them.
     """
 
     runtime: str
@@ -23,6 +28,11 @@ class Target:
     reports: tuple[str, ...] = ()
     model: str
     inspect: str | None = None
+    settings: str | None = None
+    export: str | None = None
+    summary: str = ""
+    libraries: tuple[str, ...] = ()
+    platform: str | None = None
 
 
 TARGETS: dict[str, Target] = {}
@@ -44,6 +54,10 @@ register_target(
         model_file="model.onnx",
         reports=("int8.json",),
         model="mobileclip_dense.runtime.onnx_model:load_model",
+        settings="mobileclip_dense.config.export:ToOnnxConfig",
+        export="mobileclip_dense.deploy.onnx.exporter:to_onnx",
+        summary="export a run to ONNX: fp32, fp16 or int8",
+        libraries=("onnxruntime",),
     )
 )
 register_target(
@@ -51,8 +65,13 @@ register_target(
         runtime="coreml",
         model_file="model.mlpackage",
         reports=("neural_engine.json",),
-        model="mobileclip_dense.deploy.coreml.mil.predictor:load_model",
+        model="mobileclip_dense.deploy.coreml.predictor:load_model",
         inspect="mobileclip_dense.deploy.coreml.inspect:verify_program",
+        settings="mobileclip_dense.config.export:ToCoreMLConfig",
+        export="mobileclip_dense.deploy.coreml.exporter:to_coreml",
+        summary="export a run to Core ML: fp16, fp32 or compressed weights",
+        libraries=("coremltools",),
+        platform="darwin",
     )
 )
 

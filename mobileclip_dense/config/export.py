@@ -1,4 +1,4 @@
-"""Settings of the exports and of what checks their artifacts."""
+"""Settings of export and verification."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ System = Literal["ios15", "ios16", "ios17", "ios18"]
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxProfile:
-    """What an ONNX export is for, in one word; the flags override it one by one."""
+    """Defaults of an ONNX export for one use; flags override them one by one."""
 
     precision: tuple[str, ...]
     pixels: Pixels = "uint8"  # what a camera, a canvas and Pillow give, at a quarter of the bytes
@@ -29,7 +29,7 @@ class OnnxProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLProfile:
-    """What a Core ML export is for, in one word. Shapes are always fixed (Neural Engine)."""
+    """Defaults of a Core ML export for one use. Shapes are always fixed (Neural Engine)."""
 
     precision: tuple[str, ...]
     target: System
@@ -46,21 +46,21 @@ COREML_PROFILES = {
 
 def _precisions_help(runtime: str) -> str:
     known = [precision for (of, _), precision in PRECISIONS.items() if of == runtime]
-    return "One artifact for each. " + "; ".join(f"{one.name}: {one.description}" for one in known) + "."
+    return "One artifact per precision. " + "; ".join(f"{one.name}: {one.description}" for one in known) + "."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What the exports to all targets have in common."""
+    """Settings that all targets share."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a complete `mobileclip-dense finetune` or `pretrain` run."""
     size_px: tuple[int, int] | None = None
     """Height and width of the model's input, multiples of 32; None: what the run was trained with."""
     allow_accuracy_drop: bool = False
-    """Write an artifact even if it costs more accuracy than is tolerated (0.5 points of mIoU, 2 % of RMSE)."""
+    """Write an artifact even if it loses more accuracy than is tolerated (0.5 points of mIoU, 2 % of RMSE)."""
     out: Path = Path("artifacts")
-    """Folder in which the artifacts' own folders are made."""
+    """Folder in which the folders of the artifacts are created."""
     force: bool = False
     """Replace artifacts that exist."""
 
@@ -70,18 +70,18 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ToOnnxConfig(ExportConfig):
-    """Export a run to ONNX: fused, preprocessing inside, checked against PyTorch. A fine-tuning run gives one artifact
-    for each precision, a pretraining run those of its image tower and of its text tower."""
+    """Export a run to ONNX, fused and with its preprocessing inside, and compare it with PyTorch. A fine-tuning run
+    gives one artifact per precision; a pretraining run gives an image tower and a text tower per precision."""
 
     profile: Literal["web", "cpu-int8"] = "web"
-    """web: fp32, uint8 pixels, fixed shape. cpu-int8: the same in int8. The flags below override it."""
+    """web: fp32, uint8 pixels, fixed shape. cpu-int8: the same in int8. The flags below override the profile."""
     precision: Annotated[tuple[str, ...] | None, RegistryDoc(partial(_precisions_help, "onnx"))] = None
     pixels: Pixels | None = None
     """uint8: RGB [B,H,W,3], 0..255; float: RGB [B,3,H,W], 0..1."""
     flexible: Flexible | None = None
-    """none: fixed shape; batch: any number of images; size: any height and width that are multiples of 32."""
+    """none: fixed shape; batch: any batch size; size: any height and width that are multiples of 32."""
     allow_slower: bool = False
-    """Write an int8 artifact even if it is measured to be no faster than fp32 on this machine."""
+    """Write an int8 artifact even if it is not faster than fp32 on this machine."""
 
     def resolved(self) -> OnnxProfile:
         """The profile with the flags that were given.
@@ -104,14 +104,15 @@ class ToOnnxConfig(ExportConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ToCoreMLConfig(ExportConfig):
-    """Export a run to Core ML .mlpackages: fused, image input, fixed shape. Each is read back, run operator by operator
-    without a Mac, and compared with PyTorch. A pretraining run gives its image tower and its text tower."""
+    """Export a run to Core ML .mlpackages: fused, with image input and a fixed shape. Each package is read back,
+    executed operator by operator (no Mac is needed), and compared with PyTorch. A pretraining run gives an image tower
+    and a text tower."""
 
     profile: Literal["iphone"] = "iphone"
-    """iphone: fp16 for iOS 16 and later. The flags below override it."""
+    """iphone: fp16 for iOS 16 and later. The flags below override the profile."""
     precision: Annotated[tuple[str, ...] | None, RegistryDoc(partial(_precisions_help, "coreml"))] = None
     target: System | None = None
-    """The oldest system that can load it; compressed weights need ios16, w8a8 needs ios17."""
+    """Oldest system that can load the package. Compressed weights need ios16, w8a8 needs ios17."""
 
     def resolved(self) -> CoreMLProfile:
         """The profile with the flags that were given.
@@ -141,21 +142,22 @@ def _known(runtime: str, given: tuple[str, ...] | None, default: tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Check an artifact: hashes of all files, then its outputs on golden.npz against PyTorch's. ONNX runs in ONNX
-    Runtime; a Core ML program is run operator by operator, without a Mac."""
+    """Check an artifact: the hashes of its files, then its outputs on golden.npz against those of PyTorch. ONNX runs in
+    ONNX Runtime. Core ML runs in Core ML on a Mac; elsewhere the program is executed operator by operator."""
 
-    artifact: Annotated[Path, tyro.conf.Positional]
-    """Artifact folder."""
+    artifact: Annotated[str, tyro.conf.Positional]
+    """Artifact folder, sample:NAME or hf-hub:ORG/NAME."""
     data: Path | None = None
-    """Labelled folder as `mobileclip-dense finetune --data` takes it; gives the metric on held-out images."""
+    """Labelled data set, as for `mobileclip-dense finetune --data`: measure the metric on its held-out images."""
     max_images: int = 200
-    """Held-out images to evaluate at most."""
+    """Largest number of held-out images to evaluate."""
     zero_is_other: bool = False
-    """Labels as ADE20K's, which need not be said of ADE20K itself: 0 is "other" and ignored, 1 the first class."""
+    """Label 0 is "other" and ignored, label 1 is the first class, as in ADE20K (which is recognised by itself)."""
     depth_units_per_m: float = 1000.0
-    """Depth: values of the PNG per metre (1000: millimetres)."""
+    """Depth: units of the PNG per metre (1000: millimetres)."""
     bisect: float | None = None
-    """Core ML: name the first operator whose fp16 output is further than this from fp32 (relative, such as 0.01)."""
+    """Core ML: report the first operator whose fp16 output differs from fp32 by more than this relative error, such as
+    0.01."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "max_images", at_least=1)

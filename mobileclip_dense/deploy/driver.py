@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,25 +15,11 @@ from mobileclip_dense.artifact.targets import TARGETS, artifact_output
 from mobileclip_dense.config.export import ExportConfig
 from mobileclip_dense.deploy.describe import describe
 from mobileclip_dense.deploy.gate import cost_function, require_tolerable
-from mobileclip_dense.deploy.parity import compare_with_golden
 from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.deploy.prepared import Prepared
 from mobileclip_dense.deploy.tokenizer import save_tokenizer
-from mobileclip_dense.runtime.predictor import Predictor
-
-
-class Report(Protocol):
-    """What a model consists of; a dataclass, written beside the model as JSON.
-
-    Attributes:
-        file_name: of that JSON.
-    """
-
-    file_name: ClassVar[str]
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def summary(self) -> str:
-        """One line for the terminal."""
+from mobileclip_dense.runtime.parity import compare_with_golden
+from mobileclip_dense.runtime.predictor import Predictor, Report, inspect_model
 
 
 class Exporter(Protocol):
@@ -132,7 +118,7 @@ def write_artifact(
     with staged_folder(folder, artifact_output(), force=force, inputs={"the run": source}) as staging:
         path = staging / draft.model_file
         parity = draft.parity | exporter.convert(prepared, draft, path)
-        report = inspect(staging, draft)
+        report = inspect_model(staging, draft)
         if report is not None:
             write_json(staging / report.file_name, dataclasses.asdict(report))
         predictor: Predictor = resolve_name(TARGETS[draft.runtime].model)(path, draft)
@@ -145,16 +131,6 @@ def write_artifact(
         if prepared.tokenizer is not None:
             save_tokenizer(prepared.tokenizer, staging / TOKENIZER_FILE)
         return save_artifact(dataclasses.replace(draft, parity=parity), staging), report
-
-
-def inspect(folder: Path, artifact: Artifact) -> Report | None:
-    """What the model of an artifact consists of, if its target has something to say.
-
-    Raises:
-        FileNotFoundError, ValueError: the model cannot be read, or is not what artifact.json says.
-    """
-    target = TARGETS[artifact.runtime]
-    return None if target.inspect is None else resolve_name(target.inspect)(folder / target.model_file, artifact)
 
 
 def _is_model(name: str, artifact: Artifact) -> bool:

@@ -19,7 +19,7 @@ from mobileclip_dense.deploy.prepared import (
     golden_examples,
     require_multiples,
 )
-from mobileclip_dense.deploy.samples import sample_images
+from mobileclip_dense.deploy.samples import read_pairs, sample_images
 from mobileclip_dense.deploy.towers import prepare_towers
 from mobileclip_dense.run.folder import Run, load_run
 
@@ -40,7 +40,8 @@ def prepare(folder: Path, size_px: tuple[int, int] | None) -> list[Prepared]:
     """
     run = load_run(folder)
     if isinstance(run.config, PretrainConfig):
-        return prepare_towers(run, run.config, size_px or (run.config.image_size_px,) * 2)
+        pairs = read_pairs(run.config, "val", NUM_GOLDEN, size_px or (run.config.image_size_px,) * 2)
+        return list(prepare_towers(run, run.config, *pairs))
     if run.config.task == "detect":
         raise ValueError(f"{folder}: task: found detect, expected segment or depth; detectors cannot be exported")
     require_multiples(size_px or run.config.crop_size_px, last_stride(run.config.encoder))

@@ -13,9 +13,9 @@ from torch import nn
 from mobileclip_dense.artifact.artifact import TensorSpec
 from mobileclip_dense.artifact.preprocess import unit_planes
 from mobileclip_dense.deploy.networks import FromPixels
-from mobileclip_dense.deploy.parity import Golden, relative_error
 from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 from mobileclip_dense.run.folder import Run
+from mobileclip_dense.runtime.parity import Golden, relative_error
 
 NUM_GOLDEN = 2
 FUSION_TOLERANCE = 1e-5
@@ -75,7 +75,7 @@ def fuse_exactly(model: nn.Module, folder: Path) -> nn.Module:
     return fused
 
 
-def require_multiples(size_px: tuple[int, int], stride: int) -> None:
+def require_multiples(size_px: tuple[int, ...], stride: int) -> None:
     """Raises ValueError if a height or width is no multiple of the encoder's last stride."""
     if any(side < stride or side % stride for side in size_px):
         found = " ".join(map(str, size_px))
@@ -99,8 +99,10 @@ def golden_examples(
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, inputs: npt.NDArray[Any], names: tuple[str, ...]) -> Golden:
-    """A network's outputs by name, one input after the other; `inputs` as in `Prepared.golden`."""
+def predict(
+    network: nn.Module, inputs: npt.NDArray[Any], names: tuple[str, ...], device: torch.device | str = "cpu"
+) -> Golden:
+    """Outputs of a network by name, computed one input at a time; `inputs` as in `Prepared.golden`."""
     module = FromPixels(network).eval() if inputs.dtype == np.uint8 else network
-    answers = [module(torch.from_numpy(item[None].copy())) for item in inputs]
-    return {name: torch.cat([answer[i] for answer in answers]).numpy() for i, name in enumerate(names)}
+    answers = [module(torch.from_numpy(item[None].copy()).to(device)) for item in inputs]
+    return {name: torch.cat([answer[i] for answer in answers]).cpu().numpy() for i, name in enumerate(names)}

@@ -1,39 +1,45 @@
-"""`python -m export.verify ARTIFACT`: is the artifact whole, and does it still compute what PyTorch computed?"""
+"""`mobileclip-dense verify ARTIFACT`: checks the files of an artifact, and its outputs against those of PyTorch.
+
+An ONNX artifact is verified without torch and without coremltools.
+"""
+
+from pathlib import Path
 
 from mobileclip_dense.artifact.artifact import Artifact, load_golden
 from mobileclip_dense.config import Task
 from mobileclip_dense.config.export import VerifyConfig
-from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
-from mobileclip_dense.data.labelled.layouts import find_set
-from mobileclip_dense.deploy.coreml.mil.executor import first_divergence
-from mobileclip_dense.deploy.coreml.mil.program import load_program
-from mobileclip_dense.deploy.driver import inspect
-from mobileclip_dense.deploy.parity import Golden, compare_with_golden
 from mobileclip_dense.runtime.accuracy import predict_all, score_depth, score_segmentation
-from mobileclip_dense.runtime.predictor import Predictor, load_predictor
+from mobileclip_dense.runtime.parity import Golden, compare_with_golden
+from mobileclip_dense.runtime.predictor import Predictor, inspect_model, load_predictor
+from mobileclip_dense.runtime.references import find_artifact
 
 
 def verify(config: VerifyConfig) -> dict[str, float]:
-    """Print and return the distance to PyTorch and, given data, the task's metric.
+    """Print and return the distance to PyTorch and, with data, the metric of the task.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or altered, or an output is further from PyTorch than is
             tolerated.
     """
-    artifact, predictor = load_predictor(config.artifact)
-    golden = load_golden(config.artifact)
-    if report := inspect(config.artifact, artifact):
+    folder = find_artifact(config.artifact)
+    artifact, predictor = load_predictor(folder)
+    golden = load_golden(folder)
+    if report := inspect_model(folder, artifact):
         print(f"{config.artifact}: {report.summary()}")
-    figures = compare_with_golden(config.artifact, artifact, golden, predictor)
+    figures = compare_with_golden(folder, artifact, golden, predictor)
     if config.data is not None:
         figures |= _measure_metric(config, artifact, predictor)
     print(f"{config.artifact}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     if config.bisect is not None:
-        _bisect(config, artifact, golden)
+        _bisect(config, folder / artifact.model_file, artifact, golden)
     return figures
 
 
 def _measure_metric(config: VerifyConfig, artifact: Artifact, predictor: Predictor) -> dict[str, float]:
+    # The readers of labels need the extra `train`.
+    from mobileclip_dense.data.labelled.annotations import read_class_labels, read_depth_m
+    from mobileclip_dense.data.labelled.layouts import find_set
+
     assert config.data is not None
     tasks: dict[str, Task] = {"segment": "segment", "depth": "depth"}
     if artifact.task not in tasks:
@@ -54,11 +60,14 @@ def _measure_metric(config: VerifyConfig, artifact: Artifact, predictor: Predict
     return {"rmse_m": errors["rmse"], "abs_rel": errors["abs_rel"], "d1": errors["d1"]}
 
 
-def _bisect(config: VerifyConfig, artifact: Artifact, golden: Golden) -> None:
+def _bisect(config: VerifyConfig, package: Path, artifact: Artifact, golden: Golden) -> None:
     assert config.bisect is not None
     if artifact.runtime != "coreml":
         raise ValueError(f"--bisect: found an artifact for {artifact.runtime}, expected coreml")
-    program = load_program(config.artifact / artifact.model_file)
+    from mobileclip_dense.deploy.coreml.mil.executor import first_divergence
+    from mobileclip_dense.deploy.coreml.mil.program import load_program
+
+    program = load_program(package)
     inputs = golden["input"][:1]
     taken = inputs if artifact.input.dtype == "uint8" else {artifact.input.name: inputs}
     found = first_divergence(program, taken, config.bisect)

@@ -20,7 +20,7 @@ class ReportConfig:
     artifacts: Path = Path("artifacts")
     """Folder of artifact folders."""
     results: Path = Path("results")
-    """Folder of latency result files, of `benchmarks.latency` and of the page in a browser."""
+    """Folder of latency result files, of `mobileclip-dense latency` and of the page in a browser."""
     out: Path = Path("report.html")
     """The page to write; its figures go beside it, with the suffix .json."""
     force: bool = False

@@ -70,20 +70,16 @@ def load_model(path: Path, artifact: Artifact) -> OnnxModel:
     return OnnxModel(path)
 
 
-def load_onnx_artifact(
-    folder: Path, num_threads: int | None = None, provider: str = CPU_PROVIDER
-) -> tuple[Artifact, OnnxModel]:
-    """A verified artifact and its session.
+def load_onnx_artifact(folder: Path, num_threads: int | None = None) -> tuple[Artifact, OnnxModel]:
+    """Load a verified ONNX artifact with its session.
 
     Raises:
         FileNotFoundError, ValueError: see `load_artifact` and `OnnxModel`; or the artifact is for another runtime.
     """
     artifact = load_artifact(folder)
     if artifact.runtime != "onnx":
-        raise ValueError(
-            f"{folder}: runtime: found {artifact.runtime}, expected onnx; Core ML runs on Apple devices only"
-        )
-    return artifact, OnnxModel(folder / artifact.model_file, num_threads, provider)
+        raise ValueError(f"{folder}: runtime: found {artifact.runtime}, expected onnx")
+    return artifact, OnnxModel(folder / artifact.model_file, num_threads)
 
 
 def profile_ms(path: Path, taken: npt.NDArray[Any], num_runs: int = 5) -> dict[str, float]:

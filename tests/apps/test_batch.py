@@ -121,7 +121,7 @@ def test_on_the_command_line_bad_inputs_are_named_and_the_others_are_drawn(line:
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     Image.new("L", (40, 30)).save(tmp_path / "gif.png", "GIF")
     bad = [tmp_path / name for name in ("gone.jpg", "cut.jpg", "gif.png", "*.tif")]
-    done = run_module("apps.segment", line.artifact("segment", "fp32.onnx"), *bad, line.photo, "--out",
+    done = run_module("mobileclip_dense", "segment", line.artifact("segment", "fp32.onnx"), *bad, line.photo, "--out",
                       tmp_path / "out", check=False)  # fmt: skip
     assert done.returncode == 1
     for words in ("gone.jpg: no such file", "cut.jpg: image: cannot be decoded", "gif.png: image: found GIF",
@@ -173,7 +173,7 @@ def test_a_file_in_the_place_of_the_folder_of_results_is_named(line: Line, tmp_p
 
 
 def test_an_artifact_for_another_task_or_runtime_is_refused(line: Line, tmp_path: Path) -> None:
-    for kind, message in (("fp32.onnx", "task: found depth, expected segment; try apps.depth"),
+    for kind, message in (("fp32.onnx", "task: found depth, expected segment; try `mobileclip-dense depth`"),
                           ("fp16.coreml", "runtime: found coreml, expected onnx")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             segment(SegmentConfig(artifact=line.artifact("depth", kind), inputs=(str(line.photo),), out=tmp_path))

@@ -18,9 +18,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-import mobileclip_dense.apps.prompts
+import mobileclip_dense.runtime.prompts
 from mobileclip_dense.apps.classify import ClassifyConfig, classify, zero_shot
-from mobileclip_dense.apps.prompts import ClipTokenizer, embed_prompts, read_prompts
 from mobileclip_dense.artifact import preprocess
 from mobileclip_dense.artifact.artifact import load_artifact, save_artifact
 from mobileclip_dense.artifact.images import load_image
@@ -30,6 +29,7 @@ from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.tokenizer import save_tokenizer
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run.folder import load_run
+from mobileclip_dense.runtime.prompts import ClipTokenizer, embed_prompts, read_prompts
 from tests.conftest import Line
 
 Towers = tuple[Path, Path]
@@ -156,7 +156,7 @@ def test_vectors_of_prompts_are_kept_and_a_damaged_or_other_cache_is_not_believe
     first = embed("a cube", "a ball")
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
     with monkeypatch.context() as patched:
-        patched.setattr(mobileclip_dense.apps.prompts, "load_onnx_artifact", never)
+        patched.setattr(mobileclip_dense.runtime.prompts, "load_onnx_artifact", never)
         np.testing.assert_array_equal(embed("a cube", "a ball"), first)
         with pytest.raises(AssertionError):
             embed("a ball", "a cube")
@@ -308,7 +308,7 @@ def test_towers_that_do_not_belong_together_or_are_too_old_are_refused(
         (old_image, towers[1], "logit_scale: not there"),
         (towers[0], old_text, "tokenizer.json: not in this artifact"),
         (lone, None, "found no text tower of the same run beside it"),
-        (segmenter, None, "task: found segment, expected embed-image; try apps.segment"),
+        (segmenter, None, "task: found segment, expected embed-image; try `mobileclip-dense segment`"),
         (towers[1], None, "task: found embed-text, expected embed-image"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=words):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from apps.demo import DemoConfig, demo, steps
-from benchmarks.latency import LatencyConfig, measure_latency
 from mobileclip_dense.apps.depth import DepthConfig, depth
+from mobileclip_dense.apps.latency import LatencyConfig, measure_latency
 from mobileclip_dense.apps.segment import SegmentConfig, segment
 from mobileclip_dense.artifact.artifact import load_artifact
 from mobileclip_dense.config.export import VerifyConfig
@@ -57,7 +57,7 @@ def test_an_altered_file_is_refused_by_name_on_the_command_line(line: Line, tmp_
     for name in ("model.onnx", "golden.npz"):
         original = (copy / name).read_bytes()
         (copy / name).write_bytes(original + b" ")
-        done = run_module("apps.segment", copy, line.photo, "--out", tmp_path / "out", check=False)
+        done = run_module("mobileclip_dense", "segment", copy, line.photo, "--out", tmp_path / "out", check=False)
         assert done.returncode == 1
         assert f"{name}: sha256" in done.stderr
         assert "the file was altered" in done.stderr
@@ -66,7 +66,7 @@ def test_an_altered_file_is_refused_by_name_on_the_command_line(line: Line, tmp_
 
 def test_latency_writes_a_result_that_names_its_artifact(line: Line, tmp_path: Path) -> None:
     folders = [line.artifact("segment", kind) for kind in ("fp32.onnx", "int8.onnx")]
-    run_module("benchmarks.latency", *folders, "--threads", 1, 2, "--runs", 5, "--out", tmp_path)
+    run_module("mobileclip_dense", "latency", *folders, "--threads", 1, 2, "--runs", 5, "--out", tmp_path)
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.iterdir())]
     assert [result["artifact"] for result in results] == [folder.name for folder in folders]
     for result in results:
@@ -75,20 +75,22 @@ def test_latency_writes_a_result_that_names_its_artifact(line: Line, tmp_path: P
             assert latencies["num_runs"] == 5
         assert result["peak_memory_mb"] > 0
         assert result["versions"]["onnxruntime"]
-    again = run_module("benchmarks.latency", *folders, "--out", tmp_path, check=False)
+    again = run_module("mobileclip_dense", "latency", *folders, "--out", tmp_path, check=False)
     assert again.returncode == 1
     assert "pass --force" in again.stderr
 
 
 def test_the_report_is_one_page_with_every_artifact(line: Line, tmp_path: Path) -> None:
     artifacts = line.root / "artifacts"
-    run_module("benchmarks.latency", line.artifact("depth", "fp32.onnx"), "--runs", 3, "--out", tmp_path / "results")
+    run_module(
+        "mobileclip_dense", "latency", line.artifact("depth", "fp32.onnx"), "--runs", 3, "--out", tmp_path / "results"
+    )
     (measured,) = (tmp_path / "results").iterdir()
     phone = {**json.loads(measured.read_text()), "device": "chrome-156-android-8-cores",
              "runtime": "onnxruntime-web wasm", "peak_memory_mb": None}  # fmt: skip
     (tmp_path / "results" / "phone.json").write_text(json.dumps(phone))
     (tmp_path / "results" / "demo-throughput.json").write_text("{}")  # what another benchmark writes there
-    done = run_module("benchmarks.report", "--runs", line.root / "runs", "--artifacts", artifacts, "--results",
+    done = run_module("mobileclip_dense", "report", "--runs", line.root / "runs", "--artifacts", artifacts, "--results",
                       tmp_path / "results", "--out", tmp_path / "report.html")  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     for folder in artifacts.iterdir():

@@ -16,8 +16,8 @@ from mobileclip_dense.artifact.palette import TURBO, colour_depth, overlay_class
 from mobileclip_dense.artifact.precision import MIN_LOGITS_AGREEMENT_PERCENT, NEAR_TIE, PRECISIONS
 from mobileclip_dense.artifact.preprocess import crop_image, resize_image
 from mobileclip_dense.artifact.result import RESULT_SCHEMA_VERSION
-from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.runtime.accuracy import resize_map
+from mobileclip_dense.runtime.parity import relative_error
 
 WEB = Path(__file__).parent.parent.parent / "apps" / "web"
 # Smaller, larger, one axis only, to a single pixel; and on both sides of Pillow's choice of the axis to begin with.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.latency import LatencyConfig, measure_latency
+from mobileclip_dense.apps.latency import LatencyConfig, measure_latency
 from mobileclip_dense.artifact.artifact import artifact_sha256
 from mobileclip_dense.artifact.result import check_result, result_names
 from mobileclip_dense.runtime import device

@@ -21,13 +21,13 @@ from mobileclip_dense.deploy.coreml.inspect import verify_program
 from mobileclip_dense.deploy.networks import FromPixels
 from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.onnx.quantize import candidates
-from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.deploy.verify import verify
 from mobileclip_dense.models import reparam
 from mobileclip_dense.models.reparam import fuse_model
 from mobileclip_dense.run.folder import load_run
 from mobileclip_dense.runtime.onnx_model import OnnxModel
+from mobileclip_dense.runtime.parity import relative_error
 from tests.conftest import Line, run_module
 
 TASKS = ("segment", "depth")
@@ -200,7 +200,7 @@ def test_a_damaged_run_is_refused_by_file(line: Line, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"weights\.safetensors: sha256: .* the file was altered"):
         load_run(run)
     (run / "run.json").unlink()
-    done = run_module("export.to_onnx", run, "--out", tmp_path / "artifacts", check=False)
+    done = run_module("mobileclip_dense", "export", "onnx", run, "--out", tmp_path / "artifacts", check=False)
     assert done.returncode == 1
     assert "run.json is missing: the run is not complete" in done.stderr
     assert "Traceback" not in done.stderr

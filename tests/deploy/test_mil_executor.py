@@ -23,9 +23,9 @@ from mobileclip_dense.deploy.coreml.mil.executor import _execute, first_divergen
 from mobileclip_dense.deploy.coreml.mil.operators import OPERATORS
 from mobileclip_dense.deploy.coreml.mil.program import load_program
 from mobileclip_dense.deploy.networks import DensePredictor, FromPixels
-from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.reparam import fuse_model
+from mobileclip_dense.runtime.parity import relative_error
 from tests.deploy.test_mil_operators import build_program, numbers
 from tests.models.test_reparam import randomize
 

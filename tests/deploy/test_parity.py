@@ -1,4 +1,4 @@
-"""Every output that an application reads is judged: by the export, by export.verify, in ONNX and in Core ML."""
+"""Every output that an application reads is judged: by the export, by verify, in ONNX and in Core ML."""
 
 import shutil
 from pathlib import Path
@@ -16,9 +16,9 @@ from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig, VerifyC
 from mobileclip_dense.deploy.coreml.exporter import to_coreml
 from mobileclip_dense.deploy.networks import FromPixels
 from mobileclip_dense.deploy.onnx.exporter import to_onnx
-from mobileclip_dense.deploy.parity import compare_with_golden, judge_outputs, logits_agreement_percent
 from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.deploy.verify import verify
+from mobileclip_dense.runtime.parity import compare_with_golden, judge_outputs, logits_agreement_percent
 from tests.conftest import Line
 
 HERE = Path("here")

@@ -143,11 +143,12 @@ def test_verify_notices_weights_of_another_training(line: Line, tmp_path: Path) 
 
 
 def test_verify_measures_the_metric_and_bisects(line: Line) -> None:
-    done = run_module("export.verify", line.artifact("segment", "fp16.coreml"), "--data", line.scenes / "ade",
+    package = line.artifact("segment", "fp16.coreml")
+    done = run_module("mobileclip_dense", "verify", package, "--data", line.scenes / "ade",
                       "--zero-is-other", "--max-images", 2, "--bisect", "1e-9")  # fmt: skip
     assert "miou_percent" in done.stdout
     assert "leaves fp32 first" in done.stdout
-    onnx = run_module("export.verify", line.artifact("depth", "fp32.onnx"), "--data", line.scenes / "nyu")
+    onnx = run_module("mobileclip_dense", "verify", line.artifact("depth", "fp32.onnx"), "--data", line.scenes / "nyu")
     assert "rmse_m" in onnx.stdout
 
 

@@ -16,12 +16,12 @@ from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
 from mobileclip_dense.deploy.gate import excess
 from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.onnx.graph import export_graph
-from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.deploy.prepare import prepare
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run.folder import load_run
 from mobileclip_dense.runtime.accuracy import predict_at
 from mobileclip_dense.runtime.onnx_model import OnnxModel
+from mobileclip_dense.runtime.parity import relative_error
 from tests.conftest import Line, run_module
 from tests.traces import find_traces
 
@@ -184,7 +184,9 @@ def test_missing_calibration_images_are_named(line: Line, tmp_path: Path) -> Non
     run = load_run(line.run("segment"))
     (prepared,) = prepare(line.run("segment"), None)
     moved = dataclasses.replace(run.config, data=tmp_path / "gone")
-    done = run_module("export.to_onnx", _with_data(line.run("segment"), tmp_path, moved.data), check=False)
+    done = run_module(
+        "mobileclip_dense", "export", "onnx", _with_data(line.run("segment"), tmp_path, moved.data), check=False
+    )
     assert done.returncode == 1
     assert "gone: --data: no such file or folder" in done.stderr
     assert "Traceback" not in done.stderr

@@ -122,7 +122,7 @@ function showLeftOut(leftOut: Record<string, string> | undefined): void {
 function missing(): Failure {
   const kind = { segment: "segmentation model", depth: "depth model", "zero-shot": "image tower" }[task];
   return new Failure(
-    `No ${kind} is bundled with this page. Export one with export.to_onnx, then “make web ARTIFACTS=FOLDER”.`,
+    `No ${kind} is bundled with this page. Export one with “mobileclip-dense export onnx”, then “make web ARTIFACTS=FOLDER”.`,
   );
 }
 
@@ -130,7 +130,7 @@ function textTower(image: IndexEntry): IndexEntry {
   const found = entries.find((entry) => entry.task === "embed-text" && entry.weights_sha256 === image.weights_sha256);
   if (found) return found;
   throw new Failure(
-    `Zero-shot needs the text tower of run ${image.run} beside its image tower. Export both with export.to_onnx, then “make web ARTIFACTS=FOLDER”.`,
+    `Zero-shot needs the text tower of run ${image.run} beside its image tower. Export both with “mobileclip-dense export onnx”, then “make web ARTIFACTS=FOLDER”.`,
   );
 }
 

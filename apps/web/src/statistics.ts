@@ -14,7 +14,7 @@ export interface Latency {
   num_runs: number;
 }
 
-/** What benchmarks/latency.py says about a list of milliseconds. */
+/** What mobileclip_dense/runtime/timing.py says about a list of milliseconds. */
 export function summarize(timesMs: readonly number[]): Latency {
   const sorted = Float64Array.from(timesMs).sort();
   const mean = timesMs.reduce((sum, time) => sum + time, 0) / timesMs.length;

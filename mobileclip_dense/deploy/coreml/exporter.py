@@ -1,4 +1,4 @@
-"""Runs as Core ML artifacts, each saved, read back, executed and compared: `python -m export.to_coreml RUN`."""
+"""`mobileclip-dense export coreml RUN`: Core ML artifacts, each saved, read back, executed and compared."""
 
 import dataclasses
 import json
@@ -13,11 +13,11 @@ from mobileclip_dense.artifact.artifact import Artifact, TensorSpec
 from mobileclip_dense.artifact.precision import Precision, find_precision
 from mobileclip_dense.config.export import CoreMLProfile, ToCoreMLConfig
 from mobileclip_dense.deploy.coreml.convert import convert_network
-from mobileclip_dense.deploy.coreml.mil.predictor import load_model
+from mobileclip_dense.deploy.coreml.mil.predictor import load_program_predictor
 from mobileclip_dense.deploy.driver import export
-from mobileclip_dense.deploy.parity import compare_with_golden
 from mobileclip_dense.deploy.prepared import Prepared
 from mobileclip_dense.deploy.samples import sample_images
+from mobileclip_dense.runtime.parity import compare_with_golden
 
 NUM_CALIBRATION = 16
 
@@ -56,7 +56,7 @@ class CoreMLExporter:
             package = Path(scratch) / draft.model_file
             convert_network(prepared, full, self.profile.target).save(str(package))
             golden = prepared.golden_as_taken(draft.input)
-            figures = compare_with_golden(prepared.run.folder, full, golden, load_model(package, full))
+            figures = compare_with_golden(prepared.run.folder, full, golden, load_program_predictor(package, full))
         return {"fp32_relative_error": figures["fp32_relative_error"]}
 
     def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:

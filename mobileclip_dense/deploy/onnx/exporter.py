@@ -1,4 +1,4 @@
-"""Runs as ONNX artifacts, fp32, fp16 or int8: `python -m export.to_onnx RUN`."""
+"""`mobileclip-dense export onnx RUN`: ONNX artifacts in fp32, fp16 or int8."""
 
 import dataclasses
 from pathlib import Path
@@ -13,9 +13,9 @@ from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.config.export import OnnxProfile, ToOnnxConfig
 from mobileclip_dense.deploy.driver import export
 from mobileclip_dense.deploy.onnx.graph import export_graph, write_metadata
-from mobileclip_dense.deploy.parity import compare_with_golden, judge_outputs
 from mobileclip_dense.deploy.prepared import Prepared, as_taken
 from mobileclip_dense.runtime.onnx_model import OnnxModel
+from mobileclip_dense.runtime.parity import compare_with_golden, judge_outputs
 
 
 class OnnxExporter:

@@ -30,10 +30,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
 from mobileclip_dense.deploy.gate import Cost, excess
-from mobileclip_dense.deploy.parity import relative_error
 from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel, profile_ms
+from mobileclip_dense.runtime.parity import relative_error
 from mobileclip_dense.runtime.timing import time_in_turn
 
 NUM_CALIBRATION = 32

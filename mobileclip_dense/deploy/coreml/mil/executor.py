@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mobileclip_dense.deploy.coreml.mil.operators import OPERATORS
 from mobileclip_dense.deploy.coreml.mil.program import COLOUR_ORDERS, MilProgram
-from mobileclip_dense.deploy.parity import relative_error
+from mobileclip_dense.runtime.parity import relative_error
 
 Precision = Literal["fp32", "fp16"]
 Inputs = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]

@@ -10,8 +10,8 @@ from mobileclip_dense.deploy.coreml.mil.program import MilProgram, load_program
 from mobileclip_dense.runtime.predictor import Predictor
 
 
-def load_model(path: Path, artifact: Artifact) -> Predictor:
-    """The program of an artifact, as its target registers it.
+def load_program_predictor(path: Path, artifact: Artifact) -> Predictor:
+    """Load the program of an artifact.
 
     Raises:
         FileNotFoundError, ValueError: see `load_program`.

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mobileclip_dense.artifact.artifact import TOKENIZER_FILE, Artifact, artifact_sha256, load_artifact
 from mobileclip_dense.artifact.files import sha256_of, staged_file
 from mobileclip_dense.artifact.text import read_lines
-from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
+from mobileclip_dense.runtime.predictor import load_model
 
 
 class ClipTokenizer:
@@ -81,7 +81,7 @@ def find_text_tower(image_tower: Path, artifact: Artifact, given: Path | None) -
     """
     if given is None:
         damaged = ""
-        for folder in sorted(image_tower.absolute().parent.glob("*-embed-text-*.onnx")):
+        for folder in sorted(image_tower.absolute().parent.glob(f"*-embed-text-*.{artifact.runtime}")):
             try:
                 text = load_artifact(folder)
             except (ValueError, OSError) as error:  # it may be of another run
@@ -125,9 +125,10 @@ def embed_prompts(
     tokens, cut = ClipTokenizer(folder / TOKENIZER_FILE)(texts)
     for text in cut:
         print(f"warning: {text[:60]!r}: longer than {tokens.shape[1]} tokens; its end is cut off", file=sys.stderr)
-    _, model = load_onnx_artifact(folder, num_threads)
+    model = load_model(folder, num_threads=num_threads).predict
     rows = tqdm(tokens, unit="text", desc="prompts", disable=len(tokens) < 20)
-    vectors = np.concatenate([model(row[None])[artifact.outputs[0].name] for row in rows]).astype(np.float32)
+    output, dtype = artifact.outputs[0].name, artifact.input.dtype
+    vectors = np.concatenate([model(row[None].astype(dtype))[output] for row in rows]).astype(np.float32)
     means = vectors.reshape(len(prompts), len(templates), -1).mean(axis=1)
     embeddings = means / np.linalg.norm(means, axis=1, keepdims=True)
     try:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.precision import MIN_LOGITS_AGREEMENT_PERCENT, NEAR_TIE, find_precision
@@ -88,12 +87,30 @@ def logits_agreement_percent(logits: npt.NDArray[Any], class_map: npt.NDArray[An
         class_map: integers [N,H,W]; a class that is not in 0..C-1 does not agree.
     """
     agreeing = []
-    for scores, classes in zip(torch.from_numpy(logits).float(), torch.from_numpy(class_map).long(), strict=True):
-        full = torch.nn.functional.interpolate(scores[None], classes.shape, mode="bilinear", align_corners=False)[0]
-        chosen = full.gather(0, classes.clamp(0, len(scores) - 1)[None])[0]
-        near = full.amax(0) - chosen <= NEAR_TIE * scores.square().mean().sqrt()
+    for scores, classes in zip(logits.astype(np.float32), class_map.astype(np.int64), strict=True):
+        full = upsample(scores, *classes.shape)
+        chosen = np.take_along_axis(full, classes.clip(0, len(scores) - 1)[None], axis=0)[0]
+        near = full.max(axis=0) - chosen <= NEAR_TIE * np.sqrt(np.mean(np.square(scores)))
         agreeing.append(near & (classes >= 0) & (classes < len(scores)))
-    return float(torch.stack(agreeing).double().mean() * 100)
+    return float(np.mean(agreeing) * 100)
+
+
+def upsample(scores: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """float32 [C,h,w] -> [C,height,width], bilinear between pixel centres, as `torch.nn.functional.interpolate` does
+    it with `align_corners=False`."""
+    rows, columns = _interpolation(scores.shape[1], height), _interpolation(scores.shape[2], width)
+    return np.asarray(rows @ scores @ columns.T, np.float32)
+
+
+def _interpolation(length: int, wanted: int) -> npt.NDArray[np.float32]:
+    """The matrix [wanted,length] of a linear interpolation between pixel centres; values at the ends are repeated."""
+    position = ((np.arange(wanted) + 0.5) * (length / wanted) - 0.5).clip(0, length - 1)
+    lower = np.floor(position).astype(int)
+    upper = np.minimum(lower + 1, length - 1)
+    weights = np.zeros((wanted, length), np.float32)
+    np.add.at(weights, (np.arange(wanted), lower), 1 - (position - lower))
+    np.add.at(weights, (np.arange(wanted), upper), position - lower)
+    return weights
 
 
 def _require_close(label: str, output: str, error: float, allowed: float) -> None:
