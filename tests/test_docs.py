@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tyro
-from mobileclip_dense.commands import command_groups
 from PIL import Image
 
 from mobileclip_dense import __main__, command
+from mobileclip_dense.commands import command_groups
 from tests.conftest import REPOSITORY, SMALL_FINETUNE, SMALL_PRETRAIN, run_module
 
 DOCS = REPOSITORY / "docs"
