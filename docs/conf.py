@@ -65,7 +65,13 @@ def _escape(line: str) -> str:
     return "".join(parts)
 
 
+def _unlink_other_pages(_app: Sphinx, _name: str, source: list[str]) -> None:
+    """Pages beside docs/ are not part of the site: keep the words of a link to one, without the link."""
+    source[0] = re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\.md\)", r"\1", source[0])
+
+
 def setup(app: Sphinx) -> None:
     """Convert docstrings before Napoleon (priority 500) reads their sections, and repair attributes after it."""
+    app.connect("source-read", _unlink_other_pages)
     app.connect("autodoc-process-docstring", _to_restructuredtext, priority=400)
     app.connect("autodoc-process-docstring", _restore_attribute, priority=600)
