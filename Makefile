@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test compare web test-web test-package samples chromium lint lock clean
+.PHONY: demo test docs compare web test-web test-package samples chromium lint lock clean
 
 demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo
@@ -13,6 +13,10 @@ test: .venv/installed lint
 # The wheel in environments of its own, and wheels for every supported Python; after `make demo`.
 test-package: .venv/installed
 	$(VENV)/python -m tests.check_package
+
+# The documentation as a site in build/docs; a warning is an error.
+docs: .venv/installed
+	$(VENV)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 # The table and the plots of docs/compare.md, from the result files that are committed.
 compare: .venv/installed

@@ -61,8 +61,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The README's commands first: they take minutes in one process, while the other works off all the rest."""
-    items.sort(key=lambda item: "commands_of_the_readme" not in item.name)
+    """The commands of the docs first: they take minutes in one process, while the other works off all the rest."""
+    items.sort(key=lambda item: "the_code_of_the_docs" not in item.name)
 
 
 @dataclass(frozen=True)

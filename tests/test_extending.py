@@ -43,11 +43,16 @@ def test_an_encoder_a_head_a_layout_a_precision_and_a_target_are_a_file_each(tmp
     assert record["architecture"] == "fastvit_t8-segformer"
     assert len(record["class_names"]) == 19
 
-    run("export_p2", trained, out)
-    run("export_torchscript", trained, out)
+    run("my_tools", "export", "coreml", trained, "--out", out, "--precision", "p2", "--allow-accuracy-drop")
+    run("my_tools", "export", "torchscript", trained, "--out", out)
     stem = "fastvit_t8-segformer-segment-cityscapes-64x64"
     assert {path.name for path in out.iterdir()} == {f"{stem}-p2.coreml", f"{stem}-fp32.torchscript"}
     for folder in out.iterdir():
         artifact = read_json(folder / "artifact.json")
         assert artifact["architecture"] == "fastvit_t8-segformer"
         assert artifact["parity"]["golden_agreement_percent"] > 50
+    verified = run("my_tools", "verify", out / f"{stem}-fp32.torchscript").stdout
+    assert "golden_agreement_percent 100" in verified
+    photo = data / "leftImg8bit" / "val" / "ulm" / "ulm_000000_000019_leftImg8bit.png"
+    run("my_tools", "segment", out / f"{stem}-fp32.torchscript", photo, "--out", tmp_path / "pictures")
+    assert (tmp_path / "pictures" / f"{photo.stem}-segment.png").is_file()

@@ -96,4 +96,4 @@ def test_the_documentation_lists_the_layouts() -> None:
         for layout in LAYOUTS
     ]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
-    assert table in (REPOSITORY / "docs" / "labelled-data.md").read_text(), f"docs/labelled-data.md needs\n{table}"
+    assert table in (REPOSITORY / "docs" / "your-own-data.md").read_text(), f"docs/your-own-data.md needs\n{table}"
