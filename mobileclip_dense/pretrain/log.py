@@ -1,13 +1,13 @@
-"""What a pretraining run says while it runs: a progress bar, metrics.jsonl, and TensorBoard where it is installed."""
+"""Progress of a pretraining run: a bar or log lines, metrics.jsonl, and TensorBoard if it is installed."""
 
 import time
 from importlib.util import find_spec
 from typing import Any
 
 from lightning.fabric import Fabric
-from tqdm import tqdm
 
 from mobileclip_dense.config import PretrainConfig
+from mobileclip_dense.pages.progress import TrackedProgress
 from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after
 
 _EVERY = 10  # steps
@@ -19,8 +19,8 @@ class Log:
     def __init__(self, config: PretrainConfig, fabric: Fabric, step: int):
         """Forget what was logged past `step`, from which the run goes on."""
         self.folder, self.speaks = config.out, fabric.is_global_zero
-        self.pairs_per_step = config.batch_size * fabric.world_size
-        self.bar = tqdm(total=config.steps, initial=step, unit="step", desc="pretrain", disable=not self.speaks)
+        self.num_steps, self.pairs_per_step = config.steps, config.batch_size * fabric.world_size
+        self.progress = TrackedProgress("pretrain", config.steps, initial=step, shown=self.speaks)
         self.board = self._open_board(step) if self.speaks else None
         self.since, self.since_step = time.perf_counter(), step
         if self.speaks:
@@ -35,14 +35,16 @@ class Log:
 
     def step(self, step: int, **values: float) -> None:
         """Note a step; every tenth is written, with the pairs per second since the last."""
-        self.bar.update()
+        self.progress.advance()
         if step % _EVERY or not self.speaks:
             return
         now = time.perf_counter()
         pairs = (step - self.since_step) * self.pairs_per_step  # fewer than of ten steps after a resumption
-        self.write(step, **values, pairs_per_s=pairs / (now - self.since))
+        pairs_per_s = pairs / (now - self.since)
+        self.write(step, **values, pairs_per_s=pairs_per_s)
         self.since, self.since_step = now, step
-        self.bar.set_postfix(loss=f"{values['loss']:.3f}")
+        loss = values["loss"]
+        self.progress.report(f"step {step} of {self.num_steps}, loss {loss:.3f}, {pairs_per_s:.1f} pairs/s")
 
     def write(self, step: int, **values: float) -> None:
         """Write figures of a step."""
@@ -52,7 +54,7 @@ class Log:
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """End the bar."""
-        self.bar.close()
+        """End the progress bar."""
+        self.progress.close()
         if self.board is not None:
             self.board.close()

@@ -13,14 +13,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mobileclip_dense.artifact.files import read_json, staged_file, write_json
 from mobileclip_dense.artifact.lock import LOCK_NAME, locked_folder
 from mobileclip_dense.artifact.outputs import REINFORCED, claim_folder, remove_claimed
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.data.captioned.reinforced import SIDECAR
 from mobileclip_dense.data.captioned.shards import list_shards
+from mobileclip_dense.pages.progress import TrackedProgress
 from mobileclip_dense.pretrain.reinforced_shard import Counts, Job, Workshop, reinforce_shard, remove_partials
 
 _PATIENCE_S = 1800  # for rank 0 to load its teachers and write the sidecar
@@ -183,24 +182,23 @@ class _Bar:
     def __init__(self, jobs: list[Job], shown: bool):
         self._images, self._started = 0, time.perf_counter()
         total = sum(job.shard.stat().st_size for job in jobs)
-        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc="reinforce", disable=not shown,
-                         bar_format="{desc} {percentage:3.0f} %|{bar}|{postfix}, {remaining} left")  # fmt: skip
+        self._progress = TrackedProgress("reinforce", total, shown=shown)
 
     def begin(self) -> None:
         """The models are loaded: rate and time left count from here."""
         self._started = time.perf_counter()
-        self._bar.unpause()
+        self._progress.begin()
 
     def advance(self, num_images: int, num_bytes: int) -> None:
         """So much more is done."""
         self._images += num_images
         rate = self._images / (time.perf_counter() - self._started)
-        self._bar.set_postfix_str(f"{self._images} images, {rate:.1f} images/s", refresh=False)
-        self._bar.update(num_bytes)
+        self._progress.advance(num_bytes)
+        self._progress.report(f"{self._images:,} images, {rate:.1f} images/s")
 
     def close(self) -> None:
-        """Leave the last line standing."""
-        self._bar.close()
+        """End the progress bar."""
+        self._progress.close()
 
 
 def _print(config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, seconds: float) -> None:

@@ -27,10 +27,10 @@ import numpy.typing as npt
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from tqdm import tqdm
 
 from mobileclip_dense.deploy.gate import Cost, excess
 from mobileclip_dense.deploy.parity import relative_error
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel, profile_ms
@@ -300,7 +300,7 @@ def _sweep(workshop: _Workshop, nodes: list[Node]) -> list[Node]:
     taken = workshop.images[:_NUM_SENSITIVITY]
     expected = _first_output(workshop.prepared, taken)
     swept = []
-    for node in tqdm(nodes, unit="node", desc="int8 sensitivity"):
+    for node in progress_bar(nodes, "int8 sensitivity", unit="node"):
         if node.quantized:
             found = _first_output(workshop.build([node.name], workshop.scratch / "alone.onnx"), taken)
             node = dataclasses.replace(node, error=relative_error(found, expected))
