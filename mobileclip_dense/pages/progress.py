@@ -3,13 +3,15 @@
     for image in progress_bar(images, "scenes", unit="image"):
         ...
 
-A bar is drawn on stderr if stderr is a terminal. Otherwise `progress_bar` writes nothing. `TrackedProgress` is for loops
-that report figures; it writes plain lines instead of the bar.
+A bar is drawn on stderr if stderr is a terminal. Otherwise `progress_bar` writes nothing. `TrackedProgress` is for
+loops that report figures; it writes plain lines instead of the bar.
 """
 
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
+from types import ModuleType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -40,6 +42,21 @@ def progress_bar(
         items, title, total=total, initial=initial, unit=unit, leave=leave, disable=None if shown else True
     )  # None: disabled unless stderr is a terminal
     return bar
+
+
+def hide_bars_in_logs(module: ModuleType, name: str = "tqdm") -> None:
+    """Replace the tqdm that a module of another library has imported by one that draws on terminals only.
+
+    Args:
+        name: name of tqdm in that module.
+    """
+    if hasattr(module, name):
+        setattr(module, name, partial(tqdm, disable=None))
+
+
+def print_above_bar(text: str) -> None:
+    """Print a line on stderr, above the bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
 
 
 class TrackedProgress:

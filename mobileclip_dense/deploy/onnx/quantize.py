@@ -90,19 +90,19 @@ class Int8Report:
         return None
 
     def print(self) -> None:
-        """The report by kind of node, for the terminal."""
+        """The report by kind of node and by reason, for the terminal."""
         rows = []
         for kind in dict.fromkeys(node.kind for node in self.nodes):
             nodes = [node for node in self.nodes if node.kind == kind]
             errors = [node.error for node in nodes if node.error is not None]
-            reasons = Counter(node.reason for node in nodes)
             rows.append([
                 kind, str(len(nodes)), str(sum(node.quantized for node in nodes)),
                 f"{sum(node.float_ms or 0 for node in nodes):.2f}", f"{max(errors):.1e}" if errors else "-",
-                "; ".join(f"{count} {reason}" for reason, count in reasons.items()),
             ])  # fmt: skip
-        header = ["kind", "nodes", "quantized", "float kernels, ms", "largest error alone", "why"]
-        print_table(f"int8 on {self.device}", header, rows)
+        print_table(f"int8 on {self.device}", ["kind", "nodes", "in int8", "fp32 ms", "largest error"], rows)
+        reasons = Counter((node.quantized, node.reason) for node in self.nodes)
+        decisions = [[str(count), "int8" if q else "fp32", reason] for (q, reason), count in reasons.items()]
+        print_table("nodes by reason", ["nodes", "in", "because"], decisions)
         print(f"{self.float_ms:.2f} ms -> {self.int8_ms:.2f} ms, {self.float_bytes / 1e6:.2f} MB -> "
               f"{self.int8_bytes / 1e6:.2f} MB")  # fmt: skip
 
