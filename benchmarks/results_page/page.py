@@ -119,7 +119,7 @@ def _all_files(sources: Sources) -> list[str]:
         rows.append([sources.linked(name), f"[{section.question}](#{_anchor(section.question)})",
                      "; ".join(changes) or "-"])  # fmt: skip
     return [
-        f"[README.md]({sources.link}README.md) lists their hashes. The last column says what was added to a file after "
+        "`benchmarks/results/README.md` lists their hashes. The last column says what was added to a file after "
         "the measurement.",
         table(["file", "section", "added later"], rows),
     ]
