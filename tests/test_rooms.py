@@ -39,6 +39,7 @@ NO_TORCH = (
     "benchmarks.latency",
     "benchmarks.demo_throughput",
     "benchmarks.report",
+    "benchmarks.results_page.__main__",
     "benchmarks.compare.__main__",
     "benchmarks.coreml_device.__main__",
     "benchmarks.xcode_report",
