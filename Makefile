@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test docs compare web test-web test-package samples chromium lint lock clean
+.PHONY: demo test docs compare results web test-web test-package samples chromium lint lock clean
 
 demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo
@@ -21,6 +21,10 @@ docs: .venv/installed
 # The table and the plots of docs/compare.md, from the result files that are committed.
 compare: .venv/installed
 	$(VENV)/python -m benchmarks.compare --force
+
+# docs/RESULTS.md, from the result files that are committed and the published figures.
+results: .venv/installed
+	$(VENV)/python -m benchmarks.results_page --force
 
 # The page that runs artifacts in a browser; needs Node.js 20.19 or newer.
 ARTIFACTS ?= demo/artifacts

@@ -26,7 +26,6 @@ from torch.nn.functional import normalize
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
-from tqdm import tqdm
 
 from benchmarks.harness import ResultSettings, provenance, save_result
 from mobileclip_dense.artifact.files import refuse_existing
@@ -41,6 +40,7 @@ from mobileclip_dense.data.captioned.stream import CaptionStream
 from mobileclip_dense.data.captioned.tar import add_sample
 from mobileclip_dense.data.scenes.writer import make_example
 from mobileclip_dense.models.clip import Tokenizer, build_clip
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.timing import time_in_turn
 
@@ -189,7 +189,7 @@ def _write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
         return normalize(drawn, dim=-1).flatten(1)
 
     with staged_folder(folder, REINFORCED, inputs={}) as staging, tarfile.open(staging / "00000.tar", "w") as tar:
-        for index in tqdm(range(count), unit="scene", desc="scenes"):
+        for index in progress_bar(range(count), "scenes", unit="scene"):
             example = make_example(seed, 512, "reinforced", index)
             rng = np.random.default_rng([seed, index, 2])
             reinforcement = Reinforcement(

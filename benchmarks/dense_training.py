@@ -15,7 +15,6 @@ import torch
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import set_random_seed
 from mmengine.structures import PixelData
-from tqdm import tqdm
 
 from benchmarks.harness import ResultSettings, compute_device_name, provenance, save_result
 from mobileclip_dense.artifact.files import refuse_existing
@@ -26,6 +25,7 @@ from mobileclip_dense.config.encoders import last_stride
 from mobileclip_dense.dense.model import model_config
 from mobileclip_dense.dense.training.engine import place_model
 from mobileclip_dense.dense.training.train import fresh_model, optim_wrapper_config
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.runtime.timing import time_in_turn
 
 _NUM_CLASSES = 150
@@ -71,7 +71,7 @@ def measure_dense_training(config: DenseTrainingConfig) -> dict[str, Any]:
         "ours": _arm(config, precision="bf16-mixed", placed=place_model),
     }
     times_ms: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in tqdm(range(config.rounds), unit="round"):
+    for _ in progress_bar(range(config.rounds), unit="round"):
         for name, step in arms.items():
             times_ms[name] += time_in_turn([step], config.steps, num_warmup=1)[0]
     seconds = {name: median(taken) / 1e3 for name, taken in times_ms.items()}

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from benchmarks.harness import ResultSettings, provenance
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_artifacts, load_golden
@@ -16,6 +15,7 @@ from mobileclip_dense.artifact.result import result_names
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require
 from mobileclip_dense.deploy.coreml.mil.predictor import load_program_predictor
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.runtime.device import device_name, peak_resident_mb
 from mobileclip_dense.runtime.parity import compare_with_golden
 
@@ -41,7 +41,7 @@ def measure_executor(config: ExecutorConfig) -> dict[str, Any]:
     refuse_existing(config.out, config.force)
     loaded = load_artifacts(config.artifacts)
     names = result_names({digest: artifact.name for digest, (_, artifact) in loaded.items()})
-    figures = {names[digest]: _measure(folder) for digest, (folder, _) in tqdm(loaded.items(), unit="artifact")}
+    figures = {names[digest]: _measure(folder) for digest, (folder, _) in progress_bar(loaded.items(), unit="artifact")}
     result = {
         **provenance(device_name(), "coremltools", "torch"),
         "artifacts": figures,

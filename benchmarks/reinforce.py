@@ -24,8 +24,8 @@ from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_clip
-from mobileclip_dense.pretrain.reinforced_shard import Job, Workshop, reinforce_shard
-from mobileclip_dense.pretrain.teachers import join_embeddings
+from mobileclip_dense.pretraining.reinforced_shard import Job, Workshop, reinforce_shard
+from mobileclip_dense.pretraining.teachers import join_embeddings
 from mobileclip_dense.runtime.timing import time_in_turn
 
 

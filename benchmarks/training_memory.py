@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
-from tqdm import tqdm
 
 from benchmarks.harness import ResultSettings, compute_device_name, provenance
 from mobileclip_dense.artifact.files import refuse_existing, write_json
@@ -24,11 +23,12 @@ from mobileclip_dense.config import PretrainConfig
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.models.memory_format import memory_format_on
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.pages.text_table import print_table
-from mobileclip_dense.pretrain.accumulation import backward
-from mobileclip_dense.pretrain.losses import reinforced_loss
-from mobileclip_dense.pretrain.optimizer import build_optimizer
-from mobileclip_dense.pretrain.towers import Towers
+from mobileclip_dense.pretraining.accumulation import backward
+from mobileclip_dense.pretraining.losses import reinforced_loss
+from mobileclip_dense.pretraining.optimizer import build_optimizer
+from mobileclip_dense.pretraining.towers import Towers
 from mobileclip_dense.runtime.device import peak_resident_mb
 from mobileclip_dense.runtime.fresh_process import run_in_fresh_process
 from mobileclip_dense.runtime.timing import time_in_turn
@@ -68,7 +68,7 @@ def measure_table(config: TrainingMemoryConfig) -> None:
     """
     refuse_existing(config.out, config.force)
     rows = []
-    for size, way in tqdm(list(product(config.batch_sizes, config.ways)), unit="row"):
+    for size, way in progress_bar(list(product(config.batch_sizes, config.ways)), unit="row"):
         measured: dict[str, float | None] = {"pairs_per_s": None, "peak_memory_mb": None}
         with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
             measured.update(run_in_fresh_process(_measure, config, way, size))

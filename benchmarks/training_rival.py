@@ -22,7 +22,6 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.harness import ResultSettings, compute_device_name, provenance, save_result
 from mobileclip_dense.artifact.files import refuse_existing
@@ -30,6 +29,7 @@ from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import MAX_SIDE_PX, require_numbers
 from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.models.clip import clip_name
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.run.training_log import read_metrics
 
@@ -80,7 +80,7 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     programs: dict[str, Callable[..., list[float]]] = {"open_clip": _time_open_clip, "ours": _time_ours}
     variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
     times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
-    for _ in tqdm(range(config.rounds), unit="round", desc="training"):
+    for _ in progress_bar(range(config.rounds), "training", unit="round"):
         for (name, compiled), kept in zip(variants, times.values(), strict=True):
             with tempfile.TemporaryDirectory() as scratch:
                 kept += programs[name](config, Path(scratch), compiled)

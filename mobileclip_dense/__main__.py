@@ -15,11 +15,10 @@ _PROGRAM = "mobileclip-dense"
 
 def main() -> None:
     """Run the command that the command line names."""
-    arguments = sys.argv[1:]
-    commands = {name: command for group in command_groups().values() for name, command in group.items()}
+    arguments, commands = sys.argv[1:], _all_commands()
     name = next((name for name in commands if arguments[: len(name.split())] == name.split()), None)
     if name is not None:
-        run_command(lambda: _run(f"{_PROGRAM} {name}", commands[name], arguments[len(name.split()) :]))
+        run_command(lambda: run_named(name, arguments[len(name.split()) :]))
         return
     first = arguments[0] if arguments else "--help"
     inner = [known.split()[1] for known in commands if known.split()[0] == first and " " in known]
@@ -30,6 +29,10 @@ def main() -> None:
     expected = inner or list(dict.fromkeys(known.split()[0] for known in commands))
     print(f"error: {where}: found {found!r}, expected one of {', '.join(expected)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _all_commands() -> dict[str, Command]:
+    return {name: command for group in command_groups().values() for name, command in group.items()}
 
 
 def _usage(first: str) -> str:
@@ -47,7 +50,14 @@ def _usage(first: str) -> str:
     return "\n".join([*lines, "", f"`{_PROGRAM} COMMAND --help` explains the flags of a command."])
 
 
-def _run(prog: str, command: Command, arguments: Sequence[str]) -> None:
+def run_named(name: str, arguments: Sequence[str]) -> None:
+    """Run a command of the table in this process.
+
+    Raises:
+        ValueError, OSError: see the function of the command. MissingExtra: a package that it needs is not installed.
+        SystemExit: the flags are wrong, or ask for help.
+    """
+    command, prog = _all_commands()[name], f"{_PROGRAM} {name}"
     with needing_extra(prog, command.extra or "all"):
         settings = _parse(prog, command, arguments)
         action = resolve_name(command.action)

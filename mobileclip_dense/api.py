@@ -233,7 +233,7 @@ def pretrain(config: PretrainConfig) -> "Run":
         MissingExtra: needs the extra `train`.
     """
     with needing_extra("pretrain", "train"):
-        from mobileclip_dense.pretrain.loop import pretrain
+        from mobileclip_dense.pretraining.loop import pretrain
         from mobileclip_dense.run.folder import load_run
     pretrain(config)
     return load_run(config.out)

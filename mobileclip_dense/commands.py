@@ -83,7 +83,7 @@ _DATA = {
     ),
     "reinforce": Command(
         settings=f"{_CONFIG}:ReinforceConfig",
-        action="mobileclip_dense.pretrain.reinforce:reinforce",
+        action="mobileclip_dense.pretraining.reinforce:reinforce",
         summary="store teacher embeddings and captions beside images",
         extra="train",
     ),
@@ -91,7 +91,7 @@ _DATA = {
 _TRAINING = {
     "pretrain": Command(
         settings=f"{_CONFIG}:PretrainConfig",
-        action="mobileclip_dense.pretrain.loop:pretrain",
+        action="mobileclip_dense.pretraining.loop:pretrain",
         recipes="mobileclip_dense.recipes.pretraining:RECIPES",
         summary="pretrain an encoder and a text tower on captioned images",
         extra="train",

@@ -26,8 +26,8 @@ IMPORTED = (
     "mobileclip_dense.deploy.onnx.int8",
     "mobileclip_dense.deploy.verify",
     "mobileclip_dense.models.convert",
-    "mobileclip_dense.pretrain.loop",
-    "mobileclip_dense.pretrain.reinforce",
+    "mobileclip_dense.pretraining.loop",
+    "mobileclip_dense.pretraining.reinforce",
     "tests.frozen",
 )
 

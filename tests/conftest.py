@@ -19,7 +19,7 @@ from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.config.export import ToCoreMLConfig, ToOnnxConfig
 from mobileclip_dense.deploy.coreml.exporter import to_coreml
 from mobileclip_dense.deploy.onnx.exporter import to_onnx
-from mobileclip_dense.pretrain.reinforce import reinforce
+from mobileclip_dense.pretraining.reinforce import reinforce
 from tests.command_server import CommandServer
 
 gc.freeze()  # coremltools collects garbage at every conversion; without this it walks through all of torch each time

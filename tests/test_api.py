@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def test_predicting_and_listing_need_no_torch(line: Line) -> None:
 
 
 def test_every_public_name_is_there_and_documented() -> None:
+    for name in mcd.__all__:  # importing a submodule would replace the function of its name
+        assert find_spec(f"mobileclip_dense.{name}") is None, name
     assert set(mcd.__all__) <= set(dir(mcd))
     for name in mcd.__all__:
         assert getattr(mcd, name).__doc__, name

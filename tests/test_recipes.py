@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mobileclip_dense.__main__ import COMMANDS
+from mobileclip_dense.__main__ import run_named
 from mobileclip_dense.models.clip import clip_name
 from mobileclip_dense.recipes import finetuning
 from mobileclip_dense.recipes.pretraining import RECIPES
@@ -29,7 +29,7 @@ def test_every_pretraining_recipe_names_a_model(name: str) -> None:
 def test_a_pretraining_twin_trains_two_steps(line: Line, tmp_path: Path, name: str) -> None:
     out, recipe = tmp_path / "run", RECIPES[name]()
     data = line.reinforced if recipe.distillation_weight else line.scenes / "shards"
-    COMMANDS["pretrain"][0]([name, "--data", str(data), "--out", str(out)], "mobileclip-dense pretrain")
+    run_named("pretrain", [name, "--data", str(data), "--out", str(out)])
     record = json.loads((out / "run.json").read_text())
     assert record["num_parameters"] == pytest.approx(PARAMETERS[recipe.model], rel=0.01)
     shutil.rmtree(out)  # more than a gigabyte
@@ -43,7 +43,7 @@ def test_a_pretraining_twin_trains_two_steps(line: Line, tmp_path: Path, name: s
 def test_a_dense_twin_trains_two_steps(line: Line, tmp_path: Path, name: str, data: str, millions: float) -> None:
     out = tmp_path / "run"
     arguments = [f"{name}-debug", "--data", str(line.scenes / data), "--out", str(out)]
-    COMMANDS["finetune"][0](arguments, "mobileclip-dense finetune")
+    run_named("finetune", arguments)
     record = json.loads((out / "run.json").read_text())
     assert record["num_parameters"] / 1e6 == pytest.approx(millions, rel=0.03)
     assert record["metrics"]["mIoU" if data == "ade" else "rmse"] >= 0

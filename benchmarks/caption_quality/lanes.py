@@ -108,7 +108,7 @@ def _make(step: Step) -> None:
 
         write_scenes(config)
     elif step.kind == "clip":
-        from mobileclip_dense.pretrain.loop import pretrain
+        from mobileclip_dense.pretraining.loop import pretrain
 
         pretrain(config)
     elif step.kind == "supervised":

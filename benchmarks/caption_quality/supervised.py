@@ -14,7 +14,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multilabel_average_precision
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.files import read_json, sha256_of, staged_file, write_json
 from mobileclip_dense.artifact.preprocess import Normalization
@@ -25,8 +24,9 @@ from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.data.captioned.stream import Batch, CaptionStream, Position
 from mobileclip_dense.models.clip import Tokenizer, build_clip, build_transform, normalize_pixels
 from mobileclip_dense.models.memory_format import memory_format_on
-from mobileclip_dense.pretrain.optimizer import build_optimizer, learning_rate_at
-from mobileclip_dense.pretrain.randomness import random_states, set_random_states
+from mobileclip_dense.pages.progress import progress_bar
+from mobileclip_dense.pretraining.optimizer import build_optimizer, learning_rate_at
+from mobileclip_dense.pretraining.randomness import random_states, set_random_states
 from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after
 
@@ -79,7 +79,7 @@ def pretrain_supervised(config: PretrainConfig, scenes: Path) -> None:
     drop_metrics_after(config.out, first)
     batches = iter(_load(config, tokenizer, first, positions))
     trunk.train()
-    for step in tqdm(range(first, config.steps), initial=first, total=config.steps, unit="step", desc="tags"):
+    for step in progress_bar(range(first, config.steps), "tags", initial=first, total=config.steps, unit="step"):
         batch = next(batches)
         loss = _step(trunk, optimizer, batch, train_tags, normalization, config, step, device)
         positions[step % len(positions)] = batch.position

@@ -149,6 +149,8 @@ def _artifact_figures(folder: Path, precision: str) -> dict[str, Any]:
 
 
 def _print(comparison: Comparison) -> None:
-    print_table("against Swin-L + UPerNet", *ratio_cells(comparison))
+    header, rows = ratio_cells(comparison)
+    named = [[what.partition(" (")[0], *others] for what, *others in rows]  # the page says which artifact it is
+    print_table("against Swin-L + UPerNet", header, named)
     for sentence in comparison.missing:
         print(f"missing: {sentence}")

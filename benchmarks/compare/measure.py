@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.harness import provenance
 from mobileclip_dense.apps.latency import measure_peak_memory_mb
 from mobileclip_dense.artifact.artifact import artifact_sha256, load_artifact, load_golden
 from mobileclip_dense.artifact.files import read_json, write_json
 from mobileclip_dense.artifact.result import CPU_RUNTIME
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 from mobileclip_dense.runtime.timing import summarize, time_in_turn
@@ -59,11 +58,11 @@ def measure_artifacts(
         if kept:
             print(f"{notes}: measured of other artifacts or on another machine; starting over")
         kept = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
-    for folder in tqdm(folders, desc="peak memory", unit="model"):
+    for folder in progress_bar(folders, "peak memory", unit="model"):
         if folder.name not in kept["peak_memory_mb"]:
             kept["peak_memory_mb"][folder.name] = measure_peak_memory_mb(folder)
             write_json(notes, kept)
-    for _ in tqdm(range(len(kept["rounds"]), num_rounds), desc="latency", unit="round"):
+    for _ in progress_bar(range(len(kept["rounds"]), num_rounds), "latency", unit="round"):
         kept["rounds"].append(_measure_round(folders, threads, kept["rounds"]))
         write_json(notes, kept)
     rounds = kept["rounds"][:num_rounds]

@@ -75,7 +75,7 @@ def ratio_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         ]
         for ratio in comparison.ratios()
     ]
-    return ["how many times Swin-L's is that of", "wanted", "by", "measured", ""], rows
+    return ["Swin-L divided by", "goal", "goal set by", "measured", "outcome"], rows
 
 
 def to_markdown(comparison: Comparison) -> str:

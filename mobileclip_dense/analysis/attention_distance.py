@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor
-from tqdm import tqdm
 
 from mobileclip_dense.analysis.attention import attention_distance, attention_layers, grid_of, watch_attention
 from mobileclip_dense.analysis.image_tower import ImageTower, load_image_tower, load_images
 from mobileclip_dense.analysis.receptive_field import field_centre, field_radius, receptive_fields
 from mobileclip_dense.artifact.files import figures_beside, staged_file, write_json
 from mobileclip_dense.config import AttentionDistanceConfig
+from mobileclip_dense.pages.progress import progress_bar
 
 _SHARE = 0.95  # of the squared gradient that the radius of a receptive field encloses
 _STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12}
@@ -95,7 +95,7 @@ def measure_reach(tower: ImageTower, images: list[Tensor]) -> Reach:
         sums[index] = sums.get(index, torch.zeros_like(found)) + found
 
     with watch_attention(list(layers), add), torch.no_grad():
-        for image in tqdm(images, f"{tower.name}: attention", unit="image", leave=False):
+        for image in progress_bar(images, f"{tower.name}: attention", unit="image", leave=False):
             tower.module(image)
     num_blocks = len(tower.blocks)
     measured = [
@@ -107,7 +107,7 @@ def measure_reach(tower: ImageTower, images: list[Tensor]) -> Reach:
         return Reach(tower=tower, layers=measured, fields=[], radii_px=[], grids=[])
     with torch.no_grad():
         grids = [(found.shape[2], found.shape[3]) for found in tower.maps(images[0])]
-    fields = receptive_fields(tower.maps, tqdm(images, f"{tower.name}: gradients", unit="image", leave=False))
+    fields = receptive_fields(tower.maps, progress_bar(images, f"{tower.name}: gradients", unit="image", leave=False))
     radii = [field_radius(field, grid, _SHARE) for field, grid in zip(fields, grids, strict=True)]
     return Reach(tower=tower, layers=measured, fields=fields, radii_px=radii, grids=grids)
 

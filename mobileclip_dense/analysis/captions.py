@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from mobileclip_dense.analysis.caption_page import Picture, captions_page
 from mobileclip_dense.analysis.caption_statistics import CaptionSet, describe_sets
@@ -18,7 +18,8 @@ from mobileclip_dense.data.captioned.resize import Pixels
 from mobileclip_dense.data.captioned.samples import BadSample, read_captions, read_image, read_synthetic
 from mobileclip_dense.data.captioned.shards import list_shards, read_samples
 from mobileclip_dense.models.clip import build_transform
-from mobileclip_dense.pretrain.teachers import load_clip
+from mobileclip_dense.pages.progress import progress_bar
+from mobileclip_dense.pretraining.teachers import load_clip
 
 _BATCH = 64
 
@@ -141,21 +142,16 @@ def read_source(source: Source, shards: list[str], max_samples: int, scorer: Sco
         ValueError: there is none.
     """
     waiting: list[tuple[Pixels, list[str]]] = []
-    progress = tqdm(total=max_samples, desc=source.name[-30:], unit="sample", leave=False)
-    for pair, image in _usable_pairs(shards, source.bad, decode or scorer is not None):
+    usable = islice(_usable_pairs(shards, source.bad, decode or scorer is not None), max_samples)
+    for pair, image in progress_bar(usable, source.name[-30:], unit="sample", total=max_samples, leave=False):
         source.pairs.append(pair)
-        progress.update()
         if scorer is not None:
             assert image is not None
             waiting.append((image, pair.original + pair.synthetic))
-        done = len(source.pairs) == max_samples
-        if scorer is not None and (len(waiting) == _BATCH or done):
-            _score(scorer, waiting, source)
-        if done:
-            break
+            if len(waiting) == _BATCH:
+                _score(scorer, waiting, source)
     if scorer is not None and waiting:
         _score(scorer, waiting, source)
-    progress.close()
     if not source.pairs:
         found = ", ".join(f"{count} {kind}" for kind, count in source.bad.items()) or "no sample"
         raise ValueError(

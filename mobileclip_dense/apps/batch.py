@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 from PIL import Image
-from tqdm import tqdm
 
 from mobileclip_dense.apps.inputs import Input, find_inputs
 from mobileclip_dense.apps.pipeline import Times, overlap
@@ -29,6 +28,7 @@ from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
 from mobileclip_dense.extras import MissingExtra
+from mobileclip_dense.pages.progress import print_above_bar, progress_bar
 from mobileclip_dense.pages.terminal import printable
 from mobileclip_dense.runtime.predictor import LoadedModel, Predictor, load_model
 from mobileclip_dense.runtime.references import find_artifact
@@ -231,10 +231,10 @@ def _run_images(images: list[Input], config: BatchConfig, demo: Demo, model: Pre
     outcomes = overlap(
         images, read, lambda taken: model(taken[2][None]), write, num_threads=threads, num_waiting=2 * threads
     )
-    for outcome in tqdm(outcomes, total=len(images), unit="image", desc=demo.name, disable=not images):
+    for outcome in progress_bar(outcomes, demo.name, unit="image", total=len(images), shown=bool(images)):
         if outcome.error is not None or outcome.written is None:
             problem = _in_words(outcome.item.source, outcome.error)
-            tqdm.write(f"error: {printable(problem)}", file=sys.stderr)
+            print_above_bar(f"error: {printable(problem)}")
             summary.fail(outcome.item.source, problem)
         else:
             files = [f"{outcome.item.name}{suffix}" for suffix in demo.suffixes]
@@ -271,7 +271,7 @@ def _run_stream(
                 )
                 # Ctrl-C stops a camera that has no window.
                 with suppress(KeyboardInterrupt) if live else nullcontext(), closing(outcomes):
-                    for outcome in tqdm(outcomes, total=opened.num_frames, unit="frame", desc=source.source):
+                    for outcome in progress_bar(outcomes, source.source, unit="frame", total=opened.num_frames):
                         if outcome.written is None:
                             problem = _in_words(f"frame {outcome.item}", outcome.error)
                             raise ValueError(f"{source.source}: {problem}")

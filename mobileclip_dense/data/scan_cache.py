@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from mobileclip_dense.artifact.files import cache_folder, read_json, write_json
+from mobileclip_dense.pages.progress import progress_bar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -48,7 +47,7 @@ def scan_with_cache(
     new = [item for item, answer in zip(items, known, strict=True) if answer is None]
     if new:
         with ThreadPoolExecutor() as pool:
-            fresh = iter(list(tqdm(pool.map(scan, new), total=len(new), unit="image", desc=progress)))
+            fresh = iter(list(progress_bar(pool.map(scan, new), progress, unit="image", total=len(new))))
         known = [next(fresh) if answer is None else answer for answer in known]
         for stamp, answer in zip(stamps, known, strict=True):
             if stamp is not None and answer is not None and is_good(answer):

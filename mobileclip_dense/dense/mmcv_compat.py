@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -28,3 +29,8 @@ def install() -> None:
         placeholder = _MissingExtension("mmcv._ext")
         placeholder.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # no loader: mmengine sees that it is not compiled
         sys.modules["mmcv._ext"] = placeholder
+
+
+def ignore_warnings() -> None:
+    """Hide warnings that the libraries address to each other, such as mmseg's about its own deprecated functions."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")

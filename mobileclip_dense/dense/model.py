@@ -18,6 +18,7 @@ from mobileclip_dense.config.encoders import encoder_spec
 from mobileclip_dense.config.heads import HEADS
 from mobileclip_dense.dense.backbone import backbone_config
 from mobileclip_dense.dense.heads.configs import head_configs
+from mobileclip_dense.dense.mmcv_compat import ignore_warnings
 from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.structure import apply_structure
 from mobileclip_dense.run.folder import Run, fill_model, load_run
@@ -78,6 +79,7 @@ def build_model(config: FinetuneConfig, num_classes: int) -> EncoderDecoder:
     else:
         settings = model_config(config, num_classes)
     settings["backbone"]["weights"] = None
+    ignore_warnings()
     register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
     return MODELS.build(settings)
 

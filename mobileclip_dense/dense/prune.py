@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-import warnings
 from typing import Any
 
 from torch import nn
@@ -39,7 +38,6 @@ def prune(config: PruneConfig) -> None:
     """
     started = time.time()
     claim_folder(config.out, RUN, force=config.force, inputs={"the run": config.run})
-    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     model, run, settings = load_dense_run(config.run)
     if settings.task == "detect":
         raise ValueError(f"{config.run}: task: found detect, expected segment or depth; detectors cannot be pruned")

@@ -13,7 +13,7 @@ from mobileclip_dense.data.captioned import samples
 from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.data.labelled.pairs import Pair
 from mobileclip_dense.data.labelled.scan import usable_set
-from mobileclip_dense.pretrain.evaluation import list_held_out
+from mobileclip_dense.pretraining.evaluation import list_held_out
 
 Split = Literal["train", "val"]
 

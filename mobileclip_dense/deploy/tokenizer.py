@@ -20,7 +20,7 @@ def save_tokenizer(tokenizer: open_clip.SimpleTokenizer, path: Path) -> None:
     """Write a tokenizer whose `encode(text).ids` is open_clip's row of tokens, cut and padded with 0 to its length.
 
     open_clip first repairs mis-encoded text and resolves HTML entities (ftfy, html.unescape); a tokenizer.json cannot
-    say that, and for text without such faults there is nothing to say. See `apps.prompts` for the whole of it.
+    say that, and for text without such faults there is nothing to say. See `runtime.prompts` for the whole of it.
 
     Raises:
         ValueError: the tokenizer cleans text in another way than CLIP's, or the file gives other tokens for the probes.

@@ -1,5 +1,6 @@
 """The two towers of CLIP, built by open_clip: its model names, state-dict keys, tokenizer and preprocessing."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -108,10 +109,14 @@ def build_clip(
     """
     name = clip_name(model)
     preprocessing = preprocessing_of(name, tag)
-    clip = open_clip.create_model(
-        name, pretrained=None, pretrained_text=False, force_image_size=image_size_px,
-        force_preprocess_cfg=_preprocess_config(preprocessing),
-    )  # fmt: skip
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are fresh, as asked for
+    try:
+        clip = open_clip.create_model(
+            name, pretrained=None, pretrained_text=False, force_image_size=image_size_px,
+            force_preprocess_cfg=_preprocess_config(preprocessing),
+        )  # fmt: skip
+    finally:
+        logging.disable(logging.NOTSET)
     return clip, open_clip.get_tokenizer(name), preprocessing.normalization
 
 

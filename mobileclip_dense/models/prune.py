@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from mobileclip_dense.models.prunable import Kept, Unit, prune_model
+from mobileclip_dense.pages.progress import progress_bar
 
 _BISECTIONS = 10  # a thousandth of the channels: finer than the rounding
 _NEAR = 0.02
@@ -56,7 +56,7 @@ def search_target(
         raise ValueError(f"target: found {target:g}, out of reach: half of every layer's channels is {reached:.3f}; "
                          f"ask for {smallest:g} or more, fine-tune, and prune the result again")  # fmt: skip
     low, high = 0.0, 1.0
-    for _ in tqdm(range(_BISECTIONS), desc="prune", unit="trial"):
+    for _ in progress_bar(range(_BISECTIONS), "prune", unit="trial"):
         ratio = (low + high) / 2
         tried = _plan(units, ratio) | {width.name: width_kept}
         candidate = prune_model(model, units, tried)

@@ -1,5 +1,6 @@
 """The report: one page with curves, pictures and tables about runs and artifacts."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.report.page import render_report
 from mobileclip_dense.report.pretraining_gain import PretrainingGain, compare_with_scratch
 from mobileclip_dense.report.records import Records, read_records
-from mobileclip_dense.report.tables import elsewhere_rows, summary, table_rows
+from mobileclip_dense.report.tables import export_rows, latency_tables, summary
+
+_WIDTH = 80  # of a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,11 @@ def report(config: ReportConfig) -> None:
 
 
 def _print_tables(records: Records, gains: list[PretrainingGain]) -> None:
-    """The page's tables, for the terminal."""
-    print_table("exported models", *table_rows(records))
-    header, rows = elsewhere_rows(records)
-    if rows:
-        print_table("in browsers and other runtimes", header, rows)
+    """The figures of the page's tables, in tables that fit a terminal."""
+    print_table("exported models", *export_rows(records))
+    for title, header, rows in latency_tables(records):
+        print()
+        print_table(title, header, rows)
+    print()
     for gain in gains:
-        print(gain.sentence())
+        print(textwrap.fill(gain.sentence(), _WIDTH))

@@ -29,18 +29,22 @@ def table_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     ]
     rows = []
     for (_, artifact), results in zip(records.artifacts, of_artifacts, strict=True):
-        size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
-        described = [
-            artifact.name,
-            f"{artifact.num_parameters / 1e6:.2f} M",
-            f"{size / 1e6:.2f}",
-            _distance(artifact),
-            _accuracy(artifact, records.runs),
-        ]
+        described = [artifact.name, *_described(artifact, records.runs)]
         rows += [described + _measured(result, threads) for result in results]
         if not results:
             rows.append(described + ["-"] * (len(header) - len(described)))
     return header, rows
+
+
+def _described(artifact: Artifact, runs: list[RunFiles]) -> list[str]:
+    """Cells of an artifact: parameters, size in MB, distance to PyTorch, accuracy."""
+    size = sum(entry["bytes"] for name, entry in artifact.files.items() if name != "golden.npz")
+    return [
+        f"{artifact.num_parameters / 1e6:.2f} M",
+        f"{size / 1e6:.2f}",
+        _distance(artifact),
+        _accuracy(artifact, runs),
+    ]
 
 
 def _measured(result: dict[str, Any], threads: list[int]) -> list[str]:
@@ -67,6 +71,53 @@ def elsewhere_rows(records: Records) -> tuple[list[str], list[list[str]]]:
         for threads, latency in value["latency_ms_by_threads"].items()
     ]
     return ["artifact", "device", "runtime", "threads", "p50 / p90 ms", "runs"], rows
+
+
+def export_rows(records: Records) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for the terminal: one row per artifact, under the name of its model."""
+    rows: list[list[str]] = []
+    for _, artifact in records.artifacts:
+        if (heading := [_model_name(artifact)]) not in rows:
+            rows.append(heading)
+        rows.append([_export_name(artifact), *_described(artifact, records.runs)])
+    return ["export", "parameters", "MB", "error", "accuracy"], rows
+
+
+def latency_tables(records: Records) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows for the terminal: one table per device and runtime, one row per number of threads."""
+    artifacts = {artifact_sha256(folder): artifact for folder, artifact in records.artifacts}
+    tables: dict[str, list[list[str]]] = {}
+    of_cpus = [one for digest in artifacts for one in records.results.get(digest, [])]
+    for result in [*of_cpus, *records.elsewhere]:
+        if (artifact := artifacts.get(result["artifact_sha256"])) is None:
+            continue
+        rows = tables.setdefault(f"latency on {result['device']}, {result['runtime']}", [])
+        if (heading := [_model_name(artifact)]) not in rows:
+            rows.append(heading)
+        peak_mb = result["peak_memory_mb"]
+        rows += [
+            [
+                _export_name(artifact),
+                threads,
+                f"{latency['p50']:.2f}",
+                f"{latency['p90']:.2f}",
+                str(latency["num_runs"]),
+                "-" if peak_mb is None else f"{peak_mb:.0f}",
+            ]
+            for threads, latency in result["latency_ms_by_threads"].items()
+        ]
+    header = ["export", "threads", "p50 ms", "p90 ms", "runs", "peak MB"]
+    return [(title, header, rows) for title, rows in tables.items()]
+
+
+def _export_name(artifact: Artifact) -> str:
+    """The end of an artifact's name, such as fp32.onnx."""
+    return f"{artifact.precision}.{artifact.runtime}"
+
+
+def _model_name(artifact: Artifact) -> str:
+    """The name of an artifact without that end."""
+    return artifact.name.removesuffix(f"-{_export_name(artifact)}")
 
 
 def summary(records: Records, gains: list[PretrainingGain]) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.artifact.metrics import SegmentationScore, depth_errors, mean_errors
 from mobileclip_dense.artifact.preprocess import resize_image
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.runtime.predictor import Predictor
 
 Map = npt.NDArray[np.generic]
@@ -32,7 +32,7 @@ def predict_at(model: Predictor, output: str, image: npt.NDArray[np.uint8], size
 
 def predict_all(model: Predictor, output: str, images: list[Path], size_px: tuple[int, int], label: str) -> list[Map]:
     """`predict_at` for image files, with a progress bar."""
-    return [predict_at(model, output, load_image(path), size_px) for path in tqdm(images, unit="image", desc=label)]
+    return [predict_at(model, output, load_image(path), size_px) for path in progress_bar(images, label, unit="image")]
 
 
 def score_segmentation(predictions: list[Map], truths: list[npt.NDArray[np.uint8]], num_classes: int) -> float:

@@ -11,11 +11,11 @@ import ftfy
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.artifact import TOKENIZER_FILE, Artifact, artifact_sha256, load_artifact
 from mobileclip_dense.artifact.files import sha256_of, staged_file
 from mobileclip_dense.artifact.text import read_lines
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.runtime.predictor import load_model
 
 
@@ -126,7 +126,7 @@ def embed_prompts(
     for text in cut:
         print(f"warning: {text[:60]!r}: longer than {tokens.shape[1]} tokens; its end is cut off", file=sys.stderr)
     model = load_model(folder, num_threads=num_threads).predict
-    rows = tqdm(tokens, unit="text", desc="prompts", disable=len(tokens) < 20)
+    rows = progress_bar(tokens, "prompts", unit="text", shown=len(tokens) >= 20)
     output, dtype = artifact.outputs[0].name, artifact.input.dtype
     vectors = np.concatenate([model(row[None].astype(dtype))[output] for row in rows]).astype(np.float32)
     means = vectors.reshape(len(prompts), len(templates), -1).mean(axis=1)

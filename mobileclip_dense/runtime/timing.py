@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm import tqdm
+
+from mobileclip_dense.pages.progress import progress_bar
 
 NUM_WARMUP = 5
 
@@ -25,7 +26,7 @@ def time_in_turn(
         clock_ns: nanoseconds; `time.process_time_ns` counts CPU time. progress: title of a progress bar.
     """
     times_ms: list[list[float]] = [[] for _ in actions]
-    for index in tqdm(range(num_warmup + num_runs), unit="round", desc=progress, disable=progress is None):
+    for index in progress_bar(range(num_warmup + num_runs), progress, unit="round", shown=progress is not None):
         for action, measured in zip(actions, times_ms, strict=True):
             begin = clock_ns()
             action()

@@ -27,7 +27,7 @@ LATENCY = {"p50": 4.0, "p90": 5.0, "p99": 6.0, "mean": 4.2, "num_runs": 100}
 
 
 def write_run(path: Path, num_parameters: int | None = 40_400_000, suffix: str | None = "", **settings: object) -> None:
-    """A result file as `benchmarks.report` writes it, of one run; MCi2's train form is 1 % larger than its row.
+    """A result file as `mobileclip-dense report` writes it, of one run; MCi2's train form is 1 % larger than its row.
 
     Args:
         suffix: of the architecture; None: the file has none.
@@ -247,7 +247,7 @@ def test_a_phones_result_goes_to_the_network_that_was_exported(tmp_path: Path) -
     }
     page = to_markdown(comparison)
     assert all(f"fp16.coreml on phone: 4.0 / 5.0 ms ({name}.json)" in page for name in ("small", "thin"))
-    assert "(stranger.json; which network it is, the JSON of `python -m benchmarks.report`" in page
+    assert "(stranger.json; which network it is, the JSON of `mobileclip-dense report`" in page
 
 
 def test_every_published_figure_names_its_reference() -> None:

@@ -10,7 +10,8 @@ from tests.conftest import Line, run_module
 
 
 def test_our_onnx_exports_are_timed_against_their_rivals(line: Line, tmp_path: Path) -> None:
-    run_module("export.to_onnx", line.clip, "--precision", "fp32", "int8", "--out", tmp_path, "--allow-accuracy-drop",
+    run_module("mobileclip_dense", "export", "onnx", line.clip,
+               "--precision", "fp32", "int8", "--out", tmp_path, "--allow-accuracy-drop",
                "--allow-slower")  # fmt: skip
     out = tmp_path / "rivals.json"
     done = run_module("benchmarks.onnx_rivals", line.clip, "--artifacts", tmp_path, "--runs", 5, "--out", out)

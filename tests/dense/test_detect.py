@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
-from mobileclip_dense.__main__ import COMMANDS
+from mobileclip_dense.__main__ import run_named
 from mobileclip_dense.artifact.preprocess import Normalization
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, PruneConfig
 from mobileclip_dense.config.encoders import ENCODERS
@@ -181,11 +181,11 @@ def test_polygons_reach_the_model_as_masks(tmp_path: Path) -> None:
 def run(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps from the pretrained tower through the command line."""
     out = tmp_path_factory.mktemp("detect") / "run"
-    COMMANDS["finetune"][0](
+    run_named(
+        "finetune",
         ["nano-detect", "--data", str(line.scenes / "coco"), "--out", str(out), "--init", str(line.clip),
          "--crop-size-px", "64", "64", "--batch-size", "2", "--max-iters", "2", "--warmup-iters", "1",
          "--learning-rate", "1e-5"],
-        "mobileclip-dense finetune",
     )  # fmt: skip
     return out
 

@@ -29,7 +29,7 @@ from mobileclip_dense.models.weights import load_encoder_weights
 from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint, settle_checkpoints
 from tests.conftest import Line
 from tests.dense.test_processes import FixedStatistics, Recorder
-from tests.pretrain.processes import run_world
+from tests.pretraining.processes import run_world
 
 
 def copy_buffers(model: nn.Module) -> dict[str, torch.Tensor]:

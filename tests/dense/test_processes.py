@@ -15,7 +15,7 @@ from mobileclip_dense.data.labelled.scan import check_set
 from mobileclip_dense.dense.training.engine import place_model
 from mobileclip_dense.dense.training.train import fresh_model, runner_config
 from tests.conftest import Line
-from tests.pretrain.processes import run_world
+from tests.pretraining.processes import run_world
 
 STEPS = 3
 

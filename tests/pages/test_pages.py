@@ -40,5 +40,22 @@ def test_long_cells_wrap_between_words_until_the_table_fits() -> None:
     assert all(word in "\n".join(lines).split() for word in rows[0][1].split())
 
 
+def test_words_that_do_not_fit_keep_their_ends() -> None:
+    name = "mci2-fpn_lite-pruned-segment-camvid-256x320-fp32.onnx"
+    lines = format_table(["artifact", "MB"], [[name, "99.10"]], max_width=30).splitlines()
+    assert lines[2] == "mci2-fpn_li…0-fp32.onnx  99.10"
+
+
+def test_a_row_of_one_cell_stands_above_indented_rows() -> None:
+    rows = [["nano-segment"], ["fp32.onnx", "3.5"], ["int8.onnx", "11.9"]]
+    assert format_table(["export", "MB"], rows).splitlines() == [
+        "export         MB",
+        "-----------  ----",
+        "nano-segment",
+        "  fp32.onnx   3.5",
+        "  int8.onnx  11.9",
+    ]
+
+
 def test_a_table_without_rows_is_its_header() -> None:
     assert format_table(["run", "mIoU"], []) == "run  mIoU\n---  ----"

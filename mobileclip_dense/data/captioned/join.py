@@ -16,8 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mobileclip_dense.artifact.files import staged_file, write_json
 from mobileclip_dense.artifact.outputs import JOINED, claim_folder, remove_claimed
 from mobileclip_dense.config import JoinConfig
@@ -32,6 +30,7 @@ from mobileclip_dense.data.captioned.shards import (
     split_name,
 )
 from mobileclip_dense.data.captioned.tar import add_sample, padded_size
+from mobileclip_dense.pages.progress import progress_bar
 
 _REINFORCEMENT = ("syn.json", "paug.json", *EMBEDDING_MEMBERS)
 _TABLES = """
@@ -66,9 +65,9 @@ def join(config: JoinConfig) -> dict[str, Any]:
     index = sqlite3.connect(path)
     try:
         _check_begun(index, config)
-        for shard in tqdm(reinforcements, unit="shard", desc="index"):
+        for shard in progress_bar(reinforcements, "index", unit="shard"):
             _index_shard(index, shard)
-        for shard in tqdm(images, unit="shard", desc="join"):
+        for shard in progress_bar(images, "join", unit="shard"):
             _join_shard(index, shard, config.out)
         result = _summarise(index, config)
     except sqlite3.Error as error:

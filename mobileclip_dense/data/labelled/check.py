@@ -53,10 +53,12 @@ def check_data(config: DataCheckConfig) -> None:
 
 def describe_names() -> str:
     """A table of the known values of NAME, for the help text."""
-    rows = [[layout.data_set or layout.task, layout.name, layout.recognised_by] for layout in LAYOUTS]
-    rows.append(["depth", "folder of your own", "see nyuv2"])
+    rows = [[layout.data_set or layout.task, f"{layout.name}: {layout.recognised_by}"] for layout in LAYOUTS]
+    rows.append(["depth", "folder of your own: see nyuv2"])
     # The parser joins lines that are not indented.
-    return textwrap.indent(format_table(["NAME", "layout", "recognised by"], rows, max_width=78), "  ")
+    return textwrap.indent(
+        format_table(["NAME", "layout and the files by which it is recognised"], rows, max_width=78), "  "
+    )
 
 
 def _task_of(name: str, layouts: Sequence[Layout]) -> Task:

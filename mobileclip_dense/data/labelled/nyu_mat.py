@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.files import read_json, write_json
 from mobileclip_dense.artifact.outputs import UNPACKED, staged_folder
+from mobileclip_dense.pages.progress import progress_bar
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 _SPLITS_URL = "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat"
@@ -73,7 +73,7 @@ def _write_pictures(mat: Path, numbers: dict[str, list[int]], folder: Path) -> N
                     f"{mat}: found {len(images)} pictures, expected all that splits.mat names, up to "
                     f"{max(number for number, _ in wanted)}"
                 )
-            for number, split in tqdm(wanted, unit="image", desc=f"unpack {mat.name}"):
+            for number, split in progress_bar(wanted, f"unpack {mat.name}", unit="image"):
                 name = f"{split}/{number:04d}.png"
                 # MATLAB stores columns first: an image is [3,W,H] here, a depth map [W,H].
                 image = np.ascontiguousarray(images[number - 1].transpose(2, 1, 0))

@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.files import write_json
 from mobileclip_dense.artifact.outputs import SCENES, staged_folder
@@ -35,6 +34,7 @@ from mobileclip_dense.config import ScenesConfig
 from mobileclip_dense.data.captioned.tar import add_sample
 from mobileclip_dense.data.scenes.captions import write_captions
 from mobileclip_dense.data.scenes.scene import CLASS_NAMES, KINDS, Rendered, render, sample_scene
+from mobileclip_dense.pages.progress import progress_bar
 
 IMAGES_PER_SHARD = 100
 _ONE_IN = 8  # every eighth image is held out for validation, in all layouts
@@ -69,7 +69,7 @@ def write_scenes(config: ScenesConfig) -> None:
     with staged_folder(config.out, SCENES, force=config.force, inputs={}) as folder:
         coco = {split: _empty_coco() for split in ("train", "val")}
         shards = {split: _ShardWriter(folder / "shards" / split) for split in ("train", "val")}
-        for example in tqdm(_examples(config), total=config.num_images, unit="image", desc="scenes"):
+        for example in progress_bar(_examples(config), "scenes", total=config.num_images, unit="image"):
             _write_images(folder, example)
             shards[example.split].add(example, config.size_px)
             _add_to_coco(coco[example.split], example, config.size_px)

@@ -14,7 +14,6 @@ from mmengine.device import get_device
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
@@ -33,6 +32,7 @@ from mobileclip_dense.dense.evaluation.measure import Measured, Row
 from mobileclip_dense.dense.evaluation.validation_set import naming_changed_data, verify_same_images
 from mobileclip_dense.dense.model import build_from_run
 from mobileclip_dense.dense.training.coco import CocoObjects, collate, val_transforms
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.run.folder import Run
 
 _SHOWN_FROM = 0.5  # score
@@ -139,7 +139,7 @@ def detect_images(
     loader: DataLoader[Any] = DataLoader(
         dataset, sampler=range(number), num_workers=config.num_workers, collate_fn=collate
     )
-    for batch in tqdm(loader, unit="image", desc="detect"):
+    for batch in progress_bar(loader, "detect", unit="image"):
         with torch.inference_mode():
             (prediction,) = model.val_step(batch)
         yield {name: values[0] for name, values in batch.items()}, prediction

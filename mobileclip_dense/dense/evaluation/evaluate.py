@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ def evaluate(config: EvaluateConfig) -> Path:
         raise ValueError(f"{config.run}: task: found {settings.task}, expected one of {', '.join(MEASURES)}")
     if config.eigen_crop and settings.task != "depth":
         raise ValueError(f"--eigen-crop: found a run for task {settings.task}, expected depth")
-    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
     measured = MEASURES[settings.task](config, run, settings)
     record = _record(config, run, settings, measured) | {"seconds": round(time.time() - started, 1)}
     with staged_folder(out, EVALUATION, force=config.force, inputs=inputs, own=own) as staging:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mobileclip_dense.artifact.metrics import EIGEN_CROP, SegmentationScore, depth_errors, mean_errors
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
@@ -14,6 +13,7 @@ from mobileclip_dense.config import EvaluateConfig, FinetuneConfig
 from mobileclip_dense.dense.evaluation.inference import predict_classes, predict_depth
 from mobileclip_dense.dense.evaluation.pictures import draw_classes, draw_confusion, draw_depth
 from mobileclip_dense.dense.evaluation.validation_set import ValidationSet, View
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.run.folder import Run
 
 Row = dict[str, Any]
@@ -116,4 +116,4 @@ def _file_name(number: int, view: View) -> str:
 
 
 def _progress(validation_set: ValidationSet) -> Any:
-    return tqdm(range(len(validation_set)), unit="image", desc=f"evaluate {validation_set.settings.task}")
+    return progress_bar(range(len(validation_set)), f"evaluate {validation_set.settings.task}", unit="image")

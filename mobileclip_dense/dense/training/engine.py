@@ -17,10 +17,10 @@ from mmengine.registry import LOOPS, OPTIM_WRAPPERS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
-from tqdm import tqdm
 
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.models.memory_format import memory_format_on
+from mobileclip_dense.pages.progress import TrackedProgress
 from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after
 
 _LOG_EVERY = 10
@@ -116,7 +116,7 @@ def compile_settings(config: FinetuneConfig) -> bool | dict[str, Any]:
 
 
 class RunLog(Hook):
-    """Progress bar and metrics.jsonl; steps are those of the optimizer."""
+    """Progress and metrics.jsonl; steps are those of the optimizer."""
 
     def __init__(self, config: FinetuneConfig):
         self.config = config
@@ -125,8 +125,9 @@ class RunLog(Hook):
         step = runner.iter // self.config.accumulate
         if is_main_process():
             drop_metrics_after(self.config.out, step)
-        self.bar = tqdm(total=self.config.max_iters, initial=step, unit="iter", desc=f"finetune {self.config.task}",
-                        disable=not is_main_process())  # fmt: skip
+        self.progress = TrackedProgress(
+            f"finetune {self.config.task}", self.config.max_iters, initial=step, shown=is_main_process()
+        )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -139,11 +140,11 @@ class RunLog(Hook):
         loss = float(outputs["loss"].detach())
         if not torch.isfinite(torch.tensor(loss)):
             raise ValueError(f"{self.config.out}: loss: found {loss} at step {step}; lower --learning-rate")
-        self.bar.update()
+        self.progress.advance()
         if step % _LOG_EVERY == 0 and is_main_process():
             rate = max(group["lr"] for group in runner.optim_wrapper.param_groups)
             append_metrics(self.config.out, step=step, loss=loss, learning_rate=rate)
-            self.bar.set_postfix(loss=f"{loss:.3f}")
+            self.progress.report(f"step {step} of {self.config.max_iters}, loss {loss:.3f}")
 
     def after_train(self, runner: Runner) -> None:
-        self.bar.close()
+        self.progress.close()

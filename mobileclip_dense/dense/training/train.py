@@ -3,7 +3,6 @@
 import math
 import tempfile
 import time
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mobileclip_dense.data.labelled.coco import CocoSet, read_images
 from mobileclip_dense.data.labelled.coco_check import check_coco
 from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 from mobileclip_dense.data.labelled.scan import check_set
+from mobileclip_dense.dense.mmcv_compat import ignore_warnings
 from mobileclip_dense.dense.model import build_from_run, model_config
 from mobileclip_dense.dense.training.checkpoint import FIELDS, LastCheckpoint
 from mobileclip_dense.dense.training.coco import detection_config
@@ -55,7 +55,7 @@ def finetune(config: FinetuneConfig) -> None:
     check = check_coco if config.task == "detect" else check_set
     folder = run_in_first_process(lambda: check(config))
     settings = runner_config(config, folder)
-    warnings.filterwarnings("ignore", category=UserWarning, module="mmengine|mmseg|mmcv|torch")
+    ignore_warnings()
     set_random_seed(config.seed)
     model = fresh_model(settings["model"]) if pruned is None else _model_of(pruned, config, folder)
     inputs = {

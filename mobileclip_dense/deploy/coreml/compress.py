@@ -11,10 +11,15 @@ from coremltools.converters.mil.frontend.milproto import load as milproto
 from coremltools.converters.mil.mil.passes.graph_pass import PassOption
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 from coremltools.models.utils import _apply_graph_pass
+from coremltools.optimize.coreml import _post_training_quantization, _quantization_passes
 
 from mobileclip_dense.artifact.precision import Precision
 from mobileclip_dense.deploy.coreml.mil.executor import value_ranges
 from mobileclip_dense.deploy.coreml.mil.program import load_program
+from mobileclip_dense.pages.progress import hide_bars_in_logs
+
+hide_bars_in_logs(_quantization_passes)
+hide_bars_in_logs(_post_training_quantization)
 
 
 def palettize(model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:

@@ -1,17 +1,22 @@
 """A fused network as a Core ML program, through coremltools."""
 
-import logging
 import warnings
 from typing import Any
 
 import coremltools as ct
 import numpy as np
 import torch
+from coremltools.converters.mil.frontend.torch import ops
+from coremltools.converters.mil.mil.passes import pass_pipeline
 
 from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.precision import find_precision
 from mobileclip_dense.config.export import System
 from mobileclip_dense.deploy.prepared import Prepared
+from mobileclip_dense.pages.progress import hide_bars_in_logs
+
+hide_bars_in_logs(ops, "_tqdm")
+hide_bars_in_logs(pass_pipeline)
 
 _SYSTEMS = {"ios15": ct.target.iOS15, "ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
 
@@ -34,7 +39,6 @@ def convert_network(prepared: Prepared, artifact: Artifact, system: System) -> c
     precision = ct.precision.FLOAT32 if full == "fp32" else ct.precision.FLOAT16
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("coremltools").setLevel(logging.ERROR)
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # its fused operator is unknown to coremltools
         try:

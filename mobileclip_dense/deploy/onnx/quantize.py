@@ -27,9 +27,9 @@ import numpy.typing as npt
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from tqdm import tqdm
 
 from mobileclip_dense.deploy.gate import Cost, excess
+from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel, profile_ms
@@ -90,19 +90,19 @@ class Int8Report:
         return None
 
     def print(self) -> None:
-        """The report by kind of node, for the terminal."""
+        """The report by kind of node and by reason, for the terminal."""
         rows = []
         for kind in dict.fromkeys(node.kind for node in self.nodes):
             nodes = [node for node in self.nodes if node.kind == kind]
             errors = [node.error for node in nodes if node.error is not None]
-            reasons = Counter(node.reason for node in nodes)
             rows.append([
                 kind, str(len(nodes)), str(sum(node.quantized for node in nodes)),
                 f"{sum(node.float_ms or 0 for node in nodes):.2f}", f"{max(errors):.1e}" if errors else "-",
-                "; ".join(f"{count} {reason}" for reason, count in reasons.items()),
             ])  # fmt: skip
-        header = ["kind", "nodes", "quantized", "float kernels, ms", "largest error alone", "why"]
-        print_table(f"int8 on {self.device}", header, rows)
+        print_table(f"int8 on {self.device}", ["kind", "nodes", "in int8", "fp32 ms", "largest error"], rows)
+        reasons = Counter((node.quantized, node.reason) for node in self.nodes)
+        decisions = [[str(count), "int8" if q else "fp32", reason] for (q, reason), count in reasons.items()]
+        print_table("nodes by reason", ["nodes", "in", "because"], decisions)
         print(f"{self.float_ms:.2f} ms -> {self.int8_ms:.2f} ms, {self.float_bytes / 1e6:.2f} MB -> "
               f"{self.int8_bytes / 1e6:.2f} MB")  # fmt: skip
 
@@ -300,7 +300,7 @@ def _sweep(workshop: _Workshop, nodes: list[Node]) -> list[Node]:
     taken = workshop.images[:_NUM_SENSITIVITY]
     expected = _first_output(workshop.prepared, taken)
     swept = []
-    for node in tqdm(nodes, unit="node", desc="int8 sensitivity"):
+    for node in progress_bar(nodes, "int8 sensitivity", unit="node"):
         if node.quantized:
             found = _first_output(workshop.build([node.name], workshop.scratch / "alone.onnx"), taken)
             node = dataclasses.replace(node, error=relative_error(found, expected))
