@@ -130,8 +130,8 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertWeightsConfig:
-    """Convert weights to a folder that open_clip loads, with the right image transform. The features are verified to be
-    the same."""
+    """Convert weights to a folder that open_clip loads, with the right image transform. Verifies that the features are
+    those of the source."""
 
     source: Annotated[str, tyro.conf.Positional]
     """A pretraining run; a checkpoint of open_clip or Apple, fused or not; or a tag of open_clip's published weights

@@ -285,7 +285,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_does_not_matter(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(check_set(settings(own_folder(tmp_path / "own"))).train) == 3
-    assert "the scan of the data is not kept" in capsys.readouterr().err
+    assert "cannot write the cache of the data scan" in capsys.readouterr().err
 
 
 def test_the_command_line_says_it_without_a_traceback_and_leaves_nothing(
