@@ -71,7 +71,7 @@ def test_a_registered_layout_is_named_by_data_check(flowers: Path, capsys: pytes
     empty = flowers / "spring-masks"
     with pytest.raises(FileNotFoundError, match=r"(?s)Flowers: spring, spring-masks.*get https://example\.org"):
         check_data(DataCheckConfig(name="flowers", path=empty))
-    with pytest.raises(ValueError, match="'Flowers' twice"):
+    with pytest.raises(ValueError, match="'Flowers', which is registered already"):
         register_layout(FLOWERS)
 
 

@@ -63,7 +63,7 @@ def test_a_folder_in_the_way_is_not_replaced(tmp_path: Path) -> None:
     mat = tmp_path / "labelled.mat"
     write_mat(mat)
     (tmp_path / "labelled").mkdir()
-    with pytest.raises(FileExistsError, match=r"labelled: found a folder that is not labelled\.mat unpacked"):
+    with pytest.raises(FileExistsError, match=r"labelled: found a folder that was not unpacked from labelled\.mat"):
         find_set(mat, "depth")
     assert list((tmp_path / "labelled").iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_files_that_are_not_nyus_are_refused_and_leave_nothing(tmp_path: Path) -
         find_set(mat, "depth")
     mat.write_bytes(content)
     scipy.io.savemat(tmp_path / "splits.mat", {"trainNdxs": [[1]], "testNdxs": [[4]]})
-    with pytest.raises(ValueError, match=r"found 3 pictures, expected all that splits\.mat names, up to 4"):
+    with pytest.raises(ValueError, match=r"found 3 images, expected at least 4"):
         find_set(mat, "depth")
     (tmp_path / "splits.mat").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"splits\.mat: not the splits of NYUv2"):
@@ -159,5 +159,5 @@ def test_pictures_without_a_split_are_for_evaluation_only(tmp_path: Path) -> Non
         depth(tmp_path / "depth" / f"sync_depth_{number:05d}.png", 1500, 2500)
     found = find_set(tmp_path, "depth")
     assert [pair.label.name for pair in found.val] == ["sync_depth_00000.png", "sync_depth_00050.png"]
-    with pytest.raises(ValueError, match=r"0 training and 2 held-out images; without training images it cannot be"):
+    with pytest.raises(ValueError, match=r"0 training and 2 held-out images, expected training images"):
         check_set(settings(tmp_path, task="depth"))

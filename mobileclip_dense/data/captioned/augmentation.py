@@ -261,9 +261,7 @@ def _sharpness(image: Pixels, magnitude: float) -> Pixels:
     """Blend with Pillow's SMOOTH filter: 3x3 mean with weight five in the centre; border pixels stay unchanged."""
     total = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False) + np.uint16(4) * image
     smooth = image.copy()
-    smooth[1:-1, 1:-1] = ((total + np.uint16(6)) // np.uint16(13))[
-        1:-1, 1:-1
-    ]  # + 6: rounds to nearest
+    smooth[1:-1, 1:-1] = ((total + np.uint16(6)) // np.uint16(13))[1:-1, 1:-1]  # + 6: rounds to nearest
     return np.asarray(Image.blend(Image.fromarray(smooth), Image.fromarray(image), 1 + magnitude))
 
 
