@@ -119,10 +119,10 @@ def test_a_run_without_a_text_tower_is_refused_with_the_one_to_convert(line: Lin
         write_json(run / "structure.json", {})
         record = read_json(run / "run.json") | {"structure_sha256": sha256_of(run / "structure.json")}
         write_json(run / "run.json", record)
-    said = rf"run: found a {kind} run, which has no text tower, .*convert the one it began with, {line.clip}; .*--init"
+    said = rf"run: found a {kind} run, which has no text tower, .*convert its initial weights, {line.clip}; .*--init"
     with pytest.raises(ValueError, match=said):
         convert_weights(ConvertWeightsConfig(source=str(run), model="nano", out=tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"weights\.safetensors: weights: found a dense model, .*has no text tower"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors: weights: found a dense model .*has no text tower"):
         convert_weights(
             ConvertWeightsConfig(source=str(run / "weights.safetensors"), model="nano", out=tmp_path / "out")
         )

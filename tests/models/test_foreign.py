@@ -132,7 +132,7 @@ def test_augreg_takes_its_own_normalization_into_the_patch_embedding(
         last_map(found.trunk, (image() - mean) / std), last_map(vit, (image() - 0.5) / 0.5), rtol=1e-5, atol=1e-5
     )
     np.savez(tmp_path / "other.npz", weight=np.zeros(3))
-    with pytest.raises(ValueError, match=r"other\.npz: weights: expected a ViT-B/16 as Google writes it"):
+    with pytest.raises(ValueError, match=r"other\.npz: weights: expected a ViT-B/16 in Google's format"):
         loaded("tiny_vit", tmp_path / "other.npz")
 
 

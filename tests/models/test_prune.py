@@ -258,20 +258,20 @@ def test_the_target_is_met_from_below(nano: nn.Module, target: float) -> None:
 
 def test_a_target_out_of_reach_is_refused_with_the_smallest_that_is_not(nano: nn.Module) -> None:
     smallest = count_params(halved(nano)) / count_params(nano)
-    with pytest.raises(ValueError, match=rf"out of reach: .* {smallest:.3f}; ask for 0\.\d+ or more"):
+    with pytest.raises(ValueError, match=rf"expected at least 0\.\d+: .* cost {smallest:.3f}; prune in"):
         search_target(
             nano, find_units(nano, "semantic_fpn"), lambda model: count_params(model) / count_params(nano), 0.1
         )
 
 
 def test_only_an_mci_in_train_form_is_pruned(nano: nn.Module) -> None:
-    with pytest.raises(ValueError, match="fused already"):
+    with pytest.raises(ValueError, match="found a fused model"):
         find_units(fuse_model(nano), "semantic_fpn")
     swin = nn.Module()
     swin.backbone = nn.Module()
     with torch.device("meta"):
         swin.backbone.encoder = Encoder("swin_l")
-    with pytest.raises(ValueError, match="found SwinTransformer, only an MCi"):
+    with pytest.raises(ValueError, match="found SwinTransformer, expected an MCi"):
         find_units(swin, "upernet")
 
 

@@ -147,7 +147,7 @@ def test_published_weights_come_from_the_cache_of_the_hub(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     clip, _, _ = build_clip("nano", 64)
-    with pytest.raises(OSError, match="scenes: weights: could not be fetched from the hub"):
+    with pytest.raises(OSError, match="scenes: weights: could not be downloaded from the hub"):
         load_clip_weights(clip, "scenes", model="nano")
     repository = tmp_path / "models--us--MobileCLIP-nano"
     (repository / "snapshots" / "0").mkdir(parents=True)
@@ -248,7 +248,7 @@ def write_bad_source(kind: str, folder: Path, nano: CustomTextCLIP) -> str:
         ("more than two towers", r"0 missing; 1 left over \(decoder.weight\)"),
         ("mobileclip_s0", r"mixes convolutions with attention .*MobileCLIP2-S0"),
         ("folder", r"bad\.pt/config\.json: no such file"),
-        ("address", r"found an address, expected a file; download it first"),
+        ("address", r"found a URL, expected a file; download it first"),
         ("no tag", r"datacompdr: weights: no such file .* of MobileCLIP-nano: there are none"),
     ],
 )
