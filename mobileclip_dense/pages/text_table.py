@@ -20,17 +20,16 @@ _NUMBER_STARTS = "0123456789+-."
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a title and `format_table` at the width of the terminal, which is 80 where there is none."""
+    """Print a title and a table at the width of the terminal (80 without a terminal)."""
     print(title)
     print(format_table(header, rows, shutil.get_terminal_size().columns))
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], max_width: int = 80) -> str:
-    """Lines of columns under an underlined header.
+    """Format a table as lines of text, with an underlined header.
 
-    A column whose cells all begin like numbers is aligned to the right, except the first. Cells of the widest columns
-    wrap between words until the table fits `max_width` characters. Words are never broken, so that a table of long
-    names can be wider.
+    Columns of numbers, except the first column, are right-aligned. Cells of the widest columns are wrapped between
+    words until the table fits `max_width` characters. Words are not broken, so a table with long words may be wider.
     """
     table = [list(header), *map(list, rows)]
     widths = _fit([[row[index] for row in table] for index in range(len(header))], max_width)
@@ -44,7 +43,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], max_width
 
 
 def _fit(columns: list[list[str]], max_width: int) -> list[int]:
-    """Widths of the columns: the widest that can still wrap are made narrower, one character at a time."""
+    """Widths of the columns. The widest column that can still wrap is narrowed by one character at a time."""
     widths = [max(map(len, column)) for column in columns]
     narrowest = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > max_width:

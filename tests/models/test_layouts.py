@@ -213,8 +213,8 @@ def write_other(kind: str, path: Path, good: State) -> None:
 OTHERS = {
     "TorchScript": r"found a TorchScript archive; .*torch\.save\(torch\.jit\.load",
     "torch.export": r"found an archive of torch\.export; .*torch\.save\(torch\.export\.load",
-    "whole module": r"found an object of torch\.nn\.modules\.linear\.Linear; .*torch\.save\(model\.state_dict",
-    "module under a key": r"found an object of torch\.nn\.modules\.linear\.Linear; .*torch\.save\(model\.state_dict",
+    "whole module": r"found an object of torch\.nn\.modules\.linear\.Linear, .*torch\.save\(model\.state_dict",
+    "module under a key": r"found an object of torch\.nn\.modules\.linear\.Linear, .*torch\.save\(model\.state_dict",
     "npz": r"found NumPy's \.npz",
     "zip": r"found a ZIP archive that torch\.save did not write",
     "empty": "the file is empty",
