@@ -109,7 +109,7 @@ def test_what_appears_while_a_folder_is_written_is_kept(tmp_path: Path) -> None:
     for appears in (make_run, Path.mkdir, Path.touch):
         out = tmp_path / appears.__name__
         with (
-            pytest.raises(FileExistsError, match="appeared while it was being written, by another process"),
+            pytest.raises(FileExistsError, match="was created by another process in the meantime"),
             staged_folder(out, RUN, force=True, inputs={}) as staging,
         ):
             (staging / "config.json").write_text("new")
@@ -192,8 +192,8 @@ def test_a_file_is_not_written_over_an_input_or_a_folder(tmp_path: Path) -> None
     photo.write_text("a photograph")
     (tmp_path / "link.png").symlink_to(photo)
     for out in (photo, tmp_path / "link.png"):
-        with pytest.raises(FileExistsError, match="is what the command reads, and is not replaced"):
+        with pytest.raises(FileExistsError, match="is an input of the command and is not replaced"):
             refuse_existing(out, True, photo)
-    with pytest.raises(FileExistsError, match="found a folder, expected the name of a file"):
+    with pytest.raises(FileExistsError, match="found a folder, expected a file name"):
         refuse_existing(tmp_path, True)
     refuse_existing(photo, True, tmp_path / "another.png")

@@ -171,7 +171,7 @@ def test_class_names_are_read(tmp_path: Path, name: str, text: str, names: tuple
         ),
         ("b.csv", "road\ngrass\n", r"b\.csv: header: found road, expected a column idx or index or id"),
         ("c.txt", "x\n" * 256, r"found 256, expected at most 255"),
-        ("d.txt", "road\rgrass\r", r"d\.txt: class names: found line ends of CR alone, expected LF or CR LF"),
+        ("d.txt", "road\rgrass\r", r"d\.txt: class names: found line ends of CR only, expected LF or CR LF"),
         ("e.csv", 'id,name\n0,"' + "x" * 140_000 + "\n", r"e\.csv: class names: not a table"),
     ],
 )
