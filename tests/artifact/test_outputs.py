@@ -1,4 +1,4 @@
-"""A folder is replaced only where it is known as the same kind of output and no input is touched."""
+"""A folder is replaced only if it is the same kind of output and is not an input."""
 
 import multiprocessing
 import os

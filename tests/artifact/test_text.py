@@ -1,4 +1,4 @@
-"""Lists that people write are read alike, whatever editor wrote them."""
+"""Text files of users are read the same way, whichever editor wrote them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`mobileclip-dense data check` says what is there, what is missing and where to get it, and what cannot be used."""
+"""`mobileclip-dense data check` reports present, missing and unusable files, and where to get missing ones."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_a_good_folder_is_described(
 
 
 def outcome(call: Callable[[], object]) -> str:
-    """The message of the error, nothing where there is none."""
+    """The message of the error; an empty string without an error."""
     try:
         call()
     except (ValueError, OSError) as error:

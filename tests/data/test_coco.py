@@ -22,7 +22,7 @@ def settings(root: Path, **changes: Any) -> FinetuneConfig:
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
-    """Uncompressed run-length encoding of a mask [H,W], by the definition: columns, beginning with zeros."""
+    """Uncompressed run-length encoding of a mask [H,W] by definition: column-major, starting with zeros."""
     flat = mask.T.reshape(-1)
     edges = np.flatnonzero(np.diff(flat)) + 1
     return [0] * int(flat[0]) + np.diff([0, *edges, flat.size]).tolist()
@@ -206,7 +206,7 @@ def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
 
 
 def test_boxes_and_polygons_in_shares_of_the_image_are_refused(tmp_path: Path) -> None:
-    """Whichever of the two it is, also of every object: nothing would be left to learn, silently."""
+    """Boxes, polygons or both, of all objects. Training would otherwise have no objects, without an error."""
     shares = [BOX[0] / WIDTH, BOX[1] / HEIGHT, BOX[2] / WIDTH, BOX[3] / HEIGHT]
     forms = {"boxes": {"bbox": shares}, "polygons": {"segmentation": polygon(*shares)},
              "both": {"bbox": shares, "segmentation": polygon(*shares)},

@@ -20,8 +20,8 @@ MEMBERS = ("syn.json", "paug.json", "npz")
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """Images 0..11 in two shards, number 5 without a uid; reinforcements of all but 3 and 4, in three shards and in
-    another order, with two that belong to no image."""
+    """Images 0..11 in two shards, number 5 without a uid. Reinforcements of all images except 3 and 4, in three shards
+    and in another order, and two for unknown images."""
     for shard in range(2):
         numbers = range(shard * 6, shard * 6 + 6)
         uids = {number: record(uid=f"uid{number}") if number != 5 else record(sha256="x") for number in numbers}

@@ -1,4 +1,4 @@
-"""Each data set is found by the layout in which it is published, in its own splits, classes and conventions."""
+"""Each data set is found in its published layout, with its splits, classes and conventions."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Bad files are found before training, all of them, by name; good ones are not opened a second time."""
+"""All bad files are reported by name before training; good ones are not opened a second time."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def noise(path: Path) -> Path:
 
 
 def two_bits(path: Path) -> None:
-    """A gray PNG of 2 bits, which Pillow does not write: the header of an 8-bit one, patched."""
+    """Write a 2-bit grey PNG, which Pillow cannot write."""
     import struct
     import zlib
 
@@ -163,7 +163,7 @@ def test_masks_with_gaps_are_indices_if_the_classes_are_named(tmp_path: Path) ->
 
 
 def test_held_out_masks_without_a_label_are_refused(tmp_path: Path) -> None:
-    """There is nothing to measure, which is known before training; to train without a label is no better."""
+    """Without labels there is nothing to train or evaluate on, which is reported before training."""
     for split, what in (("validation", "2 held-out"), ("training", "3 training")):
         root = own_folder(tmp_path / split)
         for path in (root / "annotations" / split).iterdir():
@@ -220,7 +220,7 @@ def test_held_out_pairs_are_checked_alone_against_the_classes_of_a_run(tmp_path:
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that are opened from here on."""
+    """A list of the images that are opened from now on."""
     names: list[str] = []
     load_image = pair_scan.load_image
 
@@ -303,7 +303,7 @@ def test_the_command_line_says_it_without_a_traceback_and_leaves_nothing(
 
 
 def test_photographs_keep_their_sides(tmp_path: Path) -> None:
-    """Height and width are not interchanged: a mask that is turned by 90 degrees is found."""
+    """Height and width are not confused: a mask rotated by 90 degrees is reported."""
     root = own_folder(tmp_path / "own")
     save(root / IMAGE, np.zeros((4, SIDE, 3), np.uint8))
     save(root / MASK, np.zeros((SIDE, 4), np.uint8))

@@ -34,7 +34,7 @@ def nano() -> CustomTextCLIP:
 
 @pytest.fixture(scope="module")
 def mobileclip(tmp_path_factory: pytest.TempPathFactory) -> tuple[CustomTextCLIP, Path]:
-    """A model of published size with random weights, and the folder converted from its fused Apple file."""
+    """A model of the published size with random weights, and the folder converted from its fused Apple file."""
     folder = tmp_path_factory.mktemp("mobileclip")
     torch.manual_seed(0)
     clip = open_clip.create_model("MobileCLIP2-S0").eval()

@@ -1,4 +1,4 @@
-"""Which of the sets of weights in a file is taken, and what is said of files that hold none."""
+"""Selection of a state dict from a file, and errors for files without one."""
 
 import argparse
 import zipfile
@@ -36,7 +36,7 @@ def under(prefix: str, state: State) -> State:
 
 
 def averaged(state: State) -> State:
-    """What torch's own moving average of a model saves."""
+    """The state dict of torch's moving average of a model."""
     encoder = Encoder("nano")
     encoder.trunk.load_state_dict(state)
     return AveragedModel(encoder.trunk).state_dict()
@@ -163,7 +163,7 @@ def test_the_usual_keys_of_a_state_dict_are_known(tmp_path: Path, good: State, k
 def test_what_training_scripts_keep_beside_the_weights_is_passed_over(
     tmp_path: Path, good: State, zipped: bool
 ) -> None:
-    """mmengine's hook keeps its log, whose buffers name functions; of none of it code runs, and no class is changed."""
+    """mmengine's hook stores its log with names of functions. None of them is called, and no class is changed."""
     beside = {
         "message_hub": {"log_scalars": {"loss": HistoryBuffer([1.0], [1])}, "runtime_info": {"iter": np.int64(3)}},
         "meta": {"palette": np.zeros((3, 3)), "dtype": np.dtype("f4"), "best": np.float64(0.5), "flag": np.bool_(True)},

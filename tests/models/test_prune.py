@@ -1,4 +1,4 @@
-"""A pruned model computes what the whole one computes without the channels that went."""
+"""A pruned model has the same outputs as the whole model with the pruned channels set to zero."""
 
 import copy
 import dataclasses
@@ -34,7 +34,7 @@ def predict(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
 
 def halved(model: nn.Module, head: str = "semantic_fpn") -> nn.Module:
-    """Every unit at about half, the width too."""
+    """The model with about half of every unit, the width included."""
     units = find_units(model, head)
     return prune_model(model, units, {unit.name: unit.rounded(unit.size / 2) for unit in units})
 
@@ -104,14 +104,14 @@ def mask(block: nn.Module, reader: str, inputs: torch.Tensor) -> nn.Module:
 
 
 def silence(module: nn.Module, channels: list[int]) -> None:
-    """Let a layer's channels say nothing: a norm or convolution without scale and bias gives zero."""
+    """Set channels of a layer to zero, by zeroing scale and bias of its norm or convolution."""
     for tensor in (module.weight, module.bias):
         if tensor is not None:
             tensor.data[channels] = 0
 
 
 def silent_residual(model: nn.Module, stem_channels: list[int]) -> None:
-    """Zero the residual stream in these channels of the stem and in those of later stages that come from them."""
+    """Set these channels of the stem, and the channels of later stages that depend on them, to zero."""
     trunk = model.backbone.encoder.trunk
     parts: list[tuple[nn.Module, int]] = [(trunk.stem, 1)]
     parts += [(stage, width // 16) for stage, width in zip(trunk.stages, (16, 32, 96, 192), strict=True)]
@@ -141,7 +141,7 @@ def silences(model: nn.Module) -> Iterator[tuple[str, str, list[nn.Module]]]:
 
 
 def forced(units: list[Unit], name: str, dropped: list[int]) -> list[Unit]:
-    """The unit whose least important channels are `dropped`, by decree."""
+    """The unit with an importance that makes `dropped` the least important channels."""
     (unit,) = (unit for unit in units if unit.name == name)
     importance = torch.ones(unit.size)
     importance[dropped] = 0

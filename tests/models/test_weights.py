@@ -142,7 +142,7 @@ def test_a_plain_vit_loads_at_another_image_size_as_in_open_clip(tmp_path: Path)
 def test_published_weights_come_from_the_cache_of_the_hub(
     tmp_path: Path, nano: CustomTextCLIP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tag goes through open_clip's and the hub's own code; the cache holds a file under the repository's name."""
+    """A tag is resolved by open_clip and the hub's client; the cache contains a file for the repository."""
     monkeypatch.setitem(_PRETRAINED, "MobileCLIP-nano", {"scenes": _mccfg(hf_hub="us/MobileCLIP-nano/")})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
