@@ -106,11 +106,11 @@ def claim_folder(
         if place == source:
             raise FileExistsError(f"{refusal} it is {flag} itself; choose another name")
         if place in source.parents:
-            raise FileExistsError(f"{refusal} it holds {flag}, {path}; choose another name")
+            raise FileExistsError(f"{refusal} it contains {flag}, {path}; choose another name")
         if source in place.parents and (own is None or place != own.resolve()):
-            raise FileExistsError(f"{refusal} it lies in {flag}, {path}; choose another name")
+            raise FileExistsError(f"{refusal} it is inside {flag}, {path}; choose another name")
     if (foreign := _foreign_file(out, kind)) is not None:
-        raise FileExistsError(f"{refusal} found {foreign}, which is not of {kind.name}; move it away, or choose "
+        raise FileExistsError(f"{refusal} found {foreign}, which is not part of {kind.name}; move it away, or choose "
                               "another name")  # fmt: skip
     return True
 

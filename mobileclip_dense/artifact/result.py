@@ -41,7 +41,7 @@ def check_result(values: dict[str, Any], source: Path) -> None:
 
     missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - _FIELDS.keys())
     expect("fields", "all of the schema", not missing, f"no {', '.join(missing)}")
-    expect("fields", "those of the schema alone", not unknown, ", ".join(unknown))
+    expect("fields", "only those of the schema", not unknown, ", ".join(unknown))
     for field, types in _FIELDS.items():
         names = " or ".join(kind.__name__ for kind in types)
         expect(field, names, isinstance(values[field], types) and values[field] is not True, values[field])

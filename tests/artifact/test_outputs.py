@@ -40,13 +40,13 @@ def foreign_folders(root: Path) -> Iterator[tuple[Path, str]]:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     (data / "images" / "1.jpg").write_text("a photograph")
-    yield data, "found images/1.jpg, which is not of a run"
+    yield data, "found images/1.jpg, which is not part of a run"
     runs = root / "runs"
     make_run(runs / "a")
     yield runs, "found a/"
     annotated = make_run(root / "annotated")
     (annotated / "notes.txt").write_text("mine")
-    yield annotated, "found notes.txt, which is not of a run; move it away"
+    yield annotated, "found notes.txt, which is not part of a run; move it away"
     deep = make_run(root / "deep")
     (deep / "plots" / "nested").mkdir(parents=True)
     (deep / "plots" / "nested" / "x.png").write_text("mine")
@@ -84,7 +84,7 @@ def test_force_leaves_alone_what_is_not_the_same_kind_of_output(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [(".", "it is --init itself"), ("weights.safetensors", "it holds --init"), ("..", "it lies in --init")],
+    [(".", "it is --init itself"), ("weights.safetensors", "it contains --init"), ("..", "it is inside --init")],
 )
 def test_force_leaves_alone_what_the_command_reads(tmp_path: Path, source: str, reason: str) -> None:
     run = make_run(tmp_path / "runs" / "a")
@@ -101,7 +101,7 @@ def test_a_commands_own_place_inside_an_input_is_replaced(tmp_path: Path) -> Non
     (own / "evaluation.json").write_text("{}")
     inputs = {"the run": tmp_path / "run"}
     assert claim_folder(own, EVALUATION, force=True, inputs=inputs, own=own)
-    with pytest.raises(FileExistsError, match="it lies in the run"):
+    with pytest.raises(FileExistsError, match="it is inside the run"):
         claim_folder(own, EVALUATION, force=True, inputs=inputs)
 
 

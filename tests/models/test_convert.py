@@ -155,6 +155,6 @@ def test_nothing_is_overwritten_and_the_source_never(tmp_path: Path, nano: Custo
     save_file(nano.state_dict(), out / "mine.safetensors")
     with pytest.raises(FileExistsError, match="--force"):
         convert_weights(ConvertWeightsConfig(source=str(out / "mine.safetensors"), model="nano", out=out))
-    with pytest.raises(FileExistsError, match="it holds the source"):
+    with pytest.raises(FileExistsError, match="it contains the source"):
         convert_weights(ConvertWeightsConfig(source=str(out / "mine.safetensors"), model="nano", out=out, force=True))
     assert [path.name for path in out.iterdir()] == ["mine.safetensors"]
