@@ -110,7 +110,7 @@ def claim_folder(
         if source in place.parents and (own is None or place != own.resolve()):
             raise FileExistsError(f"{refusal} it is inside {flag}, {path}; choose another name")
     if (foreign := _foreign_file(out, kind)) is not None:
-        raise FileExistsError(f"{refusal} found {foreign}, which is not part of {kind.name}; move it away, or choose "
+        raise FileExistsError(f"{refusal} found {foreign}, expected only {kind.name}; move it away, or choose "
                               "another name")  # fmt: skip
     return True
 

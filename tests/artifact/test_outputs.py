@@ -40,13 +40,13 @@ def foreign_folders(root: Path) -> Iterator[tuple[Path, str]]:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     (data / "images" / "1.jpg").write_text("a photograph")
-    yield data, "found images/1.jpg, which is not part of a run"
+    yield data, "found images/1.jpg, expected only a run"
     runs = root / "runs"
     make_run(runs / "a")
     yield runs, "found a/"
     annotated = make_run(root / "annotated")
     (annotated / "notes.txt").write_text("mine")
-    yield annotated, "found notes.txt, which is not part of a run; move it away"
+    yield annotated, "found notes.txt, expected only a run; move it away"
     deep = make_run(root / "deep")
     (deep / "plots" / "nested").mkdir(parents=True)
     (deep / "plots" / "nested" / "x.png").write_text("mine")

@@ -44,7 +44,7 @@ def plain_members(number: int) -> dict[str, bytes]:
 
 
 def reinforced_members(number: int) -> dict[str, bytes]:
-    """A sample with recognisable embeddings: row a of the images is 10 number + a, row r of the texts is its negative."""
+    """A sample with recognisable embeddings: row a of the images is 10 number + a, row r of the texts its negative."""
     rng = np.random.default_rng(number)
     rows = 10.0 * number + torch.arange(6)[:, None] + torch.zeros(6, WIDTH)
     reinforcement = Reinforcement(
