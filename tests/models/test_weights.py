@@ -249,7 +249,7 @@ def write_bad_source(kind: str, folder: Path, nano: CustomTextCLIP) -> str:
         ("mobileclip_s0", r"mixes convolutions with attention .*MobileCLIP2-S0"),
         ("folder", r"bad\.pt/config\.json: no such file"),
         ("address", r"found a URL, expected a file; download it first"),
-        ("no tag", r"datacompdr: weights: no such file .* of MobileCLIP-nano: there are none"),
+        ("no tag", r"datacompdr: weights: no such file .* of MobileCLIP-nano.s published weights: there are"),
     ],
 )
 def test_what_is_no_clip_of_this_model_is_refused_in_words(
