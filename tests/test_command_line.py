@@ -23,7 +23,7 @@ COMMANDS = {
     "mobileclip_dense analyze captions": ["SHARDS", "--clip", "MODEL:TAG"],
     "mobileclip_dense analyze attention-distance": ["--images", "receptive field"],
     "mobileclip_dense analyze features": ["IMAGE", "principal components"],
-    "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "fetched from the hub"],
+    "mobileclip_dense convert-weights": ["SOURCE", "MobileCLIP-S2", "downloaded from the hub"],
     "mobileclip_dense export onnx": ["--precision", "multiples of 32", "web", "cpu-int8"],
     "mobileclip_dense export coreml": ["--size-px", "iphone", "ios18", "w8a8"],
     "mobileclip_dense verify": ["ARTIFACT", "--bisect"],

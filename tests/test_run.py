@@ -34,7 +34,7 @@ def test_other_settings_are_refused_once_there_is_a_checkpoint(
     assert json.loads((config.out / "config.json").read_text())["seed"] == 2
     save_checkpoint(checkpoint_file(config.out), {"step": 1})
     assert "resuming" not in capsys.readouterr().out
-    with pytest.raises(FileExistsError, match=r"begun with other settings \(seed: 2 -> 1\); repeat them, or pass --fo"):
+    with pytest.raises(FileExistsError, match=r"begun with other settings \(seed: 2 -> 1\); use the same ones"):
         begin(config)
     begin(other)
     assert "resuming" in capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_what_training_does_not_depend_on_may_change_in_a_resumed_run(tmp_path: 
 
 def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="exists and is no run; choose another --out"):
+    with pytest.raises(FileExistsError, match="found a folder that is not a run; choose another --out"):
         begin(FinetuneConfig(data=tmp_path, out=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -183,7 +183,7 @@ def test_a_damaged_line_of_the_log_is_named_and_does_not_end_a_training(
     for step in (3, 4):
         append_metrics(tmp_path, step=step, loss=1.0)
     damaged = path.read_bytes()
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2: found .*, expected a JSON object with a step; take"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2: found .*, expected a JSON object with a step; rem"):
         read_metrics(tmp_path)
     drop_metrics_after(tmp_path, 3)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3]

@@ -1,19 +1,19 @@
-"""The artifact folder: a deployed model that explains itself.
+"""The artifact folder: a deployed model with its description.
 
 artifacts/<encoder>-<task>-<data>-<H>x<W>-<precision>.<runtime>/
     model.onnx or model.mlpackage/    the model, preprocessing included
-    artifact.json                     what it is, what it wants, what it gives, how far it is from PyTorch
-    golden.npz                        inputs and PyTorch's outputs, for checking it anywhere
-    tokenizer.json                    of a text tower only: text -> tokens, see below
+    artifact.json                     architecture, task, inputs, outputs, difference to PyTorch and more
+    golden.npz                        inputs and PyTorch's outputs, for verification without PyTorch
+    tokenizer.json                    text towers only: text -> tokens, see below
 
-Zero-shot classification takes the two towers of one run (`parent["weights_sha256"]` is the same in both):
+Zero-shot classification uses the two towers of a run (`parent["weights_sha256"]` is the same in both):
 
-    tokens        = tokenizer.json applied to a prompt; a file of the Hugging Face `tokenizers` library, read by that
-                    package, by transformers.js and by @huggingface/tokenizers. `encode` gives a whole row: start, text,
-                    end, cut to the tower's length and padded with 0.
-    text          = text tower(tokens)                   one row at a time unless `input.flexible` has axis 0
+    tokens        = tokenizer.json applied to a prompt. It is a file of the Hugging Face `tokenizers` library, which
+                    transformers.js and @huggingface/tokenizers also read. `encode` returns a whole row: start, text,
+                    end, truncated to the tower's length and padded with 0.
+    text          = text tower(tokens)                   one row per call unless `input.flexible` has axis 0
     image         = image tower(pixels)                  pixels prepared by `artifact.preprocess.crop_image`
-    probabilities = softmax(logit_scale * image @ text)  both are unit vectors, `logit_scale` is in artifact.json
+    probabilities = softmax(logit_scale * image @ text)  both are unit vectors; `logit_scale` is in artifact.json
 """
 
 import dataclasses
@@ -38,10 +38,10 @@ TOKENIZER_FILE = "tokenizer.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """An input or output: its name in the model, shape, NumPy dtype, and what its values mean.
+    """An input or output: its name in the model, shape, NumPy dtype, and the meaning of its values.
 
-    `flexible` names the axes whose length the caller may choose (0: batch; height and width: multiples of 32);
-    `shape` then holds the length at which the model was verified.
+    `flexible` lists the axes with a variable length (0: batch; height and width: multiples of 32). `shape` has the
+    length at which the model was verified.
     """
 
     name: str
@@ -56,18 +56,25 @@ class Artifact:
     """The contents of artifact.json.
 
     Attributes:
-        name: the folder's name. runtime: one of `TARGETS`. precision: one of `PRECISIONS` of that target.
+        name: name of the folder.
+        runtime: one of `TARGETS`.
+        precision: one of `PRECISIONS` of the runtime.
         task: segment, depth, embed-image or embed-text.
-        architecture: of the run, see `Run.architecture`: the encoder, and the head of a dense model.
-        input: what the model takes: uint8 pixels [1,H,W,3], float pixels [1,3,H,W], or tokens int64 [1,L].
-        outputs: what it gives.
-        preprocessing: what the caller still has to do, in words.
-        class_names, palette: by class index, empty for depth. max_depth_m: upper end of the range, None for segment.
-        logit_scale: what cosines are multiplied with before the softmax, as learned in pretraining; None where the
-            artifact is no tower of CLIP.
-        num_parameters: after fusion. parity: measured distance to PyTorch, and accuracy figures where they were taken.
-        parent: name and weights hash of the run. versions: of the libraries that made it. licence: SPDX or a phrase.
-        files: sha256 and size of every other file, by path inside the folder.
+        architecture: encoder and, for a dense model, head; see `Run.architecture`.
+        input: uint8 pixels [1,H,W,3], float pixels [1,3,H,W], or tokens int64 [1,L].
+        outputs: the outputs of the model.
+        preprocessing: description of the preprocessing that the caller has to do.
+        class_names, palette: names and RGB colours by class index; empty for depth.
+        max_depth_m: maximum depth in metres; None for segment.
+        logit_scale: scale of the cosine similarities before the softmax, from pretraining; None if the artifact is not
+            a tower of CLIP.
+        num_parameters: number of parameters after fusion.
+        parity: measured differences to PyTorch, and accuracy if it was measured.
+        parent: name and weights hash of the run.
+        versions: versions of the libraries that wrote the artifact.
+        licence: SPDX identifier or description.
+        files: sha256 and size of all other files, by path in the folder.
+        schema_version: version of this schema.
     """
 
     name: str
@@ -92,17 +99,17 @@ class Artifact:
 
     @property
     def model_file(self) -> str:
-        """Path of the model inside the folder."""
+        """Path of the model in the folder."""
         return TARGETS[self.runtime].model_file
 
     @property
     def input_size_px(self) -> tuple[int, int]:
-        """Height and width of the image that the model takes."""
+        """Height and width of the model's input image, in pixels."""
         height, width = self.input.shape[1:3] if self.input.dtype == "uint8" else self.input.shape[2:4]
         return height, width
 
     def summary(self) -> dict[str, str]:
-        """What travels inside the model file itself: short strings for ONNX and Core ML metadata."""
+        """A summary as strings, for the metadata of the ONNX or Core ML model itself."""
         return {
             "mobileclip_dense.name": self.name,
             "mobileclip_dense.task": self.task,
@@ -115,7 +122,7 @@ class Artifact:
 
 
 def save_artifact(artifact: Artifact, folder: Path) -> Artifact:
-    """Hash what is in `folder` (model and golden.npz, already written), and write artifact.json; its contents."""
+    """Hash the files in `folder` (model, golden.npz, ...) and write artifact.json. Returns the artifact with hashes."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "artifact.json")
     files = {
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in paths
@@ -126,11 +133,11 @@ def save_artifact(artifact: Artifact, folder: Path) -> Artifact:
 
 
 def load_artifact(folder: Path) -> Artifact:
-    """Read artifact.json and check every file of the folder against it.
+    """Read artifact.json and verify the hashes of all files.
 
     Raises:
-        FileNotFoundError: the folder or one of its files is missing (named).
-        ValueError: artifact.json is not valid, or a file was altered (named).
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: artifact.json is not valid, or a file was altered.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: artifact: no such folder")
@@ -151,7 +158,7 @@ def load_artifact(folder: Path) -> Artifact:
 
 
 def load_artifacts(folders: Iterable[Path]) -> dict[str, tuple[Path, Artifact]]:
-    """Folders and verified artifacts by their hash: one that is given twice, or as a copy, is there once.
+    """Load and verify artifacts. Returns folders and artifacts by hash; duplicates and copies appear once.
 
     Raises:
         FileNotFoundError, ValueError: see `load_artifact`.
@@ -179,7 +186,7 @@ def _parse(values: dict[str, Any], source: Path) -> Artifact:
                "class_names": tuple(values["class_names"])}
         )  # fmt: skip
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{source}: a field is not as expected ({error}); export the artifact again") from None
+        raise ValueError(f"{source}: found an invalid field ({error}); export the artifact again") from None
     if artifact.runtime not in TARGETS:
         raise ValueError(f"{source}: runtime: found {artifact.runtime!r}, expected one of {', '.join(TARGETS)}")
     try:
@@ -257,11 +264,11 @@ def _check_types(values: dict[str, Any], source: Path) -> None:
 
 
 def artifact_sha256(folder: Path) -> str:
-    """The artifact's identity: the hash of artifact.json, which holds the hashes of all its files."""
+    """The identity of an artifact: the hash of artifact.json, which contains the hashes of all other files."""
     return sha256_of(folder / "artifact.json")
 
 
 def load_golden(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of golden.npz: `input`, and every output by its name, each with a leading batch of examples."""
+    """The arrays of golden.npz: `input` and all outputs by name, each with a leading batch axis."""
     with np.load(folder / "golden.npz") as arrays:
         return {name: arrays[name] for name in arrays.files}

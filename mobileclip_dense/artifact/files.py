@@ -1,4 +1,4 @@
-"""Writing so that a reader never meets a half-written file or folder; and where to keep what is not a result."""
+"""Atomic writing of files, JSON, hashes, and the cache folder."""
 
 import errno
 import hashlib
@@ -15,33 +15,36 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_existing(path: Path, force: bool, *inputs: Path) -> None:
-    """See that a file may be written.
+    """Check that a file may be written.
 
     Args:
-        inputs: files that the command reads, which are never replaced.
+        path: the file.
+        force: whether an existing file may be replaced.
+        inputs: files that the command reads. They are never replaced.
 
     Raises:
-        FileExistsError: `path` exists and `force` is off, it is a folder, or it is one of the inputs.
+        FileExistsError: `path` exists and `force` is off, or it is a folder or one of the inputs.
     """
     if not path.exists():
         return
     if path.is_dir():
-        raise FileExistsError(f"{path}: found a folder, expected the name of a file to write; choose another name")
+        raise FileExistsError(f"{path}: found a folder, expected a file name; choose another name")
     if any(source.exists() and path.samefile(source) for source in inputs):
-        raise FileExistsError(f"{path}: is what the command reads, and is not replaced; choose another name")
+        raise FileExistsError(f"{path}: is an input of the command and is not replaced; choose another name")
     if not force:
         raise FileExistsError(f"{path}: already exists; choose another name, or pass --force to replace it")
 
 
 def figures_beside(out: Path, force: bool) -> Path:
-    """Where the figures of a page or picture go: beside it, as JSON of the same name.
+    """The path for the figures of a page or picture: the same name with the suffix .json.
 
     Raises:
-        FileExistsError: either exists and `force` is off. ValueError: `out` is the JSON file itself.
+        FileExistsError: one of the two files exists and `force` is off.
+        ValueError: `out` itself has the suffix .json.
     """
     figures = out.with_suffix(".json")
     if figures == out:
-        raise ValueError(f"--out: found {out}, expected another suffix than .json, which its figures get")
+        raise ValueError(f"--out: found {out}, expected another suffix than .json, which is used for the figures")
     refuse_existing(out, force)
     refuse_existing(figures, force)
     return figures
@@ -49,12 +52,13 @@ def figures_beside(out: Path, force: bool) -> Path:
 
 @contextmanager
 def naming_full_disk(path: Path, num_bytes: int | None = None) -> Iterator[None]:
-    """The block in which `path` is written: a full disk is reported with its name and how much is free.
+    """Context in which `path` is written. Errors of a full disk name the path and the free space.
 
-    Python's own message, "[Errno 28] No space left on device", has neither.
+    Python's message, "[Errno 28] No space left on device", has neither.
 
     Args:
-        num_bytes: how much is written, if known.
+        path: the file or folder.
+        num_bytes: number of bytes to write, if known.
 
     Raises:
         OSError: the disk or a quota is full, or the file is larger than the system allows.
@@ -64,19 +68,20 @@ def naming_full_disk(path: Path, num_bytes: int | None = None) -> Iterator[None]
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         needed = "" if num_bytes is None else f", {num_bytes / 1e6:,.1f} MB needed"
         raise OSError(f"{path}: cannot be written: {os.strerror(error.errno or 0)} "
-                      f"({shutil.disk_usage(there).free / 1e6:,.1f} MB free{needed}); free some space, or write to "
+                      f"({shutil.disk_usage(existing).free / 1e6:,.1f} MB free{needed}); free some space, or write to "
                       "another disk") from None  # fmt: skip
 
 
 @contextmanager
 def staged_file(path: Path, num_bytes: int | None = None) -> Iterator[Path]:
-    """A temporary name beside `path` that replaces it when the block ends well and vanishes when it does not.
+    """A temporary path next to `path`. It replaces `path` if the block succeeds, and is deleted if it fails.
 
     Args:
-        num_bytes: how much is written, if known: said where the disk is full.
+        path: the file to write.
+        num_bytes: number of bytes to write, if known, for the error of a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
@@ -90,9 +95,9 @@ def staged_file(path: Path, num_bytes: int | None = None) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside and rename; UTF-8, two-space indent, keys in the order given.
+    """Write JSON to a temporary file and rename it: UTF-8, indent of two spaces, keys in the given order.
 
-    What UTF-8 cannot say, which is in names of files of another encoding, is escaped, and read back as it was.
+    Surrogates, from file names in another encoding, are escaped and restored by `read_json`.
     """
     with staged_file(path) as staging:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
@@ -103,10 +108,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: not JSON, or not an object.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON, or not an object.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the folder is not complete or not what was expected")
+        raise FileNotFoundError(f"{path}: no such file; the folder is incomplete or of another kind")
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -117,16 +123,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache.
+    """The cache folder: $XDG_CACHE_HOME/mobileclip-dense, by default in ~/.cache.
 
-    It may be impossible to write there, which must stop nobody. A user without a home folder gets one for
-    temporary files.
+    It may not be writable; callers must handle that. Without a home folder, the folder for temporary files is used.
     """
     if root := os.environ.get("XDG_CACHE_HOME"):
         return Path(root) / "mobileclip-dense"
     try:
         return Path.home() / ".cache" / "mobileclip-dense"
-    except RuntimeError:  # a container's user that no list of users knows
+    except RuntimeError:  # the user has no entry in the user database, as in some containers
         return Path(tempfile.gettempdir()) / "mobileclip-dense"
 
 

@@ -1,15 +1,16 @@
-"""The one reader of pictures, for training, evaluation, export and the demos; the browser's page mirrors it.
+"""Reading of images, for training, evaluation, export and the demos. The web page has the same behaviour.
 
-JPEG, PNG, WebP and BMP, told apart by their first bytes and not by their names. Every kind of pixel becomes 8-bit RGB:
+The formats are JPEG, PNG, WebP and BMP, recognised by their first bytes, not by their names. All pixel formats are
+converted to 8-bit RGB:
 
     grey                  three equal channels
-    16 bits a channel     the high byte
+    16 bits per channel   the high byte
     palette               its colours
-    CMYK                  as Pillow converts it, without colour profiles
+    CMYK                  Pillow's conversion, without colour profiles
     transparency          composited on white
-    several pictures      the first one
+    several images        the first one
 
-A file that a strict decoder finds damaged is refused, also where a lenient one would fill the rest with grey.
+Damaged files raise an error, even if a lenient decoder could fill the missing part with grey.
 """
 
 import io
@@ -24,7 +25,7 @@ import simplejpeg
 from PIL import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; Pillow's own limit, above which a file is taken for an attack
+MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; above this limit Pillow assumes a decompression bomb
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -45,19 +46,20 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns from half of its limit on; photographs of 108 megapixels are that large.
+# Pillow warns above half of its limit, which photographs of 108 megapixels exceed.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class TooManyPixels(ValueError):
-    """A picture beyond MAX_PIXELS."""
+    """An image has more than MAX_PIXELS."""
 
 
 def load_image(path: Path) -> Pixels:
-    """Read a picture as uint8 [H,W,3] RGB, EXIF orientation applied.
+    """Read an image file as RGB uint8 [H,W,3] and apply its EXIF orientation.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: see `decode_image`; the message names the file.
+        FileNotFoundError: there is no such file.
+        ValueError: see `decode_image`. The message names the file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: image: no such file")
@@ -68,15 +70,16 @@ def load_image(path: Path) -> Pixels:
 
 
 def decode_image(data: bytes, *, upright: bool = True) -> Pixels:
-    """The bytes of a picture -> uint8 [H,W,3] RGB.
+    """Decode an image to RGB uint8 [H,W,3].
 
     Args:
-        upright: apply the EXIF orientation (EXIF alone: browsers and OpenCV do not read XMP's either). Off where
-            coordinates of the stored picture go with it, as in DataCompDR's crops.
+        data: contents of the file.
+        upright: whether to apply the EXIF orientation (not that of XMP, which browsers and OpenCV ignore too). Turn it
+            off if there are coordinates for the stored image, as in DataCompDR.
 
     Raises:
-        TooManyPixels: more than MAX_PIXELS. ValueError: empty, another format, truncated or damaged. The messages say
-            what was found, what was expected and what to do.
+        TooManyPixels: the image has more than MAX_PIXELS.
+        ValueError: the data is empty, truncated, damaged or in another format.
     """
     kind = _format_of(data)
     try:
@@ -87,13 +90,13 @@ def decode_image(data: bytes, *, upright: bool = True) -> Pixels:
                 check_png(data)
             if pixels is None:
                 pixels = to_rgb(image)
-            turn = _TURNS.get(_orientation(image)) if upright else None  # of a PNG, known after its pixels only
+            turn = _TURNS.get(_orientation(image)) if upright else None  # in a PNG, EXIF may follow the pixels
     except (TooManyPixels, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise TooManyPixels(f"image: found more than {MAX_PIXELS:,} pixels, which is taken for an attack; scale it "
                             "down first") from None  # fmt: skip
-    except Exception as error:  # on damaged bytes decoders fail in any way there is
+    except Exception as error:  # decoders raise exceptions of any type for damaged files
         raise ValueError(f"image: cannot be decoded ({kind}: {error}); the file is truncated or damaged") from None
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
@@ -106,14 +109,14 @@ def check_num_pixels(height: int, width: int) -> None:
 
 
 def is_png(data: bytes) -> bool:
-    """Whether the bytes are a PNG's."""
+    """Whether the data begins like a PNG."""
     return data.startswith(_PNG_START)
 
 
 def check_png(data: bytes) -> None:
-    """Raises ValueError where a PNG's necessary chunks are cut short or differ from their checksums.
+    """Raises ValueError if a critical chunk of a PNG is truncated or does not match its checksum.
 
-    Pillow does not look at the checksums of pixels, and gives what is left of a damaged mask as if it were whole.
+    Pillow does not verify the checksums of pixels and returns damaged masks without an error.
     """
     at = len(_PNG_START)
     kind = b""
@@ -124,14 +127,14 @@ def check_png(data: bytes) -> None:
         if at + 12 + length > len(data):
             raise ValueError(f"chunk {kind!r} is cut short")
         (stored,) = struct.unpack_from(">I", data, at + 8 + length)
-        is_necessary = not kind[0] & 0x20  # PNG 1.2, 3.3: an upper-case first letter
-        if is_necessary and zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != stored:
+        is_critical = not kind[0] & 0x20  # PNG 1.2, 3.3: an upper-case first letter
+        if is_critical and zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != stored:
             raise ValueError(f"the checksum of chunk {kind!r} does not fit")
         at += 12 + length
 
 
 def to_rgb(image: Image.Image) -> Pixels:
-    """A picture of any of Pillow's modes -> uint8 [H,W,3] RGB, as the table above says. Decodes it."""
+    """Decode an image of any Pillow mode to RGB uint8 [H,W,3], see the table above."""
     image.load()
     if image.mode.startswith("I"):  # 16 bits of grey
         values = np.asarray(image).astype(np.uint16)
@@ -145,7 +148,7 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 
 def _format_of(data: bytes) -> str:
-    """Pillow's name of an accepted format."""
+    """Pillow's name of the image format. Raises ValueError if it is not supported."""
     if not data:
         raise ValueError(f"image: the file is empty, expected {_ACCEPTED}")
     if data[:3] == b"\xff\xd8\xff":
@@ -168,9 +171,9 @@ def _format_of(data: bytes) -> str:
 
 
 def _decode_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
-    """Pixels by the strict decoder; None where colours need Pillow's conversion, once the file was found whole.
+    """Decode a JPEG strictly. None if the colours need Pillow's conversion; the file is then verified, too.
 
-    Both are libjpeg-turbo and agree bit for bit; but Pillow passes over its warnings, which damaged data cause.
+    Both decoders use libjpeg-turbo and give the same pixels, but Pillow ignores the warnings for damaged data.
     """
     colours = simplejpeg.decode_jpeg_header(data)[2]
     if colours in ("YCbCr", "Gray"):
@@ -185,5 +188,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         exif.load(image.info.get("exif", b""))
         return int(exif.get(_ORIENTATION, 1))
-    except Exception:  # what a camera wrote wrongly beside the picture does not spoil it
+    except Exception:  # invalid metadata must not make the image unusable
         return 1

@@ -1,4 +1,4 @@
-"""Task metrics in NumPy and float64: the figures of training, evaluation, export and of what runs without torch."""
+"""Task metrics in NumPy and float64, for training, evaluation, export and everything that runs without torch."""
 
 from dataclasses import dataclass, field
 
@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from mobileclip_dense.artifact.palette import IGNORE_INDEX
 
-# Of the 480x640 pixels of NYUv2 those on which published figures are taken (Eigen, Puhrsch and Fergus 2014).
+# The part of NYUv2's 480x640 pixels on which published figures are measured (Eigen, Puhrsch and Fergus 2014).
 EIGEN_CROP = (slice(45, 471), slice(41, 601))
 _EIGEN_SIZE_PX = (480, 640)
-_SMALLEST_M = 1e-6  # a prediction of zero metres has no logarithm and no ratio
+_SMALLEST_M = 1e-6  # lower limit of predictions, since zero has no logarithm and no ratio
 
 
 @dataclass(kw_only=True)
@@ -18,7 +18,8 @@ class SegmentationScore:
     """Accumulates a confusion matrix over images.
 
     Attributes:
-        num_classes: number of classes. confusion: int64 [num_classes,num_classes], rows truth, columns prediction.
+        num_classes: number of classes.
+        confusion: int64 [num_classes,num_classes]; rows are ground truth, columns are predictions.
     """
 
     num_classes: int
@@ -28,28 +29,28 @@ class SegmentationScore:
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def add(self, predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> None:
-        """Count one image: class indices [H,W] each; truth pixels of IGNORE_INDEX do not count."""
+        """Add an image: class indices [H,W] of prediction and truth. Truth of IGNORE_INDEX is ignored."""
         known = truth != IGNORE_INDEX
         pair = truth[known].astype(np.int64) * self.num_classes + predicted[known].astype(np.int64)
         self.confusion += np.bincount(pair, minlength=self.num_classes**2).reshape(self.confusion.shape)
 
     def iou(self) -> npt.NDArray[np.float64]:
-        """Intersection over union per class [num_classes], 0..1; NaN for classes in neither truth nor prediction."""
+        """Intersection over union per class [num_classes], 0..1. NaN for classes in neither truth nor prediction."""
         hit = np.diag(self.confusion)
         return _share(hit, self.confusion.sum(0) + self.confusion.sum(1) - hit)
 
     def accuracy(self) -> npt.NDArray[np.float64]:
-        """Share of a class's pixels that are found, per class [num_classes], 0..1; NaN for classes not in the truth."""
+        """Recall per class [num_classes], 0..1. NaN for classes that are not in the truth."""
         return _share(np.diag(self.confusion), self.confusion.sum(1))
 
     def miou_percent(self) -> float:
-        """Mean over the classes that occur, in percent, as mmsegmentation reports it; NaN if nothing was counted."""
+        """Mean IoU over the classes that occur, in percent, as in mmsegmentation. NaN without labelled pixels."""
         return _mean_percent(self.iou())
 
     def figures(self) -> dict[str, float]:
-        """In percent, under mmsegmentation's names: mIoU, aAcc (share of all pixels found), mAcc (mean over classes).
+        """mIoU, aAcc (pixel accuracy) and mAcc (mean class accuracy) in percent, with mmsegmentation's names.
 
-        NaN, all of them, if nothing was counted.
+        All are NaN without labelled pixels.
         """
         found = _share(np.trace(self.confusion)[None], self.confusion.sum()[None])
         return {
@@ -75,26 +76,29 @@ def depth_errors(
     *,
     eigen_crop: bool = False,
 ) -> dict[str, float]:
-    """Errors of one depth map [H,W] in metres, over the pixels with 0 < truth < max_depth_m.
+    """Errors of a depth map over the pixels with 0 < truth < max_depth_m.
 
-    The names and definitions are those of mmsegmentation's DepthMetric; the figures, of Eigen, Puhrsch and Fergus 2014.
+    The metrics are those of Eigen, Puhrsch and Fergus 2014, with the names and definitions of mmsegmentation's
+    DepthMetric.
 
     Args:
-        eigen_crop: count only the middle of NYUv2's 480x640 pixels.
+        predicted_m, truth_m: depth [H,W], metres.
+        max_depth_m: maximum depth, metres.
+        eigen_crop: whether to measure only on the central part of NYUv2's 480x640 pixels.
 
     Returns:
         d1, d2, d3: share of pixels within a factor of 1.25, 1.25^2, 1.25^3. abs_rel: mean |error| / truth.
-        sq_rel: mean error^2 / truth, metres. rmse: root mean squared error, metres. rmse_log: the same of the natural
+        sq_rel: mean error^2 / truth, metres. rmse: root mean squared error, metres. rmse_log: RMSE of the natural
         logarithm. log10: mean |error| of the decimal logarithm. silog: sqrt(mean(e^2) - mean(e)^2 / 2) with e the
         error of the natural logarithm.
 
     Raises:
-        ValueError: no pixel has a reading, or the map is not 480x640 where the crop is asked for.
+        ValueError: no pixel has a truth in the range, or `eigen_crop` is set and the map is not 480x640.
     """
     if eigen_crop:
         if truth_m.shape != _EIGEN_SIZE_PX:
             raise ValueError(f"eigen crop: found a map of {truth_m.shape[0]}x{truth_m.shape[1]}, expected 480x640 "
-                             "as NYUv2 has it; measure without the crop")  # fmt: skip
+                             "(NYUv2); measure without the crop")  # fmt: skip
         predicted_m, truth_m = predicted_m[EIGEN_CROP], truth_m[EIGEN_CROP]
     valid = (truth_m > 0) & (truth_m < max_depth_m)
     if not valid.any():
@@ -118,5 +122,5 @@ def depth_errors(
 
 
 def mean_errors(errors: list[dict[str, float]]) -> dict[str, float]:
-    """Mean over images of each error, as the literature averages them; of at least one image."""
+    """The mean of each error over images, as in the literature. There must be at least one image."""
     return {name: float(np.mean([error[name] for error in errors])) for name in errors[0]}

@@ -1,8 +1,8 @@
-"""Who may replace a folder: the one rule that every command follows which writes one.
+"""Rules for replacing an output folder, shared by all commands that write one.
 
-A folder is replaced only with --force, only where it is known by its files as the same kind of output and holds nothing
-else, and only where no input of the command is it, lies in it or has it inside. Everything else is refused, so that a
-wrong --out costs a message and no data.
+A folder is replaced only with --force, only if its files show that it is the same kind of output and contains nothing
+else, and only if it is not an input of the command, does not contain one and is not inside one. Otherwise an error is
+raised, so that a wrong --out never deletes data.
 """
 
 import os
@@ -22,8 +22,9 @@ class OutputKind:
     """A kind of folder that a command writes.
 
     Attributes:
-        name: with its article, for messages. markers: files of which at least one is in every such folder, however
-            early it was left. contents: patterns of all that may be in it (`*` also stands for slashes).
+        name: name with article, for messages.
+        markers: files that identify the kind. Even an incomplete folder contains at least one of them.
+        contents: patterns of all files that the folder may contain (`*` also matches slashes).
     """
 
     name: str
@@ -77,14 +78,17 @@ _LEFT_BY_WRITERS = (LOCK_NAME, ".*.partial-*", "*/.*.partial-*", ".DS_Store", "*
 def claim_folder(
     out: Path, kind: OutputKind, *, force: bool, inputs: Mapping[str, Path | None], own: Path | None = None
 ) -> bool:
-    """Whether `out` is there and may be replaced; False where nothing is there.
+    """Check that `out` may be written. Returns whether it exists and will be replaced.
 
     Args:
-        inputs: what the command reads, by flag; None where a flag was not given.
-        own: a place inside an input that is this command's own, such as RUN/evaluation.
+        out: the folder to write.
+        kind: its kind.
+        force: whether an existing folder may be replaced.
+        inputs: inputs of the command, by flag; None for a flag that was not given.
+        own: a folder inside an input that belongs to this command, such as RUN/evaluation.
 
     Raises:
-        FileExistsError: there is something, and --force was not given or it must not be replaced.
+        FileExistsError: `out` exists, and `force` is off or it must not be replaced.
     """
     if not os.path.lexists(out):
         return False
@@ -102,17 +106,17 @@ def claim_folder(
         if place == source:
             raise FileExistsError(f"{refusal} it is {flag} itself; choose another name")
         if place in source.parents:
-            raise FileExistsError(f"{refusal} it holds {flag}, {path}; choose another name")
+            raise FileExistsError(f"{refusal} it contains {flag}, {path}; choose another name")
         if source in place.parents and (own is None or place != own.resolve()):
-            raise FileExistsError(f"{refusal} it lies in {flag}, {path}; choose another name")
+            raise FileExistsError(f"{refusal} it is inside {flag}, {path}; choose another name")
     if (foreign := _foreign_file(out, kind)) is not None:
-        raise FileExistsError(f"{refusal} found {foreign}, which is not of {kind.name}; move it away, or choose "
+        raise FileExistsError(f"{refusal} found {foreign}, expected only {kind.name}; move it away, or choose "
                               "another name")  # fmt: skip
     return True
 
 
 def _foreign_file(folder: Path, kind: OutputKind) -> str | None:
-    """Something in a folder that tells that it is not of a kind, None where it is."""
+    """A file that shows that a folder is not of a kind, or `no MARKER`; None if the folder is of that kind."""
     files = [path.relative_to(folder).as_posix() for path in _walk(folder)]
     for name in files:
         if not any(fnmatchcase(name, pattern) for pattern in kind.contents + _LEFT_BY_WRITERS):
@@ -130,12 +134,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def remove_claimed(out: Path) -> None:
-    """Delete a folder that `claim_folder` allows to be replaced; call it when all inputs were opened."""
-    shutil.rmtree(set_aside(out))  # renamed first, so that nobody meets half of it
+    """Delete a folder that `claim_folder` allows to replace. Call it after all inputs are opened."""
+    shutil.rmtree(set_aside(out))  # renamed first, so that a partly deleted folder is never visible
 
 
 def set_aside(out: Path) -> Path:
-    """Give a folder that is to be replaced a hidden name beside it; returns that name."""
+    """Rename a folder that will be replaced to a hidden name next to it. Returns the new path."""
     aside = out.with_name(f".{out.name}.replaced-{os.getpid()}")
     out.rename(aside)
     return aside
@@ -145,14 +149,15 @@ def set_aside(out: Path) -> Path:
 def staged_folder(
     out: Path, kind: OutputKind, *, force: bool = False, inputs: Mapping[str, Path | None], own: Path | None = None
 ) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name when the block ends well and vanishes when it does not.
+    """A temporary folder next to `out`. It is renamed to `out` if the block succeeds, and deleted if it fails.
 
-    What is replaced is deleted last. What appeared at `out` meanwhile, by another process, is not touched.
+    A folder that is replaced is deleted last. A folder that another process creates at `out` meanwhile is not changed.
 
-    Args: as of `claim_folder`.
+    Args:
+        out, kind, force, inputs, own: see `claim_folder`.
 
     Raises:
-        FileExistsError: see `claim_folder`; or `out` appeared or changed while the block ran.
+        FileExistsError: see `claim_folder`; or another process created `out` during the block.
     """
     seen = _identity(out) if claim_folder(out, kind, force=force, inputs=inputs, own=own) else None
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +168,7 @@ def staged_folder(
         with naming_full_disk(out):
             yield staging
         if seen is not None and _identity(out) == seen:
-            claim_folder(out, kind, force=force, inputs=inputs, own=own)  # with what was put into it meanwhile
+            claim_folder(out, kind, force=force, inputs=inputs, own=own)  # again, as its contents may have changed
             replaced = set_aside(out)
             staging.rename(out)
             shutil.rmtree(replaced)
@@ -184,11 +189,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _rename_to_free(staging: Path, out: Path) -> None:
     try:
-        if os.path.lexists(out):  # an empty folder, which a rename would replace
+        if os.path.lexists(out):  # a rename would replace an empty folder
             raise FileExistsError
         staging.rename(out)
     except OSError as error:
         if not os.path.lexists(out):
             raise
-        raise FileExistsError(f"{out}: appeared while it was being written, by another process; that one is kept and "
-                              "this one dropped; choose another name, or repeat the command") from error  # fmt: skip
+        raise FileExistsError(f"{out}: was created by another process in the meantime and is not replaced; this output "
+                              "was deleted; choose another name, or run the command again") from error  # fmt: skip

@@ -1,4 +1,4 @@
-"""Colours for class maps and depth maps, shared by training, reports and demos."""
+"""Colours of class maps and depth maps, shared by training, reports and demos."""
 
 import colorsys
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 IGNORE_INDEX = 255
 
-# Anchors of Turbo (Mikhailov 2019, public), near to far from red to blue.
+# Anchors of the Turbo colour map (Mikhailov 2019, public), from red (near) to blue (far).
 TURBO = np.array(
     [
         [122, 4, 3], [180, 25, 2], [221, 61, 8], [245, 105, 24], [254, 155, 45], [240, 199, 58], [205, 236, 52],
@@ -17,17 +17,17 @@ TURBO = np.array(
     ],
     np.float32,
 )  # fmt: skip
-_NUM_SHADES = 1024  # finer than the eye, and a table is several times as fast as interpolating every pixel
+_NUM_SHADES = 1024  # finer than visible; a table is several times faster than interpolating every pixel
 _ANCHORS = np.linspace(0, _NUM_SHADES - 1, len(TURBO))
-_SHADES = np.zeros((_NUM_SHADES + 1, 3), np.uint8)  # the last is black: no reading
+_SHADES = np.zeros((_NUM_SHADES + 1, 3), np.uint8)  # the last is black, for no measurement
 for _channel in range(3):
     _SHADES[:-1, _channel] = np.rint(np.interp(np.arange(_NUM_SHADES), _ANCHORS, TURBO[:, _channel]))
 
 
 def class_palette(num_classes: int) -> list[tuple[int, int, int]]:
-    """Distinct RGB colours, the same for the same class index whatever the number of classes.
+    """Distinct RGB colours by class index. They do not depend on the number of classes.
 
-    Hues step by the golden ratio, so that neighbouring indices are far apart; lightness cycles in threes.
+    Hues advance by the golden ratio, so that consecutive indices differ clearly; lightness cycles through three levels.
     """
     colours = []
     for index in range(num_classes):
@@ -39,7 +39,7 @@ def class_palette(num_classes: int) -> list[tuple[int, int, int]]:
 
 
 def colour_classes(class_map: npt.NDArray[np.integer], palette: list[tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
-    """Class indices [H,W] -> uint8 [H,W,3]; indices outside the palette (such as 255) become black."""
+    """Class indices [H,W] -> colours uint8 [H,W,3]. Indices outside the palette (such as 255) are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return np.take(table, class_map, axis=0)
@@ -48,7 +48,7 @@ def colour_classes(class_map: npt.NDArray[np.integer], palette: list[tuple[int, 
 def overlay_classes(
     image: npt.NDArray[np.uint8], class_map: npt.NDArray[np.integer], palette: list[tuple[int, int, int]]
 ) -> npt.NDArray[np.uint8]:
-    """uint8 [H,W,3] image with half-transparent class colours; ignored pixels keep the image."""
+    """Blend an image uint8 [H,W,3] with the colours of its class map [H,W]. Ignored pixels show the image."""
     colour = Image.fromarray(colour_classes(class_map, palette))
     mixed = np.asarray(Image.blend(Image.fromarray(image), colour, 0.55))
     unknown = (class_map >= len(palette))[..., None]
@@ -56,7 +56,7 @@ def overlay_classes(
 
 
 def colour_depth(depth_m: npt.NDArray[np.floating], near_m: float, far_m: float) -> npt.NDArray[np.uint8]:
-    """Metres [H,W] -> uint8 [H,W,3], red near to dark blue far; black where there is no reading (0)."""
+    """Depth in metres [H,W] -> colours uint8 [H,W,3], red (near) to dark blue (far). 0 (no measurement) is black."""
     position = np.clip((depth_m - near_m) / max(far_m - near_m, 1e-6), 0, 1) * (_NUM_SHADES - 1)
     shade = np.where(depth_m > 0, np.rint(position).astype(np.int16), _NUM_SHADES)
     return np.take(_SHADES, shade, axis=0)

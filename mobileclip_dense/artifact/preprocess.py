@@ -1,4 +1,4 @@
-"""What happens to an image before a model sees it: one definition for training, export and the demos."""
+"""Image preprocessing, shared by training, export and the demos."""
 
 from dataclasses import dataclass
 
@@ -16,16 +16,16 @@ class Normalization:
 
 
 def resize_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
-    """Bilinear, antialiased resize of uint8 [H,W,3] to uint8 [height_px,width_px,3]."""
+    """Resize uint8 [H,W,3] to uint8 [height_px,width_px,3]: bilinear, antialiased."""
     if image.shape[:2] == (height_px, width_px):
         return image
     return np.asarray(Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BILINEAR))
 
 
 def cut_ends(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
-    """uint8 [H,W,3] without the ends of a side that is longer than 16 times what the frame needs.
+    """Crop uint8 [H,W,3] centrally if a side is more than 16 times as long as needed for the frame.
 
-    A line of 65000x1 pixels would else be resized to 16.6 million columns, of which a frame of 256 shows 256.
+    Otherwise an image of 65000x1 pixels would be resized to 16.6 million columns, of which a frame of 256 shows 256.
     """
     height, width = image.shape[:2]
     most_height, most_width = 16 * -(-height_px * width // width_px), 16 * -(-width_px * height // height_px)
@@ -34,10 +34,10 @@ def cut_ends(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt
 
 
 def crop_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> npt.NDArray[np.uint8]:
-    """Resize until the frame is just filled (bilinear, antialiased), then cut its centre out: what CLIP's towers take.
+    """Resize to the smallest size that covers the frame (bilinear, antialiased), then centre crop, as CLIP expects.
 
-    uint8 [H,W,3] -> uint8 [height_px,width_px,3]; for a square, bit for bit what torchvision's Resize and CenterCrop
-    give: the longer side is rounded down, the margin to the nearest, halves to the even one.
+    uint8 [H,W,3] -> uint8 [height_px,width_px,3]. For a square frame, the result is identical to torchvision's Resize
+    and CenterCrop: the longer side is rounded down, the margin to nearest, ties to even.
     """
     image = cut_ends(image, height_px, width_px)
     height, width = image.shape[:2]
@@ -50,5 +50,5 @@ def crop_image(image: npt.NDArray[np.uint8], height_px: int, width_px: int) -> n
 
 
 def unit_planes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """uint8 [B,H,W,3] RGB -> float32 [B,3,H,W] in 0..1: what models of float pixels take."""
+    """RGB uint8 [B,H,W,3] -> float32 [B,3,H,W] in 0..1, the input of models with float pixels."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)

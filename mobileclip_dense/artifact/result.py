@@ -1,6 +1,6 @@
-"""The result file `results/<artifact>@<device>.json`: how long an artifact took, where, and in which runtime.
+"""The result file `results/<artifact>@<device>.json`: the latency of an artifact on a device, with its runtime.
 
-`mobileclip-dense latency` writes it for ONNX Runtime on a CPU, the page in `apps/web` for a browser.
+`mobileclip-dense latency` writes it for ONNX Runtime on a CPU, the web page in `apps/web` for a browser.
 """
 
 import math
@@ -16,23 +16,23 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "schema_version": (int,),
     "artifact": (str,),
     "architecture": (str,),  # of the artifact
-    "artifact_sha256": (str,),  # of artifact.json, which holds the hashes of the other files
+    "artifact_sha256": (str,),  # of artifact.json, which contains the hashes of the other files
     "device": (str,),  # as a part of a file name
     "system": (str,),  # operating system, or a browser's user agent
     "runtime": (str,),  # library and execution provider
     "versions": (dict,),
     "num_warmup": (int,),
-    "peak_memory_mb": (int, float, type(None)),  # None where the platform does not tell
+    "peak_memory_mb": (int, float, type(None)),  # None if the platform does not report it
     "latency_ms_by_threads": (dict,),
 }
 _LATENCY = ("p50", "p90", "p99", "mean", "num_runs")
 
 
 def check_result(values: dict[str, Any], source: Path) -> None:
-    """Refuse what is no result of this schema.
+    """Check that values are a result of this schema.
 
     Raises:
-        ValueError: the first thing that is not as expected, by file and field.
+        ValueError: a field is missing, unknown or invalid. The message names file and field.
     """
 
     def expect(field: str, expected: str, holds: bool, found: object) -> None:
@@ -41,7 +41,7 @@ def check_result(values: dict[str, Any], source: Path) -> None:
 
     missing, unknown = sorted(_FIELDS.keys() - values.keys()), sorted(values.keys() - _FIELDS.keys())
     expect("fields", "all of the schema", not missing, f"no {', '.join(missing)}")
-    expect("fields", "those of the schema alone", not unknown, ", ".join(unknown))
+    expect("fields", "only those of the schema", not unknown, ", ".join(unknown))
     for field, types in _FIELDS.items():
         names = " or ".join(kind.__name__ for kind in types)
         expect(field, names, isinstance(values[field], types) and values[field] is not True, values[field])
@@ -63,11 +63,11 @@ def check_result(values: dict[str, Any], source: Path) -> None:
 
 
 def result_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Names for the results of artifacts, each a part of a file name: the artifact's own, which a folder that was
-    copied or renamed keeps, followed by the beginning of its hash where two artifacts share a name.
+    """File name parts for the results of artifacts: the artifact's name, and the start of its hash if another artifact
+    has the same name.
 
     Args:
-        names: the artifacts' own names by `artifact_sha256`.
+        names: the names in artifact.json (which do not change if a folder is copied or renamed) by `artifact_sha256`.
     """
     parts = {digest: re.sub(r"[^\w.+-]+", "-", name).strip(".-") or "artifact" for digest, name in names.items()}
     shared = Counter(part.casefold() for part in parts.values())

@@ -1,4 +1,4 @@
-"""Every setting of the library's commands, its default and its meaning: the single home of each."""
+"""The settings of all commands, with their defaults and documentation. Each setting is defined here only."""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +38,7 @@ Config = PretrainConfig | FinetuneConfig
 
 
 def config_to_json(config: Config) -> dict[str, Any]:
-    """All fields, paths as absolute strings, `command` naming the kind of config."""
+    """A config as JSON values: all fields except `force`, with absolute paths, and the config's kind as `command`."""
     values = {
         name: str(value.absolute()) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(config).items()
@@ -47,21 +47,25 @@ def config_to_json(config: Config) -> dict[str, Any]:
     if isinstance(config, PretrainConfig):
         values["data"] = [_absolute(source) for source in config.data]
         values["val_data"] = None if config.val_data is None else _absolute(config.val_data)
-    elif config.init is not None and Path(config.init).exists():  # otherwise a name of published weights
+    elif config.init is not None and Path(config.init).exists():  # otherwise the name of published weights
         values["init"] = str(Path(config.init).absolute())
     return {"command": "pretrain" if isinstance(config, PretrainConfig) else "finetune", **values}
 
 
 def _absolute(source: str) -> str:
-    """A local source of shards by its absolute path; URLs and pipes as they are."""
+    """The absolute path of a local source of shards. URLs and pipes are returned unchanged."""
     return source if "://" in source or source.startswith("pipe:") else str(Path(source).absolute())
 
 
 def config_from_json(values: dict[str, Any], source: Path) -> Config:
-    """The inverse of `config_to_json`.
+    """The config that `config_to_json` wrote.
+
+    Args:
+        values: the JSON values.
+        source: the file they were read from, for error messages.
 
     Raises:
-        ValueError: fields are missing, unknown or out of range; the message names `source`.
+        ValueError: a field is missing, unknown or out of range.
     """
     kinds: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
     kind = kinds.get(values.get("command", ""))

@@ -11,20 +11,20 @@ from mobileclip_dense.config.check import require, require_numbers
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionsConfig:
-    """What captions are like (figure 1 of arXiv 2405.08911): length, vocabulary, parts of speech, similarity to their
-    images, duplicates, boilerplate; one page with a contact sheet, and the figures as JSON."""
+    """Analyze the captions of data sets (figure 1 of arXiv 2405.08911): length, vocabulary, parts of speech, similarity
+    to the images, duplicates and boilerplate. Writes a page with a contact sheet, and the figures as JSON."""
 
     shards: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Sources of webdataset shards, as for `pretrain --data`; each is a column of the table."""
+    """Sources of webdataset shards, in the form of `pretrain --data`. Each source is a column of the table."""
     out: Path = Path("captions.html")
-    """The page to write; its figures go beside it, with the suffix .json."""
+    """The page to write. The figures are written next to it, with the suffix .json."""
     clip: str | None = None
-    """Model for the similarity of image and caption: a pretraining run, or MODEL:TAG or MODEL:FILE of open_clip;
-    None: no similarities."""
+    """Model that measures the similarity of image and caption: a pretraining run, or MODEL:TAG or MODEL:FILE of
+    open_clip. None: similarities are not measured."""
     max_samples: int = 10_000
-    """Look at most at so many samples of each source."""
+    """Maximum number of samples to read from each source."""
     num_pictures: int = 24
-    """Images on the contact sheet, per source, spread over the range of similarities."""
+    """Number of images per source on the contact sheet, spread over the range of similarities."""
     force: bool = False
     """Replace the page if it exists."""
 
@@ -36,17 +36,17 @@ class CaptionsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionDistanceConfig:
-    """How far attention reaches (figure 3 of arXiv 2405.08911): mean distance per layer and head of a ViT, in pixels;
-    effective receptive field of an MCi, whose attention is in the last stage only."""
+    """Measure how far attention reaches (figure 3 of arXiv 2405.08911). For a ViT: the mean attention distance of each
+    layer and head, in pixels. For an MCi, which has attention in the last stage only: the effective receptive field."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of pretraining or fine-tuning runs; each is a curve."""
+    """Folders of pretraining or fine-tuning runs. Each run is a curve."""
     images: Path
-    """Folder of images to look at."""
+    """Folder of images to measure on."""
     out: Path = Path("attention-distance.png")
-    """The picture to write; its figures go beside it, with the suffix .json."""
+    """The picture to write. The figures are written next to it, with the suffix .json."""
     max_images: int = 32
-    """Look at most at so many images."""
+    """Maximum number of images."""
     force: bool = False
     """Replace the picture if it exists."""
 
@@ -57,7 +57,8 @@ class AttentionDistanceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
-    """What an encoder sees: the three principal components of each map of its pyramid, as colours over the image."""
+    """Visualize an encoder's features: the first three principal components of each map of its pyramid, as colours over
+    the image."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a pretraining or fine-tuning run."""

@@ -1,4 +1,4 @@
-"""How a setting out of range is refused."""
+"""Range checks of settings."""
 
 import operator
 import os
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_COUNT = 2**31 - 1
-"""Largest number that a setting may have where nothing smaller is named. 32-bit counters hold it, and a seed of NumPy
-(below 2**32) still does when the numbers of process and worker are added."""
+"""Default upper limit of a setting. It fits 32-bit counters, and a seed stays valid for NumPy (below 2**32) when the
+indices of process and worker are added to it."""
 MAX_PARALLEL = max(256, os.cpu_count() or 1)
-"""Most threads or worker processes that a setting may ask for; thousands of them stall or crash a machine."""
+"""Maximum number of threads or worker processes. Thousands of them stall or crash a machine."""
 MAX_SIDE_PX = 8192
-"""Largest height or width of a model's input, pixels."""
+"""Maximum height or width of a model's input, in pixels."""
 
 
 def require(config: Any, field: str, holds: bool, expected: str) -> None:
-    """Raises ValueError, naming the flag, what was found and what was expected, where `holds` is false."""
+    """Raises ValueError if `holds` is false. The message names the flag, the value found and the value expected."""
     if not holds:
         flag = "--" + field.replace("_", "-")
         found = getattr(config, field)
@@ -31,14 +31,14 @@ def require_numbers(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse fields of a config that are not finite numbers in the range given.
+    """Check that fields of a config are finite numbers in a range.
 
-    A field that is None passes; of a tuple every item is checked. Not a number (nan) fails every comparison here,
-    whereas `value <= 0` lets it through. The range ends at MAX_COUNT where neither `at_most` nor `below` is given, and
-    begins at -MAX_COUNT where neither `at_least` nor `above` is.
+    None passes. Every item of a tuple is checked. The comparisons are written so that nan fails them all; a check such
+    as `value <= 0` would let nan pass. Without `at_most` and `below` the upper limit is MAX_COUNT; without `at_least`
+    and `above` the lower limit is -MAX_COUNT.
 
     Raises:
-        ValueError: names the flag, what was found and the limits that it misses.
+        ValueError: a field is out of range. The message names the flag, the value found and the limits it violates.
     """
     if at_most is None and below is None:
         at_most = MAX_COUNT
@@ -55,7 +55,7 @@ def require_numbers(
         for item in value if isinstance(value, tuple) else () if value is None else (value,):
             is_number = isinstance(item, int | float) and not isinstance(item, bool)
             require(config, field, is_number, "numbers" if isinstance(value, tuple) else "a number")
-            missed = [
+            violated = [
                 f"{name} {limit}" for name, limit, holds in limits if limit is not None and not holds(item, limit)
             ]
-            require(config, field, not missed, ", ".join(missed))
+            require(config, field, not violated, ", ".join(violated))

@@ -1,4 +1,4 @@
-"""Settings of dense fine-tuning and of what is done to its runs."""
+"""Settings of `finetune`, `data check`, `evaluate` and `prune`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,83 +14,86 @@ from mobileclip_dense.config.help import RegistryDoc
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """Fine-tune an encoder with a dense head through mmsegmentation, or with Mask R-CNN through torchvision."""
+    """Fine-tune an encoder with a dense head (mmsegmentation) or Mask R-CNN (torchvision)."""
 
     data: Path
-    """Data set as it is published, or a folder of your own. `mobileclip-dense data check --help` lists the layouts that
-    are known, `data check NAME PATH` what is there and what is missing."""
+    """Folder of a published data set, or of your own data. `mobileclip-dense data check --help` lists the supported
+    layouts; `data check NAME PATH` reports what is present and what is missing."""
     out: Path
-    """Run folder; the same command resumes it if it was interrupted."""
+    """Run folder. If training was interrupted, run the same command again to resume."""
     task: Task = "segment"
-    """segment: class per pixel; depth: metres per pixel; detect: boxes and masks of objects."""
+    """segment: class per pixel. depth: metres per pixel. detect: boxes and masks of objects."""
     encoder: Annotated[str, RegistryDoc(describe_encoders)] = "nano"
     init: str | None = None
-    """Weights to start from: a run folder, a checkpoint of open_clip, timm, Apple, MAE, MAWS or mmsegmentation, or
-    timm:NAME, fetched from the hub; None: from scratch. The encoder is taken from it; of a pruned run, all of the
-    model."""
+    """Initial weights of the encoder: a run folder, a checkpoint of open_clip, timm, Apple, MAE, MAWS or
+    mmsegmentation, or timm:NAME, downloaded from the hub. A pruned run initializes the whole model. None: train from
+    scratch."""
     head: Annotated[str, RegistryDoc(describe_heads)] = "semantic_fpn"
     crop_size_px: tuple[int, int] = (512, 512)
-    """Training crop, height and width in pixels, multiples of the encoder's last stride (32)."""
+    """Height and width of the training crop, in pixels. Multiples of the encoder's last stride (32)."""
     scale_range: tuple[float, float] = (0.5, 2.0)
-    """Segmentation and detection: the short side is resized to the crop's, times a random factor from this range."""
+    """Segmentation and detection: images are resized so that their short side is that of the crop times a random factor
+    from this range."""
     colour_jitter: bool = True
-    """Random brightness, contrast, saturation and hue; off where colour tells the classes apart."""
+    """Random brightness, contrast, saturation and hue. Turn it off if classes differ by colour."""
     batch_size: int = 16
     """Images per step and process."""
     accumulate: int = 1
-    """Micro-batches per step, gradients added up; divides --batch-size."""
+    """Micro-batches per step, with accumulated gradients. Must divide --batch-size."""
     max_iters: int = 40_000
     """Optimizer steps."""
     learning_rate: float = 2e-4
-    """Peak learning rate, reached after the warm-up, then polynomial to zero."""
+    """Peak learning rate. Linear warm-up, then polynomial decay to zero."""
     poly_power: float = 0.9
-    """Power of the polynomial."""
+    """Power of the polynomial decay."""
     layer_decay: float = 1.0
-    """The learning rate of a layer is that of the layer above it times this: MCi and Swin by stage, ViT by block."""
+    """Factor on the learning rate from each layer to the one below it. A layer is a stage of MCi and Swin, a block of
+    ViT."""
     weight_decay: float = 0.05
-    """AdamW weight decay on matrices and kernels (not on biases, norms, LayerScale or positions)."""
+    """AdamW weight decay of matrices and kernels (not of biases, norms, LayerScale or position embeddings)."""
     warmup_iters: int = 500
     """Steps of linear warm-up."""
     drop_path_rate: float = 0.1
-    """Stochastic depth of the encoder, from 0 to below 1."""
+    """Stochastic depth rate of the encoder, at least 0 and below 1."""
     frozen_stages: int = 0
-    """So many stages of the encoder (of 4), stem included, keep their weights and statistics; all of it with --head
-    linear is a linear probe."""
+    """Number of encoder stages (of 4) to freeze, from the stem on: weights and BatchNorm statistics stay fixed. 4 with
+    --head linear is a linear probe."""
     batch_norm: Literal["train", "frozen", "synced"] = "train"
-    """BatchNorm of the encoder: statistics of the batch, the pretrained ones, or those of the batch over all
-    processes (on GPUs)."""
+    """BatchNorm of the encoder. train: statistics of the batch. frozen: pretrained statistics. synced: statistics of
+    the batch over all processes (on GPUs)."""
     neck_channels: int = 256
     """Channels of the feature pyramid network (semantic_fpn, mask_rcnn)."""
     head_channels: int = 128
-    """Channels of the prediction head; of upernet 512, of deconv 32 as published."""
+    """Channels of the prediction head (published: 512 for upernet, 32 for deconv)."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the forward and backward pass."""
+    """Numerical precision of the forward and backward pass."""
     compile: bool = False
-    """Compile the model with torch.compile: faster steps after a minute or more of compilation."""
+    """Compile the model with torch.compile. Compilation takes a minute or more; steps are faster afterwards."""
     ema_decay: float = 0.0
-    """Decay of a moving average of the weights, which is then what is evaluated and saved; 0: none."""
+    """Decay of the exponential moving average of the weights. The averaged weights are evaluated and saved. 0: no
+    average."""
     max_train_images: int | None = None
-    """Use only the first so many training images; None: all."""
+    """Maximum number of training images; the first ones are used. None: all."""
     class_names: Path | None = None
-    """Text file with one class name per line, or CSV with a column for index and one for name, for folders that bring
-    none; None: read or derived from the folder."""
+    """Class names, for folders without them: a text file with one name per line, or a CSV file with columns for index
+    and name. None: names are read from the folder or derived from its labels."""
     max_depth_m: float = 10.0
-    """Depth: readings beyond are ignored and predictions stay below, metres."""
+    """Depth: maximum depth, in metres. Larger ground truth is ignored; predictions are limited to it."""
     depth_units_per_m: float = 1000.0
-    """Depth: values of the PNG per metre (1000: millimetres)."""
+    """Depth: PNG value of one metre (1000: the PNG is in millimetres)."""
     skip_bad: bool = False
-    """Leave out files that cannot be used, and say how many, instead of refusing the folder."""
+    """Skip unusable files and report their number, instead of stopping with an error."""
     num_workers: int = 2
-    """Data-loading processes."""
+    """Number of data-loading processes."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     seed: int = 0
-    """Seeds head weights, order and augmentation."""
+    """Seed of head weights, data order and augmentation."""
     force: bool = False
     """Start over if the run folder exists."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"num_workers", "checkpoint_every"})
-    """What training does not depend on: a run may be resumed with other values of these."""
+    """Settings that may differ when a run is resumed. Training does not depend on them."""
 
     def __post_init__(self) -> None:
         strides = encoder_spec(self.encoder).strides
@@ -116,18 +119,18 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheckConfig:
-    """Say what of a data set is there, what is missing and where to get it, and which files cannot be used."""
+    """Check a labelled data set: report which files are present, missing (and where to get them) or unusable."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """A published data set, see above; segment or depth: a folder of your own."""
+    """Name of a published data set (see above), or segment or depth for a folder of your own."""
     path: Annotated[Path, tyro.conf.Positional]
-    """Where it lies; of NYUv2 also the labelled .mat file."""
+    """Folder of the data set. For NYUv2 also the labelled .mat file."""
     class_names: Path | None = None
-    """As of `finetune`."""
+    """As in `finetune`."""
     max_depth_m: float = 10.0
-    """As of `finetune`."""
+    """As in `finetune`."""
     depth_units_per_m: float = 1000.0
-    """As of `finetune`."""
+    """As in `finetune`."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "max_depth_m", "depth_units_per_m", above=0)
@@ -135,33 +138,33 @@ class DataCheckConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Measure a fine-tuned run on held-out images: figures as JSON, and pictures of where it fails."""
+    """Evaluate a fine-tuned run on held-out images. Writes metrics as JSON, and pictures of the worst predictions."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a complete `mobileclip-dense finetune` run."""
+    """Folder of a completed `mobileclip-dense finetune` run."""
     out: Path | None = None
-    """Folder to write; None: evaluation/ inside the run's folder."""
+    """Folder to write. None: evaluation/ in the run folder."""
     data: Path | None = None
-    """Data set in any layout that `finetune` takes, with the run's classes; None: the one it was trained on. A folder
-    without class names is read like that one."""
+    """Data set with the run's classes, in any layout that `finetune` supports. A folder without class names gets those
+    of the training data. None: the data set of the run."""
     skip_bad: bool = False
-    """With --data: leave out files that cannot be used, and say how many, instead of refusing the folder."""
+    """With --data: skip unusable files and report their number, instead of stopping with an error."""
     class_names: Path | None = None
-    """With --data: names in place of the folder's, as of `finetune`."""
+    """With --data: class names that replace those of the folder, as in `finetune`."""
     depth_units_per_m: float | None = None
-    """With --data: values of its depth PNGs per metre; None: as in training."""
+    """With --data: PNG value of one metre. None: as in training."""
     mode: Literal["whole", "slide"] = "whole"
-    """whole: an image at once; slide: overlapping windows of the training crop, averaged."""
+    """whole: one forward pass per image. slide: average over overlapping windows of the training crop's size."""
     scales: tuple[float, ...] = (1.0,)
-    """Sizes at which each image is seen, relative to the usual one; predictions are averaged."""
+    """Test-time augmentation: relative sizes of the input image. Predictions are averaged."""
     flip: bool = False
-    """Also see each image mirrored, and average."""
+    """Test-time augmentation: average with the prediction of the horizontally flipped image."""
     eigen_crop: bool = False
-    """Depth: only the middle of NYUv2's 640x480 images (Eigen 2014), as the published figures are taken."""
+    """Depth: evaluate on the central crop of NYUv2's 640x480 images (Eigen 2014), as published figures do."""
     max_images: int | None = None
-    """Only the first so many images; None: all."""
+    """Maximum number of images; the first ones are used. None: all."""
     num_worst: int = 8
-    """Pictures to draw, those with the worst figures first."""
+    """Number of pictures to draw, worst predictions first."""
     force: bool = False
     """Replace the folder if it exists."""
 
@@ -177,16 +180,17 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig:
-    """Prune a fine-tuned run: whole channels and attention heads go. Fine-tune the result with --init to recover."""
+    """Prune a fine-tuned run: remove whole channels and attention heads. Fine-tune the result with --init to recover
+    accuracy."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a complete `mobileclip-dense finetune` run with an MCi encoder."""
+    """Folder of a completed `mobileclip-dense finetune` run with an MCi encoder."""
     out: Path
-    """Folder of the pruned run."""
+    """Folder to write: the pruned run."""
     target_params: float | None = None
-    """Keep at most this share of the parameters, above 0, below 1. Give this or --target-macs."""
+    """Maximum share of the parameters to keep, above 0 and below 1. Give this or --target-macs."""
     target_macs: float | None = None
-    """Keep at most this share of the multiply-accumulates at the run's training crop, above 0, below 1."""
+    """Maximum share of the multiply-accumulates (at the run's training crop) to keep, above 0 and below 1."""
     force: bool = False
     """Replace the folder if it exists."""
 

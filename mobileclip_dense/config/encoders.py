@@ -1,6 +1,6 @@
-"""The registry of image encoders: what has to be known about each before it is built. Importing it needs no torch.
+"""The registry of image encoders: the properties of each encoder that are needed before it is built. No torch.
 
-An encoder is added with one registration; everything else (heads, help texts, checks, tests) reads this table.
+To add an encoder, register it. Heads, help texts, checks and tests read this registry.
 """
 
 from dataclasses import dataclass
@@ -24,17 +24,18 @@ class EncoderSpec:
     """An image encoder.
 
     Attributes:
-        family: import path of its `models.families.family.Family`, as `package.module:Class`.
-        timm_name: name under which timm builds the trunk.
-        strides: of the maps of the pyramid that heads get, in pixels, finest first. Images are multiples of the last.
-        channels: of the same maps.
-        label: name for people, e.g. "MCi2".
-        description: one phrase for help texts.
-        normalization: what the published weights were trained with, on pixels in 0..1.
-        clip_name: the open_clip model whose image tower this is; None where there is none.
-        timm_arguments: further arguments of `timm.create_model`.
-        one_size: an exported graph of it takes images of one size: positions or windows are laid out in advance.
-        licence: of the published weights, or where those come from; None where there are none.
+        family: import path of the encoder's `models.families.family.Family`, in the form `package.module:Class`.
+        timm_name: name of the model in timm.
+        strides: strides of the feature pyramid's maps, in pixels, finest map first. The height and width of an image
+            are multiples of the last stride.
+        channels: channels of the feature pyramid's maps.
+        label: display name, e.g. "MCi2".
+        description: short description for help texts.
+        normalization: normalization that the published weights expect, for pixels in 0..1.
+        clip_name: open_clip model with this image tower; None if there is none.
+        timm_arguments: extra arguments of `timm.create_model`.
+        one_size: whether an exported graph is fixed to one input size (position embeddings or windows are precomputed).
+        licence: licence or origin of the published weights; None if there are none.
     """
 
     family: str
@@ -51,14 +52,14 @@ class EncoderSpec:
 
 
 ENCODERS: dict[str, EncoderSpec] = {}
-"""Name, as of --encoder, -> specification."""
+"""Name (the value of --encoder) -> specification."""
 
 
 def register_encoder(name: str, spec: EncoderSpec) -> None:
-    """Make an encoder known under `name` everywhere.
+    """Register an encoder under a name.
 
     Raises:
-        ValueError: the name belongs to another specification.
+        ValueError: another specification is registered under this name.
     """
     if ENCODERS.get(name, spec) != spec:
         raise ValueError(f"encoder: found {name!r}, which is registered already, expected another name")
@@ -66,7 +67,7 @@ def register_encoder(name: str, spec: EncoderSpec) -> None:
 
 
 def encoder_spec(name: str) -> EncoderSpec:
-    """Raises ValueError for an unknown name."""
+    """The specification of an encoder. Raises ValueError if the name is unknown."""
     if name not in ENCODERS:
         raise ValueError(f"encoder: found {name!r}, expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name]
@@ -78,21 +79,21 @@ def encoders_of(family: str) -> tuple[str, ...]:
 
 
 def last_stride(name: str) -> int:
-    """The last stride of an encoder: heights and widths of images are multiples of it.
+    """The last stride of an encoder, in pixels. The height and width of an image are multiples of it.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: the name is unknown.
     """
     return encoder_spec(name).strides[-1]
 
 
 def clip_names() -> dict[str, str]:
-    """Encoder -> the open_clip model whose image tower it is; encoders without one are left out."""
+    """Encoder -> open_clip model with this image tower. Encoders without such a model are not included."""
     return {name: spec.clip_name for name, spec in ENCODERS.items() if spec.clip_name}
 
 
 def describe_encoders() -> str:
-    """All encoders, for help texts."""
+    """A list of all encoders, for help texts."""
     return "; ".join(f"{name}: {spec.description}" for name, spec in ENCODERS.items()) + "."
 
 
@@ -100,35 +101,35 @@ register_encoder(
     "nano",
     EncoderSpec(
         family=MCI, timm_name="fastvit_mci_nano", channels=(16, 32, 96, 192), label="nano MCi",
-        description="an MCi for tests and demos", clip_name="MobileCLIP-nano",
+        description="a small MCi for tests and demos", clip_name="MobileCLIP-nano",
     ),
 )  # fmt: skip
 register_encoder(
     "mci0",
     EncoderSpec(
         family=MCI, timm_name="fastvit_mci0", channels=(64, 128, 256, 512), label="MCi0",
-        description="that of MobileCLIP-S0 and MobileCLIP2-S0", clip_name="MobileCLIP2-S0", licence=_APPLE,
+        description="encoder of MobileCLIP-S0 and MobileCLIP2-S0", clip_name="MobileCLIP2-S0", licence=_APPLE,
     ),
 )  # fmt: skip
 register_encoder(
     "mci1",
     EncoderSpec(
         family=MCI, timm_name="fastvit_mci1", channels=(64, 128, 256, 512), label="MCi1",
-        description="that of MobileCLIP-S1", clip_name="MobileCLIP-S1", licence=_APPLE,
+        description="encoder of MobileCLIP-S1", clip_name="MobileCLIP-S1", licence=_APPLE,
     ),
 )  # fmt: skip
 register_encoder(
     "mci2",
     EncoderSpec(
         family=MCI, timm_name="fastvit_mci2", channels=(80, 160, 320, 640), label="MCi2",
-        description="that of MobileCLIP-S2", clip_name="MobileCLIP-S2", licence=_APPLE,
+        description="encoder of MobileCLIP-S2", clip_name="MobileCLIP-S2", licence=_APPLE,
     ),
 )  # fmt: skip
 register_encoder(
     "vit_b16_clip",
     EncoderSpec(
         family=VIT, timm_name="vit_base_patch16_clip_224", channels=(256,) * 4, label="ViT-B/16",
-        description="CLIP's ViT-B/16, as OpenAI, LAION, DataComp and our recipes train it", normalization=_OPENAI,
+        description="CLIP's ViT-B/16 (OpenAI, LAION, DataComp, our recipes)", normalization=_OPENAI,
         clip_name="ViT-B-16", timm_arguments=_ANY_SIZE, one_size=True, licence="as of OpenAI, LAION or DataComp",
     ),
 )  # fmt: skip
@@ -136,23 +137,23 @@ register_encoder(
     "vit_b16_mci",
     EncoderSpec(
         family=VIT, timm_name="vit_base_mci_224", channels=(256,) * 4, label="MobileCLIP-B",
-        description="Apple's ViT-B/16 of MobileCLIP-B, whose patches are cut by three convolutions",
+        description="ViT-B/16 of MobileCLIP-B, with a stem of three convolutions",
         clip_name="MobileCLIP-B", timm_arguments=_ANY_SIZE, one_size=True, licence=_APPLE,
     ),
 )  # fmt: skip
 register_encoder(
     "vit_b16",
-    EncoderSpec(  # for what AugReg wants instead of ImageNet's normalization, see `models.foreign`
+    EncoderSpec(  # AugReg's weights expect another normalization, see `models.foreign`
         family=VIT, timm_name="vit_base_patch16_224", channels=(256,) * 4, label="plain ViT-B/16",
-        description="the plain ViT-B/16 of MAE, MAWS, DeiT III and AugReg", normalization=_IMAGENET,
+        description="ViT-B/16 of MAE, MAWS, DeiT III and AugReg", normalization=_IMAGENET,
         timm_arguments=_ANY_SIZE, one_size=True, licence="as of MAE, MAWS, DeiT III or AugReg",
     ),
 )  # fmt: skip
 register_encoder(
     "swin_l",
-    EncoderSpec(  # windows shift even in stages that one window covered in pretraining, as in mmsegmentation
+    EncoderSpec(  # as in mmsegmentation, windows shift also in stages that a single window covered in pretraining
         family=SWIN, timm_name="swin_large_patch4_window12_384", channels=(192, 384, 768, 1536), label="Swin-L",
-        description="Swin-L, of Microsoft or mmsegmentation", normalization=_IMAGENET,
+        description="Swin-L of Microsoft or mmsegmentation", normalization=_IMAGENET,
         timm_arguments=(*_ANY_SIZE, ("always_partition", True)), one_size=True,
         licence="as of Microsoft or mmsegmentation",
     ),

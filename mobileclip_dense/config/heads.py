@@ -1,4 +1,4 @@
-"""The registry of heads: what has to be known about each before it is built. Importing it needs no torch."""
+"""The registry of heads: the properties of each head that are needed before it is built. No torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,18 +10,19 @@ _ROOM = "mobileclip_dense.dense.heads"
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """A head, with its neck and auxiliary head where it has them.
+    """A head, including its neck and auxiliary head if it has them.
 
     Attributes:
-        tasks: what it can predict.
-        builder: import path, as `package.module:function`, of what builds its configs for mmengine's registry. For
-            segment and depth: (config, encoder, num_classes) -> dict with decode_head and, where the head has them,
-            neck and auxiliary_head. For detect: (config, num_classes) -> the config of the whole model.
-        label: name for people, e.g. "SemanticFPN".
-        description: one phrase for help texts; empty where the name says it.
-        on_last_map: it stands on a ViT's own last map, not on a pyramid of fresh weights.
-        pools_to_one_pixel: in training BatchNorm needs two images there.
-        prunable: import path of (decode_head) -> the convolutions whose outputs pruning may shrink; None: it has none.
+        tasks: tasks that the head supports.
+        builder: import path, in the form `package.module:function`, of the function that builds the head's configs for
+            mmengine's registry. For segment and depth: (config, encoder, num_classes) -> dict with decode_head and,
+            optionally, neck and auxiliary_head. For detect: (config, num_classes) -> config of the whole model.
+        label: display name, e.g. "SemanticFPN".
+        description: short description for help texts; empty if the name is enough.
+        on_last_map: whether the head reads a ViT's last map directly, without a newly initialized pyramid.
+        pools_to_one_pixel: whether the head pools to one pixel. BatchNorm then needs at least two images in training.
+        prunable: import path of the function (decode_head) -> convolutions whose output channels may be pruned; None if
+            there are none.
     """
 
     tasks: tuple[Task, ...]
@@ -34,14 +35,14 @@ class HeadSpec:
 
 
 HEADS: dict[str, HeadSpec] = {}
-"""Name, as of --head, -> specification."""
+"""Name (the value of --head) -> specification."""
 
 
 def register_head(name: str, spec: HeadSpec) -> None:
-    """Make a head known under `name` everywhere.
+    """Register a head under a name.
 
     Raises:
-        ValueError: the name belongs to another specification.
+        ValueError: another specification is registered under this name.
     """
     if HEADS.get(name, spec) != spec:
         raise ValueError(f"head: found {name!r}, which is registered already, expected another name")
@@ -49,12 +50,12 @@ def register_head(name: str, spec: HeadSpec) -> None:
 
 
 def heads_of(task: Task) -> tuple[str, ...]:
-    """Names of the heads that a task can have."""
+    """Names of the heads that support a task."""
     return tuple(name for name, spec in HEADS.items() if task in spec.tasks)
 
 
 def describe_heads() -> str:
-    """All heads with their tasks, for help texts."""
+    """A list of all heads with their tasks, for help texts."""
     return "; ".join(
         f"{name} ({', '.join(part for part in (spec.description, ' or '.join(spec.tasks)) if part)})"
         for name, spec in HEADS.items()

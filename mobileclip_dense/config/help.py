@@ -1,4 +1,4 @@
-"""Help texts that are read from a registry when they are shown."""
+"""Help texts that are generated from a registry."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,12 @@ from typing_extensions import Doc
 
 
 class RegistryDoc(Doc):
-    """`Annotated[str, RegistryDoc(describe)]`: documentation of a setting (PEP 727), later registrations included.
+    """Documentation of a setting (PEP 727) that is generated when it is read: `Annotated[str, RegistryDoc(describe)]`.
+
+    It includes encoders and heads that were registered after the import.
 
     Args:
-        describe: gives the text.
+        describe: returns the text.
     """
 
     def __init__(self, describe: Callable[[], str]):
@@ -17,5 +19,5 @@ class RegistryDoc(Doc):
 
     @property
     def documentation(self) -> str:  # type: ignore[override]
-        """The text, as the registry stands now."""
+        """The text for the current state of the registry."""
         return self._describe()

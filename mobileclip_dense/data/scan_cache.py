@@ -1,4 +1,4 @@
-"""Cache of scans: results of opening files, reused until a file changes."""
+"""A cache of the results of checking files, valid until a file changes."""
 
 import hashlib
 import sys
@@ -16,7 +16,7 @@ Stamp = list[Any]
 
 
 def stamp_of(*paths: Path) -> Stamp | None:
-    """Absolute paths, sizes and modification times; None where a file is missing or its name is impossible."""
+    """Absolute paths, sizes and modification times of files; None if a file is missing or its name is invalid."""
     try:
         found = [path.stat() for path in paths]
     except (OSError, ValueError):
@@ -28,16 +28,17 @@ def scan_with_cache(
     items: Sequence[Item], scan: Callable[[Item], Answer], *, stamps: Sequence[Stamp | None],
     from_json: Callable[[Any], Answer | None], is_good: Callable[[Answer], bool], cache_key: str, progress: str,
 ) -> list[Answer]:  # fmt: skip
-    """`scan(item)` of each item, in order, taken from the cache for items whose stamp has not changed.
+    """The results of `scan(item)`, in order. Items with an unchanged stamp are read from the cache.
 
-    Problems are not cached: a disk that was not mounted, or a permission, does not show in the stamp.
+    Results with problems are not cached: the stamp does not show a mounted disk or a changed permission.
 
     Args:
+        items: the items to scan.
         scan: returns a JSON value; called in threads.
-        stamps: for each item the values that its result depends on, a name first; None: scan it every time.
-        from_json: a result from its cached JSON, None where it is damaged.
-        is_good: whether a result is free of problems, so that it is cached.
-        cache_key: everything else that the results depend on; its hash names the file in `cache_folder`.
+        stamps: for each item the values that its result depends on, beginning with a unique name; None: not cached.
+        from_json: parses a cached result; None if it is damaged.
+        is_good: whether a result has no problems and is cached.
+        cache_key: everything else that the results depend on. Its hash is the file name in `cache_folder`.
         progress: label of the progress bar.
     """
     name = hashlib.sha256(cache_key.encode(errors="surrogateescape")).hexdigest()[:32]
@@ -62,7 +63,7 @@ def _known(cached: dict[str, Any], stamp: Stamp | None, from_json: Callable[[Any
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The cached results; empty where the file is missing or damaged."""
+    """The cached results; empty if the file is missing or damaged."""
     try:
         return read_json(path)
     except (OSError, ValueError):
@@ -73,4 +74,4 @@ def _write(path: Path, cached: dict[str, Any]) -> None:
     try:
         write_json(path, cached)
     except OSError as error:
-        print(f"{path}: the scan of the data is not kept, the next start repeats it ({error})", file=sys.stderr)
+        print(f"{path}: cannot write the cache of the data scan; the next start scans again ({error})", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The two towers of CLIP, built by open_clip: its model names, state-dict keys, tokenizer and preprocessing."""
+"""CLIP models built by open_clip, with its model names, state-dict keys, tokenizers and preprocessing."""
 
 import logging
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mobileclip_dense.artifact.preprocess import Normalization, cut_ends
 from mobileclip_dense.config.encoders import ENCODERS, clip_names
 from mobileclip_dense.models.families import mci  # noqa: F401  registers fastvit_mci_nano with timm
 
-# With this, `open_clip.create_model("MobileCLIP-nano")` works wherever this module was imported.
+# Makes `open_clip.create_model("MobileCLIP-nano")` work after this module is imported.
 open_clip.add_model_config(Path(__file__).with_name("open_clip_configs"))
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"  # see `open_clip_config`
@@ -29,11 +29,12 @@ Tokenizer = Callable[[list[str]], torch.Tensor]  # captions -> int64 [B,context_
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a CLIP's published weights expect to be done to an image.
+    """The image preprocessing that a CLIP's published weights expect.
 
     Attributes:
-        normalization: on pixels in 0..1. interpolation: bilinear or bicubic.
-        resize_mode: shortest (the short side is resized, then a centre crop), squash or longest.
+        normalization: normalization of pixels in 0..1.
+        interpolation: bilinear or bicubic.
+        resize_mode: shortest (resize the short side, then centre crop), squash or longest.
     """
 
     normalization: Normalization
@@ -42,14 +43,13 @@ class Preprocessing:
 
 
 def clip_name(model: str) -> str:
-    """The open_clip name of a model: of one of our encoders, the model whose image tower it is.
+    """The open_clip name of a model. For one of our encoders: the model with this image tower.
 
     Args:
-        model: an encoder that is an image tower, see `clip_names`, or any of `open_clip.list_models()`.
+        model: an encoder with an open_clip model (see `clip_names`), or a name from `open_clip.list_models()`.
 
     Raises:
-        ValueError: there is no such model, or it has no text tower (Swin-L), or it is trained with another loss
-            (CoCa writes captions).
+        ValueError: the name is unknown, or the model has no text tower (Swin-L) or more than two towers (CoCa).
     """
     with_text = clip_names()
     names = open_clip.list_models()
@@ -61,17 +61,18 @@ def clip_name(model: str) -> str:
         raise ValueError(f"model: found {model!r}, expected {', '.join(with_text)} or a name of open_clip.list_models()"
                          + (f"; did you mean {', '.join(close)}?" if close else ""))  # fmt: skip
     if "multimodal_cfg" in open_clip.get_model_config(model):
-        raise ValueError(f"model: found {model!r}, a CoCa, expected a model of two towers")
+        raise ValueError(f"model: found {model!r}, a CoCa, expected a model with two towers")
     return model
 
 
 def preprocessing_of(model: str, tag: str | None = None) -> Preprocessing:
-    """What to do to images: one home for it, since open_clip forgets it for weights that come as a file.
+    """The image preprocessing of a model. open_clip does not know it for weights loaded from a file.
+
+    Models without published weights: pixels in 0..1 for our encoders, open_clip's default (OpenAI's) for others.
 
     Args:
-        model: see `clip_name`. tag: one of open_clip's published weights; None: the first of the model.
-
-    Of models without published weights: pixels in 0..1 for our own, open_clip's default (OpenAI's) for others.
+        model: see `clip_name`.
+        tag: tag of the published weights; None: the model's first tag.
     """
     name = clip_name(model)
     published = list_pretrained_tags_by_model(name)
@@ -93,19 +94,20 @@ def preprocessing_of(model: str, tag: str | None = None) -> Preprocessing:
 def build_clip(
     model: str, image_size_px: int | None = None, *, tag: str | None = None
 ) -> tuple[CLIP | CustomTextCLIP, Tokenizer, Normalization]:
-    """Two fresh towers, the tokenizer that belongs to them, and the image normalization.
+    """Build a CLIP with random weights, its tokenizer and its image normalization.
+
+    The model maps (image float [B,3,H,W], text int64 [B,L]) to (image features [B,D], text features [B,D], both of
+    unit norm, logit scale). A SigLIP also returns its logit bias. open_clip's record of the preprocessing is
+    `model.visual.preprocess_cfg`.
 
     Args:
         model: see `clip_name`.
-        image_size_px: height and width of the images; None: the model's own.
-        tag: the published weights that will be loaded, where their preprocessing is not the model's usual one.
-
-    The model maps (image float [B,3,H,W], text int64 [B,L]) to (image features [B,D], text features [B,D], both of
-    unit norm, logit scale); a SigLIP returns its logit bias as a fourth. `model.visual.preprocess_cfg` is open_clip's
-    record of the preprocessing.
+        image_size_px: height and width of the images; None: the model's default.
+        tag: tag of the published weights that will be loaded, if their preprocessing differs from the model's default.
 
     Raises:
-        ValueError: see `clip_name`. OSError: the tokenizer has to be fetched from the hub and that failed.
+        ValueError: see `clip_name`.
+        OSError: the tokenizer could not be downloaded from the hub.
     """
     name = clip_name(model)
     preprocessing = preprocessing_of(name, tag)
@@ -123,7 +125,7 @@ def build_clip(
 def build_transform(
     clip: CLIP | CustomTextCLIP, normalization: Normalization, image_size_px: int
 ) -> Callable[[npt.NDArray[np.uint8]], torch.Tensor]:
-    """uint8 [H,W,3] -> float [3,image_size_px,image_size_px] to measure on, resized as the model records."""
+    """The evaluation transform of a model: uint8 [H,W,3] -> float [3,image_size_px,image_size_px]."""
     recorded = PreprocessCfg(**clip.visual.preprocess_cfg)
     settings = PreprocessCfg(size=image_size_px, mean=normalization.mean, std=normalization.std,
                              interpolation=recorded.interpolation, resize_mode=recorded.resize_mode)  # fmt: skip
@@ -140,9 +142,8 @@ def normalize_pixels(images: torch.Tensor, normalization: Normalization) -> torc
 def open_clip_config(model: str, image_size_px: int | None = None, *, tag: str | None = None) -> dict[str, Any]:
     """The contents of open_clip_config.json.
 
-    A folder with this file and one safetensors file of weights loads in
-    `open_clip.create_model_and_transforms("local-dir:FOLDER")` with the right image transform; a file alone, given as
-    `pretrained=FILE`, is taken for OpenAI's.
+    `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads a folder with this file and one safetensors file,
+    with the right image transform. For a file alone (`pretrained=FILE`), open_clip uses OpenAI's transform.
     """
     name = clip_name(model)
     config: dict[str, Any] = open_clip.get_model_config(name)
@@ -152,7 +153,7 @@ def open_clip_config(model: str, image_size_px: int | None = None, *, tag: str |
 
 
 def _preprocess_config(preprocessing: Preprocessing) -> dict[str, Any]:
-    """In open_clip's words."""
+    """The preprocessing in open_clip's format."""
     return {
         "mean": list(preprocessing.normalization.mean),
         "std": list(preprocessing.normalization.std),

@@ -1,4 +1,4 @@
-"""Weights of any source -> a folder that stock open_clip loads, image transform included."""
+"""`mobileclip-dense convert-weights`: convert weights to a folder that open_clip loads with the right transform."""
 
 import copy
 from pathlib import Path
@@ -26,19 +26,21 @@ from mobileclip_dense.models.expand import is_fused
 from mobileclip_dense.models.weights import ForeignWeights, fill_clip, read_clip_weights
 from mobileclip_dense.run.folder import load_run
 
-_MAX_RELATIVE_ERROR = 1e-4  # float32; a wrong key or fold is off by 1e-1 and more
+_MAX_RELATIVE_ERROR = 1e-4  # float32; a wrong key or fusion gives at least 1e-1
 _CAPTIONS = ["a photo of a cone", "two red spheres on a wooden floor"]
 
 
 def convert_weights(config: ConvertWeightsConfig) -> None:
-    """Write `config.out`/weights.safetensors and open_clip_config.json: both towers in train form, float32.
+    """Write weights.safetensors (both towers in train form, float32) and open_clip_config.json to `config.out`.
 
-    Before the folder takes its name, stock open_clip loads it and has to give the features of the source. Those are
-    computed with the source's own convolutions, fused ones fused, so that the expansion is part of what is checked.
+    Before the folder is renamed to its final name, open_clip loads it and must reproduce the features of the source.
+    The features of a fused source are computed with its fused convolutions, so that the expansion is checked too.
 
     Raises:
-        FileExistsError: the folder exists and --force was not given. FileNotFoundError, OSError, ValueError: see
-            `load_clip_weights`; the source is a fine-tuned or pruned run; the features differ or are not finite.
+        FileExistsError: the folder exists and `config.force` is off.
+        FileNotFoundError, OSError: see `load_clip_weights`.
+        ValueError: see `load_clip_weights`; the source is a fine-tuned or pruned run; or the features differ or are
+            not finite.
     """
     name, source = clip_name(config.model), Path(config.source)
     inputs = {"the source": source}
@@ -60,18 +62,18 @@ def convert_weights(config: ConvertWeightsConfig) -> None:
 
 
 def _image_size_of(folder: Path) -> int:
-    """Pixels; raises ValueError if the run is none of pretraining."""
+    """The image size of a pretraining run, in pixels. Raises ValueError if it is another kind of run."""
     run = load_run(folder)
     if isinstance(run.config, PretrainConfig):
         return run.config.image_size_px
-    begun = f"the one it began with, {run.config.init}" if run.config.init else "a run of `mobileclip-dense pretrain`"
+    parent = f"its initial weights, {run.config.init}" if run.config.init else "a run of `mobileclip-dense pretrain`"
     raise ValueError(f"{folder}: run: found a {'fine-tuned' if run.structure is None else 'pruned'} run, which has no "
-                     f"text tower, expected a pretraining run; convert {begun}; this one goes on in `mobileclip-dense "
-                     "finetune --init` and in the exports")  # fmt: skip
+                     f"text tower, expected a pretraining run; convert {parent}; use this run with "
+                     "`mobileclip-dense finetune --init` or export it")  # fmt: skip
 
 
 def source_form(clip: CLIP | CustomTextCLIP, foreign: ForeignWeights) -> CLIP | CustomTextCLIP:
-    """A copy of the model that holds the foreign weights as they are: blocks that come fused are fused here."""
+    """A copy of the model with the foreign weights in their original form: blocks that are fused there are fused."""
     model = copy.deepcopy(clip)
     if is_fused(foreign.state):
         for name, module in list(model.named_modules()):
@@ -85,7 +87,7 @@ def source_form(clip: CLIP | CustomTextCLIP, foreign: ForeignWeights) -> CLIP | 
 def measure_distance(
     model: CLIP | CustomTextCLIP, reference: CLIP | CustomTextCLIP, tokenizer: Tokenizer
 ) -> dict[str, float]:
-    """Relative error of the features of two fixed noise images and two captions: |model - reference| / |reference|."""
+    """Relative error of the image and text features on two noise images and two captions: |model - ref| / |ref|."""
     height, width = model.visual.image_size
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     texts = tokenizer(_CAPTIONS)
@@ -111,7 +113,7 @@ def _summary(
         "text tower": f"{sum(others) / 1e6:.2f} M parameters in {len(others)} tensors, logit scale included",
         "images": f"{height}x{width} px, {preprocessing.interpolation}, {preprocessing.resize_mode}, pixels in 0..1, "
                   f"mean {normalization.mean}, std {normalization.std}",
-        "difference": f"image features {errors['image']:.1e}, text features {errors['text']:.1e} (relative, stock "
+        "difference": f"image features {errors['image']:.1e}, text features {errors['text']:.1e} (relative, "
                       "open_clip against the source)",
         "open_clip": f'create_model_and_transforms("local-dir:{config.out}"), get_tokenizer("{name}")',
         "or": f'create_model_and_transforms("{name}", pretrained="{file}", image_mean={normalization.mean}, '
@@ -125,5 +127,5 @@ def _summary(
             f'safetensors.torch.load_file("{file}").items() if name.startswith("visual.trunk.")}})'
         )
     if is_fused(foreign.state):
-        rows["note"] = "equal in evaluation; to train further, take the weights from before the fusion"
+        rows["note"] = "equal in evaluation mode; to continue training, convert the weights from before the fusion"
     return "\n".join([f"{config.out}:", *(f"  {label:<12} {text}" for label, text in rows.items())])

@@ -1,4 +1,4 @@
-"""The image encoders behind one interface: an RGB image in, a feature pyramid out."""
+"""The image encoders: from an RGB image to a feature pyramid."""
 
 from typing import Any
 
@@ -10,23 +10,26 @@ from mobileclip_dense.models.families.family import Part, load_family
 
 
 class Encoder(nn.Module):
-    """A timm trunk and what makes its maps a pyramid.
+    """A timm model and the module that makes a feature pyramid of its maps.
 
     Attributes:
-        trunk: the timm model, its keys untouched: `stages.0...`; head, final norm and final convolution removed.
-        pyramid: of a ViT the `SimpleFeaturePyramid`, of Swin the `OutputNorms`; of an MCi the identity.
-        strides, channels: of the maps, as `EncoderSpec` says; of a ViT without its pyramid those of its one map.
-        normalization: what to do to pixels in 0..1 before the trunk.
+        trunk: the timm model with its own keys, without head, final norm and final convolution.
+        pyramid: `SimpleFeaturePyramid` (ViT), `OutputNorms` (Swin) or the identity (MCi).
+        strides, channels: strides and channels of the maps, see `EncoderSpec`. For a ViT without pyramid, those of its
+            last map.
+        normalization: normalization that the trunk expects, for pixels in 0..1.
     """
 
     def __init__(self, name: str, drop_path_rate: float = 0.0, pyramid: bool = True):
-        """Build an encoder with fresh weights.
+        """Build an encoder with random weights.
 
         Args:
-            pyramid: False: a ViT gives its last map alone, as it was pretrained; others are pyramids by themselves.
+            name: a registered encoder.
+            drop_path_rate: stochastic depth rate.
+            pyramid: False: a ViT returns only its last map, without new layers. No effect on other encoders.
 
         Raises:
-            ValueError: unknown name.
+            ValueError: the name is unknown.
         """
         super().__init__()
         spec = encoder_spec(name)
@@ -40,15 +43,20 @@ class Encoder(nn.Module):
             own: list[dict[str, Any]] = list(self.trunk.feature_info)[-self.num_maps :]
             self.strides = tuple(int(info["reduction"]) for info in own)
             self.channels = tuple(int(info["num_chs"]) for info in own)
-        # The head goes; every block of every stage stays, attention included (dropping it cost Apple's FastViT
-        # 15 mIoU on ADE20K, apple/ml-fastvit pull 4).
+        # Removes the head only. All blocks of all stages are needed, attention included: without it, Apple's FastViT
+        # lost 15 mIoU on ADE20K (apple/ml-fastvit pull 4).
         self.trunk.prune_intermediate_layers(self.num_maps, prune_norm=True, prune_head=True)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """float [B,3,H,W], normalized -> maps float [B,channels[i],H/strides[i],W/strides[i]].
+        """Compute the feature pyramid.
 
-        H and W are multiples of the last stride. A ViT's position embeddings are resampled to the image (bicubic,
-        antialiased).
+        Position embeddings of a ViT are resampled to the size of the image (bicubic, antialiased).
+
+        Args:
+            image: float [B,3,H,W], normalized; H and W are multiples of the last stride.
+
+        Returns:
+            Maps float [B,channels[i],H/strides[i],W/strides[i]].
         """
         maps = self.trunk.forward_intermediates(
             image, indices=self.num_maps, output_fmt="NCHW", intermediates_only=True
@@ -56,10 +64,10 @@ class Encoder(nn.Module):
         return self.pyramid(maps)
 
     def fix_input_size(self, height: int, width: int) -> None:
-        """From now on a ViT takes images of this size only, its position embeddings resampled once and for all.
+        """Fix a ViT to one input size, in place, by resampling its position embeddings once.
 
-        For export, in place: an antialiased bicubic inside the graph is slow where a runtime has it, and most have
-        none. Other encoders have no position embeddings of the image and stay as they are.
+        This is for export: most runtimes have no antialiased bicubic resize, and in the others it is slow. Encoders
+        without absolute position embeddings are not changed.
 
         Args:
             height, width: pixels, multiples of the last stride.
@@ -67,8 +75,8 @@ class Encoder(nn.Module):
         self.family.fix_input_size(self.trunk, height, width)
 
     def stages(self) -> list[list[Part]]:
-        """Stem and one stage for each map, in the order of computation, see the encoder's family.
+        """The stem and one stage per map, in the order of computation (see the encoder's family).
 
-        A ViT's pyramid, which no pretraining knows, is in none.
+        A ViT's pyramid is not included, as its weights are not pretrained.
         """
         return self.family.stages(self.trunk, self.pyramid)

@@ -1,17 +1,17 @@
-"""From a fused network back to the one that is trained: the inverse of the branch folds of `reparam`, timm and Apple.
+"""Expansion of a fused network to its train form: the inverse of the branch fusion of `reparam`, timm and Apple.
 
-A fused convolution does not tell what its branches were. Of the many train-form states that compute the same in
-evaluation mode, this gives the plainest: one branch holds the fused convolution, its BatchNorm is the identity, and the
-other branches are silent.
+A fused convolution does not determine its branches. Among the many train-form states with the same output in evaluation
+mode, this uses the simplest: one branch holds the fused convolution, its BatchNorm is the identity, and the BatchNorms
+of the other branches have gain 0.
 
-    MobileOneBlock           k x k branch <- fused;  skip and 1 x 1 branches silent
-    ReparamLargeKernelConv   large kernel <- fused;  small kernel silent
+    MobileOneBlock           k x k branch <- fused;  skip and 1 x 1 branches 0
+    ReparamLargeKernelConv   large kernel <- fused;  small kernel 0
     RepMixer                 x + 1 (mixer(x) - norm(x)):  mixer <- fused, norm the identity, LayerScale 1
     RepConditionalPosEnc     x + conv(x):  conv <- fused minus the identity kernel
 
-The rest (attention, MLPs, LayerScale, squeeze-and-excitation) has one form. In training mode a BatchNorm takes the
-statistics of the batch and not the identity written here: whoever goes on training is better served by the file from
-before the fusion.
+Attention, MLPs, LayerScale and squeeze-and-excitation are the same in both forms. In training mode, a BatchNorm uses
+the statistics of the batch instead of the identity written here. To continue training, prefer the weights from before
+the fusion.
 """
 
 import math
@@ -24,16 +24,16 @@ State = dict[str, torch.Tensor]
 
 
 def is_fused(state: State) -> bool:
-    """Whether a state dict under timm's or open_clip's keys holds fused convolutions."""
+    """Whether a state dict with timm's or open_clip's keys contains fused convolutions."""
     return any(".reparam_conv." in name for name in state)
 
 
 def expand_fused(model: nn.Module, state: State) -> State:
-    """The state of a train-form model that computes the same in evaluation mode; what is not fused passes unchanged.
+    """The train-form state with the same output in evaluation mode. Tensors that are not fused are unchanged.
 
     Args:
-        model: train form, an open_clip model or a timm trunk; tells which branches there are.
-        state: under the model's names, fused convolutions as `NAME.reparam_conv.weight` and `.bias`.
+        model: an open_clip model or timm trunk in train form, which determines the branches.
+        state: state dict with the model's names; fused convolutions are `NAME.reparam_conv.weight` and `.bias`.
     """
     expanded = dict(state)
     for name, module in model.named_modules():
@@ -61,7 +61,7 @@ def _branches(module: nn.Module, kernel: torch.Tensor, bias: torch.Tensor) -> St
             identity = torch.zeros_like(kernel)
             identity[:, 0, kernel.shape[2] // 2, kernel.shape[3] // 2] = 1
             return {"pos_enc.weight": kernel - identity, "pos_enc.bias": bias}
-    return {"reparam_conv.weight": kernel, "reparam_conv.bias": bias}  # not a block that fuses: left over
+    return {"reparam_conv.weight": kernel, "reparam_conv.bias": bias}  # has no branches: an unknown key
 
 
 def _mobile_one(block: MobileOneBlock, kernel: torch.Tensor, bias: torch.Tensor) -> State:
@@ -69,13 +69,13 @@ def _mobile_one(block: MobileOneBlock, kernel: torch.Tensor, bias: torch.Tensor)
     if block.identity is not None:
         state |= _norm("identity", block.identity, 0)
     if block.conv_scale is not None:
-        # The middle tap and not zero: with both kernel and gain zero, further training would never wake the branch.
+        # Not zero: with a kernel and a gain of zero, the gradients of both would stay zero.
         state |= {"conv_scale.conv.weight": _middle(kernel, 1)} | _norm("conv_scale.bn", block.conv_scale.bn, 0)
     return state
 
 
 def _norm(name: str, norm: nn.BatchNorm2d, gain: float, shift: torch.Tensor | None = None) -> State:
-    """BatchNorm as x -> gain x + shift in evaluation mode."""
+    """The state of a BatchNorm that computes gain x + shift in evaluation mode."""
     zeros = torch.zeros(norm.num_features)
     return {
         f"{name}.weight": torch.full_like(zeros, gain * math.sqrt(1 + norm.eps)),
@@ -87,6 +87,6 @@ def _norm(name: str, norm: nn.BatchNorm2d, gain: float, shift: torch.Tensor | No
 
 
 def _middle(kernel: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle size x size taps of a kernel [O,I,K,K]."""
+    """The central size x size taps of a kernel [O,I,K,K]."""
     first = (kernel.shape[-1] - size) // 2
     return kernel[..., first : first + size, first : first + size]

@@ -1,25 +1,25 @@
-"""Foreign checkpoints, one table: under which keys each source keeps its towers.
+"""Foreign checkpoints: the keys under which each source stores its towers.
 
-    source                          image tower                  text tower                        what is special
+    source                          image tower                  text tower                        notes
     open_clip, our pretraining runs visual.trunk. (timm), visual.  text. (MobileCLIP), none (CLIP)  fused: reparam_conv
     Apple mobileclip_*.pt           image_encoder.model.         text_encoder.                     fused: lkb_reparam too
     our dense runs                  backbone.encoder.trunk.      -                                 backbone.encoder.pyramid.
     timm                            (no prefix)                  -                                 fused: reparam_conv
     CLIP's ViT (open_clip, OpenAI)  visual.transformer.resblocks. none                             in_proj_ is timm's qkv
-    MAE {"model"}                   (no prefix, timm's)          -                                 decoder_*, mask_token go
-    MAWS                            (no prefix), vision_encoder. text_encoder.                     projections go
+    MAE {"model"}                   (no prefix, timm's)          -                                 decoder_*, mask_token dropped
+    MAWS                            (no prefix), vision_encoder. text_encoder.                     projections dropped
     DeiT III {"model"}, timm's      (no prefix)                  -                                 gamma_1, ls1.gamma folded
     AugReg (Google) .npz            Transformer/encoderblock_*   -                                 read by timm
     Swin, Microsoft {"model"}       layers., downsample at the end of a stage                      timm: at the beginning
     mmsegmentation {"state_dict"}   backbone.stages.             -                                 norm0..3 are our pyramid.
 
-Apple's names inside the towers are translated by timm and open_clip; the fused ones, which those do not know, here; the
-others by the family of the trunk.
+Names inside the towers: timm and open_clip translate Apple's; this module translates Apple's fused ones, which they do
+not support; the family of the trunk translates all others.
 
-What pixels a source expects is not in a file. The encoders take what is usual (vit_b16_clip OpenAI's mean and deviation,
-vit_b16 and swin_l ImageNet's, MCi and vit_b16_mci 0..1). AugReg wants mean and deviation 0.5: in its .npz, and in
-whatever `timm:NAME` says it wants, that is folded into the patch embedding, exactly; files of AugReg in another form have
-to come through one of these two ways.
+A file does not contain the normalization that its weights expect. The encoders use the usual one (vit_b16_clip: OpenAI's
+mean and std; vit_b16 and swin_l: ImageNet's; MCi and vit_b16_mci: pixels in 0..1). AugReg's weights expect mean and std
+0.5. For its .npz files, and for `timm:NAME` with another normalization, the difference is folded exactly into the patch
+embedding. AugReg's weights in other files are not supported.
 """  # noqa: E501  a table
 
 import re
@@ -39,7 +39,7 @@ _TRUNK_PREFIXES = (
     "visual.trunk.", "visual.", "backbone.encoder.trunk.", "backbone.", "trunk.", "vision_encoder.", "",
 )  # fmt: skip
 _PYRAMID_PREFIXES = ("backbone.encoder.pyramid.", "pyramid.")
-# What a trunk has and a pyramid needs not: classifier, projection, final norms, MAE's decoder. Other keys have to fit.
+# Keys that a pyramid does not need: classifier, projection, final norms, MAE's decoder. All other keys must match.
 _NOT_IN_A_PYRAMID = re.compile(
     r"(head|final_conv|norm|fc_norm|ln_post|pre_logits|decoder_\w+)\.|(proj|mask_token|decoder_pos_embed)$"
 )
@@ -47,11 +47,11 @@ _NOT_IN_A_PYRAMID = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderWeights:
-    """An encoder's weights as a foreign checkpoint has them, under our names.
+    """An encoder's weights from a foreign checkpoint, with our names.
 
     Attributes:
-        trunk: under timm's keys, fused convolutions too. pyramid: under those of `Encoder.pyramid`; empty where the
-            source has none.
+        trunk: weights with timm's keys; convolutions that are fused in the source are fused here.
+        pyramid: weights with the keys of `Encoder.pyramid`; empty if the source has none.
     """
 
     trunk: State
@@ -62,7 +62,8 @@ def encoder_weights(state: State, trunk: nn.Module) -> EncoderWeights:
     """The encoder's part of a foreign state dict.
 
     Args:
-        state: any of the layouts above. trunk: the one to fill; tells which architecture is meant.
+        state: a state dict in any of the layouts above.
+        trunk: the trunk to load it into, which determines the architecture.
     """
     state = _part_with(trunk, state)
     found = _trunk_under_timms_keys(state, trunk)
@@ -76,12 +77,12 @@ def encoder_weights(state: State, trunk: nn.Module) -> EncoderWeights:
 
 
 def trunk_weights(state: State, trunk: nn.Module) -> State:
-    """The image tower of a foreign state dict under the keys of a timm trunk, its head too, fused ones too."""
+    """The image tower of a foreign state dict with the keys of a timm trunk, head and fused convolutions included."""
     return _trunk_under_timms_keys(_part_with(trunk, state), trunk)
 
 
 def _part_with(trunk: nn.Module, state: State) -> State:
-    """The state dict itself; or, where the trunk is not in it, what lies under the one usual first name where it is."""
+    """The state dict itself, or, if it does not contain the trunk, its part under the one usual prefix that does."""
     if _fits(_trunk_under_timms_keys(state, trunk), trunk):
         return state
     fitting = [part for part in roots_to_try(state) if _fits(_trunk_under_timms_keys(part, trunk), trunk)]
@@ -89,7 +90,7 @@ def _part_with(trunk: nn.Module, state: State) -> State:
 
 
 def _fits(found: State, trunk: nn.Module) -> bool:
-    """Whether it has something for every part of the trunk."""
+    """Whether a state dict has keys for every top-level part of the trunk."""
     return {name.split(".")[0] for name in trunk.state_dict()} <= {name.split(".")[0] for name in found}
 
 
@@ -102,7 +103,7 @@ def _trunk_under_timms_keys(state: State, trunk: nn.Module) -> State:
 
 
 def _under(state: State, prefixes: tuple[str, ...]) -> State:
-    """What lies under the first of the prefixes that occurs, without it."""
+    """The part of a state dict under the first prefix that occurs, with the prefix removed."""
     prefix = next((p for p in prefixes if any(name.startswith(p) for name in state)), None)
     if prefix is None:
         return {}
@@ -115,7 +116,7 @@ def _trunk_from_apple(state: State, trunk: nn.Module) -> State:
         converted: State = vision_transformer_hybrid.checkpoint_filter_fn(state, trunk)
         return converted
     image = {name.removeprefix(APPLE_IMAGE): value for name, value in state.items() if name.startswith(APPLE_IMAGE)}
-    # In timm's translation a fused position encoding looks like a block of its stage.
+    # timm translates a fused position encoding to a block of its stage.
     return {
         name.replace("lkb_reparam", "reparam_conv").replace(".blocks.reparam_conv", ".pos_emb.reparam_conv"): tensor
         for name, tensor in fastvit.checkpoint_filter_fn(image, trunk).items()
@@ -123,18 +124,23 @@ def _trunk_from_apple(state: State, trunk: nn.Module) -> State:
 
 
 def renormalized(trunk: State, found: Normalization, wanted: Normalization) -> State:
-    """Weights for pixels normalized as `wanted` from such for `found`: the patch embedding takes the difference in.
+    """Fold a change of normalization into the patch embedding.
 
-    (p - m) / s = (x S + M - m) / s with x = (p - M) / S, exact since patches are cut without padding.
+    (p - m) / s = (x S + M - m) / s with x = (p - M) / S. This is exact, since patches are not padded.
+
+    Args:
+        trunk: state dict of a trunk.
+        found: the normalization that its weights expect.
+        wanted: the normalization that the returned weights expect.
 
     Raises:
-        ValueError: there is a difference and no patch embedding with a bias to take it.
+        ValueError: the normalizations differ and there is no patch embedding with a bias.
     """
     if found == wanted:
         return trunk
     weight, bias = (trunk.get(f"patch_embed.proj.{name}") for name in ("weight", "bias"))
     if weight is None or bias is None:
-        raise ValueError(f"found weights for pixels with mean {found.mean} and deviation {found.std}, expected "
+        raise ValueError(f"found weights for pixels with mean {found.mean} and std {found.std}, expected "
                          f"{wanted.mean} and {wanted.std}")  # fmt: skip
     m, s, big_m, big_s = (torch.tensor(v) for v in (found.mean, found.std, wanted.mean, wanted.std))
     shift = (weight.sum((2, 3)) * ((big_m - m) / s)).sum(1)

@@ -1,24 +1,24 @@
-"""The channels and attention heads of a dense model that can be pruned, with all that hangs together with each.
+"""The channels and attention heads of a dense model that can be pruned, with the layers that depend on them.
 
-torch-pruning's dependency graph finds what hangs together. What is pruned, each kind with what follows it:
+torch-pruning's dependency graph finds the dependent layers. These kinds of units are pruned:
 
     mlp      hidden channels of every ConvMlp: outputs of fc1, inputs of fc2
-    heads    attention heads: their rows of q, k and v, their inputs of the projection; head_dim stays
+    heads    attention heads: their rows of q, k and v, their inputs of the projection; head_dim does not change
     squeeze  hidden channels of squeeze-and-excitation
     neck     FPN: the sum of the lateral convolutions (one set for all), the outputs of each smoothing convolution
-    head     what `HeadSpec.prunable` names: the inner channels of SemanticFPN and of fpn_lite; other heads have none
-    width    the residual channels of all stages together, with every branch of every block, every LayerScale,
-             squeeze-and-excitation, and what the neck, the head and an auxiliary head read of them
+    head     the channels in `HeadSpec.prunable`: inner channels of SemanticFPN and fpn_lite; other heads have none
+    width    the residual channels of all stages, with every branch of every block, every LayerScale,
+             squeeze-and-excitation, and the layers of neck, head and auxiliary head that read them
 
-The width is one decision for all stages. A downsampling convolution has as many groups as inputs and makes m outputs of
-each, so input c owns outputs m c .. m c + m - 1; the 1x1 block behind it keeps its identity branch, which ties its
-outputs to its inputs. A channel of the stem therefore owns m channels of the second stage, and so on, down to the last.
-Images, class scores and depth keep their channels.
+The width is pruned in all stages together. A downsampling convolution has one group per input and m outputs per group,
+so input c has the outputs m c .. m c + m - 1. The 1x1 block after it has an identity branch, which ties its outputs to
+its inputs. A channel of the stem therefore determines m channels of the second stage, and so on to the last stage.
+The channels of images, class scores and depth are not pruned.
 
-The importance of a channel is torch-pruning's group magnitude: the sum of squared weights that make or read it,
-divided by its mean in the layer so that layers can be compared. No layer falls below _MIN_SHARE: magnitudes say
-little about the last channels of a layer, and one layer pruned to almost nothing would cut the network in two. To go
-further, prune, fine-tune and prune again.
+The importance of a channel is torch-pruning's group magnitude: the sum of squares of the weights that write or read it,
+divided by its mean over the layer so that layers are comparable. Every layer keeps at least _MIN_SHARE of its channels:
+magnitudes say little about the last channels of a layer, and a layer with almost no channels blocks the network. To
+prune further, fine-tune the pruned model and prune it again.
 """
 
 import copy
@@ -40,23 +40,23 @@ from mobileclip_dense.models.structure import follow_structure
 
 Kind = Literal["mlp", "heads", "squeeze", "neck", "head", "width"]
 
-# Vector units and the Neural Engine work on channels in blocks of 8; a ninth costs as much as a sixteenth.
+# Vector units and the Neural Engine process channels in blocks of 8: 9 channels cost as much as 16.
 CHANNEL_MULTIPLE = 8
 _MIN_SHARE = 0.5
 _TRACED_PX = 64
 
 
 class _DownsamplingConv(nn.Conv2d):
-    """Marks convolutions with groups = inputs and outputs = m x inputs; torch-pruning fails on them, an IndexError."""
+    """Marks convolutions with groups = inputs and outputs = m x inputs, on which torch-pruning raises IndexError."""
 
 
 class _DownsamplingPruner(torch_pruning.pruner.function.ConvPruner):
-    """Inputs and outputs go in two steps; `Unit.roots` keeps them together."""
+    """Prunes inputs and outputs in separate steps. `Unit.roots` keeps them consistent."""
 
     def prune_in_channels(self, layer: nn.Conv2d, idxs: list[int]) -> nn.Conv2d:
         layer.in_channels -= len(idxs)
         layer.groups -= len(idxs)
-        return layer  # the weight [out, 1, k, k] has one input per output, whichever it is
+        return layer  # the weight [out, 1, k, k] has one input per output, so it does not change
 
     def prune_out_channels(self, layer: nn.Conv2d, idxs: list[int]) -> nn.Conv2d:
         return super().prune_out_channels(layer, idxs)
@@ -69,12 +69,13 @@ class _DownsamplingPruner(torch_pruning.pruner.function.ConvPruner):
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """Channels (or heads) that can be pruned one by one, with everything that must go with each.
+    """A set of channels (or heads) that can be pruned individually, with the outputs that belong to each.
 
     Attributes:
-        name: the module whose outputs they are. kind: see the module's docstring.
-        step: the number kept is a multiple of it.
-        roots: module name -> int64 [size, k], which k outputs of the module belong to each.
+        name: the module whose outputs they are.
+        kind: see the module's docstring.
+        step: the number of remaining channels is a multiple of this.
+        roots: module name -> int64 [size,k], the k outputs of the module that belong to each channel.
         importance: float [size].
     """
 
@@ -89,31 +90,30 @@ class Unit:
         return len(self.importance)
 
     def rounded(self, kept: float) -> int:
-        """The smallest permitted number that is at least `kept` and _MIN_SHARE of them."""
+        """The smallest allowed number of remaining channels that is at least `kept` and _MIN_SHARE of all."""
         wanted = max(kept, self.size * _MIN_SHARE)
         return min(self.size, math.ceil(wanted / self.step) * self.step)
 
 
 Kept = dict[str, int]
-"""How many of a unit stay, by its name; units that are not named stay whole."""
+"""Name of a unit -> number of its channels or heads that remain. All remain in units that are not listed."""
 
 
 def find_units(model: nn.Module, head: str) -> list[Unit]:
-    """Everything that can be pruned in a dense model, with its importance.
+    """Find all units of a dense model that can be pruned, with their importance.
 
     Args:
-        head: name of its head, see `config.heads`.
+        model: a dense model in train form.
+        head: name of the model's head, see `config.heads`.
 
     Raises:
-        ValueError: the encoder is no MCi, or the model is fused.
+        ValueError: the encoder is not an MCi, or the model is fused.
     """
     trunk = model.get_submodule("backbone.encoder.trunk")
     if not isinstance(trunk, FastVit):
-        raise ValueError(
-            f"encoder: found {type(trunk).__name__}, only an MCi can be pruned: {', '.join(encoders_of(MCI))}"
-        )
+        raise ValueError(f"encoder: found {type(trunk).__name__}, expected an MCi ({', '.join(encoders_of(MCI))})")
     if not unfused_modules(trunk):
-        raise ValueError("prune: the model is fused already; prune the run it was fused from")
+        raise ValueError("prune: found a fused model, expected the run that it was fused from")
     model = copy.deepcopy(model)  # tracing marks layers
     graph = _trace(model)
     return [
@@ -123,10 +123,12 @@ def find_units(model: nn.Module, head: str) -> list[Unit]:
 
 
 def prune_model(model: nn.Module, units: list[Unit], kept: Kept) -> nn.Module:
-    """A pruned copy of the model: the most important `kept[unit.name]` of each unit stay.
+    """A pruned copy of the model that keeps the `kept[unit.name]` most important channels or heads of each unit.
 
     Args:
-        model: in train form; what `units` were found in.
+        model: the model in train form that `find_units` was called with.
+        units: its units.
+        kept: numbers to keep.
     """
     pruned = copy.deepcopy(model).eval()
     graph = _trace(pruned)
@@ -147,18 +149,18 @@ def prune_model(model: nn.Module, units: list[Unit], kept: Kept) -> nn.Module:
 
 
 def _predict_all(model: Any, image: torch.Tensor) -> list[torch.Tensor]:
-    """With the auxiliary head: it is no part of what is deployed, but it has to fit when training goes on."""
+    """The outputs of the head and the auxiliary head. The latter is not deployed, but needed for fine-tuning."""
     features = model.extract_feat(image)
     heads = [model.decode_head, *([model.auxiliary_head] if model.with_auxiliary_head else [])]
     return [head(features) for head in heads]
 
 
 def _trace(model: nn.Module) -> Any:
-    """torch-pruning's dependency graph; marks the downsampling convolutions of `model`."""
+    """Build torch-pruning's dependency graph. Marks the downsampling convolutions of `model`."""
     for conv in _downsampling_convs(model):
         conv.__class__ = _DownsamplingConv
     for parameter in model.parameters():
-        parameter.requires_grad_(True)  # the graph is read off autograd's
+        parameter.requires_grad_(True)  # the graph is derived from autograd's
     scales = [(module.gamma, 0) for module in model.modules() if isinstance(module, LayerScale2d)]
     image = torch.zeros(1, 3, _TRACED_PX, _TRACED_PX, dtype=next(model.parameters()).dtype)
     with torch.enable_grad():
@@ -166,7 +168,8 @@ def _trace(model: nn.Module) -> Any:
             model, image, forward_fn=_predict_all, unwrapped_parameters=scales,
             customized_pruners={_DownsamplingConv: _DownsamplingPruner()},
         )  # fmt: skip
-    # It takes a LayerScale, of three axes, for a position embedding, and concatenations above it for those of tokens.
+    # torch-pruning treats LayerScale, which has three axes, as a position embedding, and later concatenations as
+    # concatenations of tokens.
     for node in graph.module2node.values():
         node.enable_index_mapping = True
     return graph
@@ -184,7 +187,7 @@ def _group(model: nn.Module, graph: Any, root: str, outputs: torch.Tensor) -> An
 
 
 def _importance(model: nn.Module, graph: Any, roots: dict[str, torch.Tensor]) -> torch.Tensor:
-    """float [size]: mean over the roots and the outputs that belong together."""
+    """Importance float [size]: the mean over the roots and over the outputs of each channel."""
     magnitude = torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer="mean")
     scores = []
     for root, outputs in roots.items():
@@ -194,7 +197,7 @@ def _importance(model: nn.Module, graph: Any, roots: dict[str, torch.Tensor]) ->
 
 
 def _roots(model: Any, head: str) -> list[tuple[Kind, int, dict[str, torch.Tensor]]]:
-    """Kind, step and roots of every unit."""
+    """Kind, step and roots of all units."""
     names = {module: name for name, module in model.named_modules()}
     found: list[tuple[Kind, int, dict[str, torch.Tensor]]] = []
 

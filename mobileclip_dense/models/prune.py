@@ -1,8 +1,8 @@
-"""Structured pruning of a dense model in train form to a target cost; the result is a smaller dense model.
+"""Structured pruning of a dense model in train form to a target cost. The result is a smaller dense model.
 
-What can go is in `prunable`. Which ones go: importances are ranked over all layers of a kind. Every kind gives about
-the same share, and within it the layers with the most to spare give more. The width touches every layer at once and
-moves in coarse steps (a tenth of MCi2), so it is taken only as far as the other kinds cannot reach the target.
+`prunable` defines the units that can be pruned. Importances are ranked over all layers of a kind. Every kind loses
+about the same share, and within a kind, layers with less important channels lose more. The width affects all layers and
+changes in coarse steps (a tenth of MCi2), so it is pruned only as far as the other kinds cannot reach the target.
 """
 
 import copy
@@ -17,17 +17,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from mobileclip_dense.models.prunable import Kept, Unit, prune_model
 from mobileclip_dense.pages.progress import progress_bar
 
-_BISECTIONS = 10  # a thousandth of the channels: finer than the rounding
-_NEAR = 0.02
+_BISECTIONS = 10  # to a thousandth of the channels, which is finer than their rounding
+_NEAR = 0.02  # stop adding channels back this close below the target
 
 
 def count_params(model: nn.Module) -> int:
-    """Parameters, BatchNorm's statistics not among them."""
+    """Number of parameters, without BatchNorm statistics."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, size_px: tuple[int, int]) -> int:
-    """Multiply-accumulates of convolutions and matrix products for an image of this height and width."""
+    """Number of multiply-accumulates in convolutions and matrix products for an image of this height and width."""
     shapes: Any = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         _predict(shapes, torch.empty(1, 3, *size_px, device="meta"))
@@ -37,13 +37,19 @@ def count_macs(model: nn.Module, size_px: tuple[int, int]) -> int:
 def search_target(
     model: nn.Module, units: list[Unit], cost_share: Callable[[nn.Module], float], target: float
 ) -> tuple[nn.Module, Kept]:
-    """The pruned copy that gives up least while its cost is at most `target`, and what was kept.
+    """Prune as little as possible for a cost of at most `target`.
 
     Args:
-        cost_share: cost of a pruned copy as a share of the model's, 0..1. target: 0..1.
+        model: the model that `find_units` was called with.
+        units: its units.
+        cost_share: function (pruned copy) -> cost as a share of the model's, 0..1.
+        target: maximum share, 0..1.
+
+    Returns:
+        The pruned copy, and the number of channels or heads it keeps of each unit.
 
     Raises:
-        ValueError: even with _MIN_SHARE of everything the cost is above the target; the message names it.
+        ValueError: the cost is above the target even with _MIN_SHARE of every unit. The message gives the lowest cost.
     """
     (width,) = (unit for unit in units if unit.kind == "width")
     for width_kept in range(width.size, width.rounded(0) - 1, -width.step):
@@ -53,8 +59,8 @@ def search_target(
             break
     else:
         smallest = math.ceil(reached * 1000) / 1000
-        raise ValueError(f"target: found {target:g}, out of reach: half of every layer's channels is {reached:.3f}; "
-                         f"ask for {smallest:g} or more, fine-tune, and prune the result again")  # fmt: skip
+        raise ValueError(f"target: found {target:g}, expected at least {smallest:g}: half of every layer's channels "
+                         f"cost {reached:.3f}; prune in several steps, with fine-tuning in between")  # fmt: skip
     low, high = 0.0, 1.0
     for _ in progress_bar(range(_BISECTIONS), "prune", unit="trial"):
         ratio = (low + high) / 2
@@ -64,7 +70,7 @@ def search_target(
             high, best, kept = ratio, candidate, tried
         else:
             low = ratio
-    for unit in units:  # in a small model one layer's step is large; what it left unused goes back to others
+    for unit in units:  # steps are large in a small model; add channels back while the target allows it
         if cost_share(best) > target - _NEAR:
             break
         tried = kept | {unit.name: min(unit.size, kept[unit.name] + unit.step)}
@@ -75,7 +81,7 @@ def search_target(
 
 
 def _plan(units: list[Unit], ratio: float) -> Kept:
-    """How many of each unit stay when the least important `ratio` of each kind goes; the width is not decided here."""
+    """The numbers to keep when the least important `ratio` of each kind is pruned, without the width."""
     kept: Kept = {}
     for kind in {unit.kind for unit in units} - {"width"}:
         of_kind = [unit for unit in units if unit.kind == kind]

@@ -1,16 +1,16 @@
-"""Exact structural reparameterization: from the trained network to the one that is deployed.
+"""Exact structural reparameterization: from the train form of a network to the fused form that is deployed.
 
-Every train-time branch, every BatchNorm and every LayerScale is folded into the convolution or linear layer beside it.
-Each fold is an identity of real numbers; nothing is approximated. What goes where:
+Every train-time branch, BatchNorm and LayerScale is folded into the adjacent convolution or linear layer. The folds are
+exact in real arithmetic:
 
     MobileOneBlock, RepMixer, ReparamLargeKernelConv, RepConditionalPosEnc   branches -> one convolution (timm's folds)
     convolution -> BatchNorm                                                 into the convolution
-    BatchNorm -> qkv (AttentionBlock)                                        into the linear layer behind it
+    BatchNorm -> qkv (AttentionBlock)                                        into the linear layer after it
     branch -> LayerScale                                                     into the last layer of the branch
     attention scale                                                          into the rows of q
     mmcv ConvModule(convolution, BatchNorm, activation)                      convolution, activation
     Sequential(..., (de)convolution, BatchNorm, ...)                         into the (de)convolution
-    Sequential(..., BatchNorm, unpadded convolution, ...)                    into the convolution behind it
+    Sequential(..., BatchNorm, unpadded convolution, ...)                    into the convolution after it
 """
 
 import copy
@@ -40,13 +40,13 @@ _FOLDED = (_BatchNorm, LayerScale2d, Attention)
 
 
 class FusedAttention(nn.Module):
-    """What is left of timm's Attention: two pointwise convolutions, and nothing of more than four axes.
+    """timm's Attention with pointwise convolutions instead of linear layers, and tensors of at most four axes.
 
-    timm's reshapes q, k and v into five axes, with which they leave Apple's Neural Engine.
+    timm's reshapes q, k and v to five axes, which Apple's Neural Engine does not support.
     """
 
     def __init__(self, attention: Attention):
-        """The same function as `attention`, which is in evaluation mode; its scale goes into the rows of q."""
+        """Build from `attention`, which is in evaluation mode. Its scale is folded into the rows of q."""
         super().__init__()
         self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
         inner = self.num_heads * self.head_dim
@@ -67,16 +67,16 @@ class FusedAttention(nn.Module):
 
 
 def fuse_model(model: Module) -> Module:
-    """A fused copy of an encoder, or of any module that holds one; fusing a fused model changes nothing.
+    """A fused copy of an encoder, or of a module that contains one. A fused model is copied unchanged.
 
     Args:
-        model: in evaluation mode; any dtype.
+        model: a model in evaluation mode, of any dtype.
 
     Raises:
-        ValueError: the model is in training mode, where BatchNorm uses the statistics of the batch.
+        ValueError: the model is in training mode, in which BatchNorm uses the statistics of the batch.
     """
     if any(module.training for module in model.modules()):
-        raise ValueError("fuse: the model is in training mode; call model.eval() first")
+        raise ValueError("fuse: found a model in training mode, expected evaluation mode; call model.eval() first")
     fused = copy.deepcopy(model)
     with torch.no_grad():
         for module in list(fused.modules()):
@@ -90,7 +90,7 @@ def fuse_model(model: Module) -> Module:
 
 
 def unfused_modules(model: nn.Module) -> list[str]:
-    """Names of what a fused network must not have: BatchNorm, LayerScale, train-time branches."""
+    """Names of the modules that a fused network must not have: BatchNorm, LayerScale, train-time branches."""
     return [
         name
         for name, module in model.named_modules()
@@ -117,12 +117,12 @@ def _fuse_in_place(module: nn.Module) -> None:
             module.layer_scale_2 = _fold_scale(module.layer_scale_2, module.mlp.fc2)
         case nn.Sequential():
             _fuse_sequence(module)
-        case _ if type(module).__name__ == "ConvModule":  # mmcv's; not imported here, the encoders do not need mmcv
+        case _ if type(module).__name__ == "ConvModule":  # mmcv's, which encoders do not need and is not imported
             _fuse_conv_module(module)
 
 
 def _norm_affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """BatchNorm in evaluation mode as x -> scale x + shift, both [C]."""
+    """Scale and shift [C] of a BatchNorm in evaluation mode: x -> scale x + shift."""
     scale = 1 / torch.sqrt(norm.running_var + norm.eps)
     scale = scale if norm.weight is None else norm.weight * scale
     shift = -norm.running_mean * scale
@@ -130,18 +130,18 @@ def _norm_affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _conv_norm(conv: Convolution, norm: nn.Module) -> Convolution:
-    """Convolution or deconvolution (in one group) followed by BatchNorm -> the same with bias."""
+    """Fold a BatchNorm into the (de)convolution before it. A deconvolution has one group."""
     scale, shift = _norm_affine(norm)
     fused = copy.deepcopy(conv)
     fused.bias = nn.Parameter(torch.zeros_like(shift))
-    outputs = 1 if isinstance(conv, nn.ConvTranspose2d) else 0  # the axis of the weight that counts them
+    outputs = 1 if isinstance(conv, nn.ConvTranspose2d) else 0  # output axis of the weight
     fused.weight.copy_(conv.weight * scale.reshape([-1 if axis == outputs else 1 for axis in range(4)]))
     fused.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
     return fused
 
 
 def _norm_conv(norm: nn.Module, conv: nn.Conv2d) -> nn.Conv2d:
-    """BatchNorm followed by a convolution without padding, in one group -> convolution with bias."""
+    """Fold a BatchNorm into the convolution after it, which has no padding and one group."""
     scale, shift = _norm_affine(norm)
     fused = copy.deepcopy(conv)
     fused.bias = nn.Parameter(torch.zeros_like(conv.weight[:, 0, 0, 0]))
@@ -152,7 +152,7 @@ def _norm_conv(norm: nn.Module, conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def _norm_linear(norm: nn.Module, linear: nn.Linear) -> nn.Linear:
-    """BatchNorm followed by a linear layer over channels -> linear layer with bias."""
+    """Fold a BatchNorm into the linear layer over channels after it."""
     scale, shift = _norm_affine(norm)
     fused = copy.deepcopy(linear)
     fused.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0]))
@@ -171,7 +171,7 @@ def _pointwise(linear: nn.Linear) -> nn.Conv2d:
 
 
 def _fold_scale(scale: nn.Module, last: nn.Conv2d | nn.Linear) -> nn.Module:
-    """LayerScale into the last layer of its branch; what remains in its place is the identity."""
+    """Fold a LayerScale into the last layer of its branch, in place. Returns the identity that replaces it."""
     if isinstance(scale, LayerScale2d):
         gamma = scale.gamma.flatten()
         last.weight.mul_(gamma.reshape(-1, *[1] * (last.weight.ndim - 1)))
@@ -181,9 +181,9 @@ def _fold_scale(scale: nn.Module, last: nn.Conv2d | nn.Linear) -> nn.Module:
 
 
 def _fuse_sequence(sequence: nn.Sequential) -> None:
-    """What a BatchNorm leaves in its place is the identity, so that the others keep their names.
+    """Fold the BatchNorms of a sequence. The identity replaces them, so that other modules keep their names.
 
-    A BatchNorm in front of a padded convolution stays: the padding is zero after the norm, not before.
+    A BatchNorm before a padded convolution is not folded: the padding is zero after the norm, not before it.
     """
     for i in range(len(sequence) - 1):
         match sequence[i], sequence[i + 1]:
@@ -194,7 +194,7 @@ def _fuse_sequence(sequence: nn.Sequential) -> None:
 
 
 def _fuse_conv_module(module: Any) -> None:
-    """mmcv's ConvModule keeps its class and forward; its convolution takes the norm in."""
+    """Fold the norm of mmcv's ConvModule into its convolution. The module keeps its class and forward."""
     if not module.with_norm:
         return
     if module.order != ("conv", "norm", "act") or not isinstance(module.norm, _BatchNorm):

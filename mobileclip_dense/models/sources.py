@@ -1,4 +1,4 @@
-"""Where weights come from: run folders, files of any training script, and published weights on the hubs."""
+"""Sources of weights: run folders, checkpoints of training scripts, and published weights on the hubs."""
 
 import re
 from functools import cache
@@ -21,36 +21,36 @@ _HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def read_state_dict(source: Path) -> State:
-    """State dict of a run folder, a folder of `convert-weights`, a .safetensors file or a torch file (tensors only).
+    """The state dict of a run folder, a folder of `convert-weights`, a .safetensors file or a torch file.
 
-    Of a training checkpoint the moving average is taken where there is one, and a line says so, see `layouts`.
+    If a training checkpoint has several state dicts, one is selected (see `layouts`) and a line reports which.
 
     Raises:
-        FileNotFoundError, ValueError: as for `load_encoder_weights`.
+        FileNotFoundError, ValueError: see `load_encoder_weights`.
     """
     if source.is_dir():
         if (source / OPEN_CLIP_CONFIG).is_file() and not (source / "config.json").is_file():
             return read_safetensors(source / "weights.safetensors")
         return load_run(source).weights
     if not source.is_file():
-        if re.match(r"[\w+.-]{2,}:/", str(source)):  # of a Path, which has but one slash
-            raise ValueError(f"{source}: weights: found an address, expected a file; download it first")
+        if re.match(r"[\w+.-]{2,}:/", str(source)):  # a Path merges the slashes
+            raise ValueError(f"{source}: weights: found a URL, expected a file; download it first")
         raise FileNotFoundError(f"{source}: weights: no such file or run folder")
     try:
-        state, taken = (
+        state, description = (
             plain_weights(read_safetensors(source)) if _is_safetensors(source) else read_training_checkpoint(source)
         )
     except ValueError as error:
         raise ValueError(
             f"{source}: weights: expected safetensors or a torch file with tensors only ({error})"
         ) from None
-    if taken:
-        _say_once(f"{source}: weights: taking {taken}")
+    if description:
+        _print_once(f"{source}: weights: using {description}")
     return state
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By its contents, the length of a header in eight bytes and an object of JSON; a damaged one by its name."""
+    """Whether a file begins like safetensors (eight bytes of header length, then JSON), or is damaged but so named."""
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32:
@@ -59,21 +59,21 @@ def _is_safetensors(path: Path) -> bool:
 
 
 @cache
-def _say_once(line: str) -> None:
-    """Print it; `finetune` reads a file twice, first to refuse a wrong one early."""
+def _print_once(line: str) -> None:
+    """Print a line once. `finetune` reads a file twice: the first time to report a wrong one early."""
     print(line)
 
 
 def read_encoder_source(source: str | Path) -> tuple[State, Normalization | None]:
-    """State dict of a file, folder or `timm:NAME`, and how the pixels are to be normalized where the source says it.
+    """The state dict of a file, folder or `timm:NAME`, and the normalization it expects; None if unknown.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: as for `load_encoder_weights`.
+        FileNotFoundError, OSError, ValueError: see `load_encoder_weights`.
     """
     if str(source).startswith(_TIMM) and not Path(source).exists():
         name = str(source).removeprefix(_TIMM)
         if "quickgelu" in name:
-            raise ValueError(f"{source}: weights: trained with another activation (QuickGELU) than our encoders have")
+            raise ValueError(f"{source}: weights: found another activation (QuickGELU) than that of our encoders")
         model = _fetch_timm(name)
         wanted: Any = model.pretrained_cfg
         mean, std = (tuple(wanted[key]) for key in ("mean", "std"))
@@ -84,24 +84,24 @@ def read_encoder_source(source: str | Path) -> tuple[State, Normalization | None
 
 
 def _read_augreg(source: Path) -> State:
-    """Google's ViT-B/16 through timm."""
+    """Read Google's ViT-B/16 (.npz) with timm."""
     if not source.is_file():
         raise FileNotFoundError(f"{source}: weights: no such file")
     model = timm.create_model(ENCODERS["vit_b16"].timm_name, num_classes=0)
     try:
         model.load_pretrained(str(source))
-    except Exception as error:  # what NumPy, zipfile and timm make of damaged bytes
+    except Exception as error:  # NumPy, zipfile and timm raise exceptions of any type for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{source}: weights: expected a ViT-B/16 as Google writes it ({reason})") from None
+        raise ValueError(f"{source}: weights: expected a ViT-B/16 in Google's format ({reason})") from None
     state: State = model.state_dict()
     return state
 
 
 def read_clip_source(source: str | Path, name: str) -> tuple[State, str]:
-    """State dict, and who wrote it; a tag of open_clip's model `name` or a timm name only where there is no such file.
+    """The state dict of a source, and its origin. Files take precedence over tags of open_clip's `name` and timm names.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: as for `load_clip_weights`.
+        FileNotFoundError, OSError, ValueError: see `load_clip_weights`.
     """
     path, tags = Path(source), list_pretrained_tags_by_model(name)
     if path.exists():
@@ -111,22 +111,22 @@ def read_clip_source(source: str | Path, name: str) -> tuple[State, str]:
     if str(source).startswith(_TIMM):
         return _fetch_timm(str(source).removeprefix(_TIMM)).state_dict(), str(source)
     if "://" in str(source):
-        raise ValueError(f"{source}: weights: found an address, expected a file; download it first")
-    raise FileNotFoundError(f"{source}: weights: no such file or run folder, and none of the published weights of "
-                            f"{name}: {', '.join(tags) or 'there are none'}")  # fmt: skip
+        raise ValueError(f"{source}: weights: found a URL, expected a file; download it first")
+    raise FileNotFoundError(f"{source}: weights: no such file or run folder, and no tag of {name}'s published weights: "
+                            f"{', '.join(tags) or 'there are none'}")  # fmt: skip
 
 
 def _fetch_tag(name: str, tag: str) -> Path:
     published, known = get_pretrained_cfg(name, tag), open_clip_config(name)["model_cfg"]
     if published.get("quick_gelu", False) != known.get("quick_gelu", False):
         other = name.removesuffix("-quickgelu") if known.get("quick_gelu") else f"{name}-quickgelu"
-        raise ValueError(f"{tag}: weights: trained with another activation than {name} has; take model {other!r}")
+        raise ValueError(f"{tag}: weights: found another activation than that of {name}; use model {other!r}")
     try:
         return Path(download_pretrained(published))
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise OSError(f"{tag}: weights: could not be fetched from the hub ({reason}); download the file elsewhere and "
-                      "give its path") from None  # fmt: skip
+        raise OSError(f"{tag}: weights: could not be downloaded from the hub ({reason}); download the file elsewhere "
+                      "and pass its path") from None  # fmt: skip
 
 
 def _fetch_timm(name: str) -> nn.Module:
@@ -138,6 +138,6 @@ def _fetch_timm(name: str) -> nn.Module:
         model: nn.Module = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"{_TIMM}{name}: weights: could not be fetched from the hub ({str(error).splitlines()[0]})"
+            f"{_TIMM}{name}: weights: could not be downloaded from the hub ({str(error).splitlines()[0]})"
         ) from None
     return model

@@ -1,4 +1,4 @@
-"""What pruning leaves of an architecture, as plain numbers: recorded beside a run, applied to a freshly built model."""
+"""The shape of a pruned model as plain numbers, which are stored with a run and applied to a newly built model."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from timm.models.fastvit import (
 from torch import nn
 
 Structure = dict[str, dict[str, int]]
-"""Module name -> its attributes (channels, groups, heads) that differ from the architecture's."""
+"""Module name -> attributes (channels, groups, heads) that differ from the original architecture."""
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 class PrunedAttention(Attention):
-    """Attention whose heads and input may differ in width; timm's takes num_heads x head_dim = channels for granted."""
+    """Attention with num_heads x head_dim different from the number of channels, which timm's does not support."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """float [B,C,H,W] -> float [B,C,H,W]."""
@@ -36,13 +36,13 @@ class PrunedAttention(Attention):
 
 
 def structure_of(model: nn.Module) -> Structure:
-    """Channels, groups and heads of every layer that has them."""
+    """Channels, groups and heads of all layers."""
     described = {name: _describe(module) for name, module in model.named_modules()}
     return {name: attributes for name, attributes in described.items() if attributes}
 
 
 def structure_difference(model: nn.Module, original: nn.Module) -> Structure:
-    """What has to be told about `model` to someone who can build `original`."""
+    """The attributes of `model` that differ from `original`."""
     before = structure_of(original)
     changed: Structure = {}
     for name, attributes in structure_of(model).items():
@@ -52,17 +52,17 @@ def structure_difference(model: nn.Module, original: nn.Module) -> Structure:
 
 
 def apply_structure(model: nn.Module, structure: Structure) -> None:
-    """Give a freshly built model the recorded shape; the changed layers get zeros, to be filled by load_state_dict.
+    """Reshape a newly built model. Changed layers are filled with zeros; load a state dict afterwards.
 
     Raises:
-        ValueError: names or attributes the model does not have, or numbers it cannot have.
+        ValueError: the model does not have a module or attribute, or a number is out of range.
     """
     modules = dict(model.named_modules())
     for name, changes in structure.items():
         known = _describe(modules[name]) if name in modules else {}
         if unknown := sorted(set(changes) - set(known)):
-            raise ValueError(f"structure: {name}: found {', '.join(unknown)}, which this architecture does not have "
-                             "there; the structure belongs to another encoder or head")  # fmt: skip
+            raise ValueError(f"structure: {name}: found {', '.join(unknown)}, which this architecture does not have; "
+                             "the structure belongs to another encoder or head")  # fmt: skip
         for attribute, value in changes.items():
             if type(value) is not int or not 1 <= value <= known[attribute]:
                 raise ValueError(f"structure: {name}: {attribute}: found {value!r}, expected a whole number from 1 to "
@@ -72,17 +72,17 @@ def apply_structure(model: nn.Module, structure: Structure) -> None:
 
 
 def follow_structure(model: nn.Module) -> None:
-    """Bring what timm's blocks remember about their layers in line with the layers; fusion reads it.
+    """Update the attributes of timm's blocks that describe their layers. Fusion reads them.
 
     Raises:
-        ValueError: the heads of an attention do not fit its layers.
+        ValueError: the heads of an attention do not match its layers.
     """
     for name, module in model.named_modules():
         match module:
             case MobileOneBlock() if module.reparam_conv is None and module.conv_kxk is not None:
                 conv = module.conv_kxk[0].conv
                 module.in_chs, module.out_chs, module.groups = conv.in_channels, conv.out_channels, conv.groups
-            case MobileOneBlock() if module.reparam_conv is None:  # RepMixer's norm: depthwise, identity branch alone
+            case MobileOneBlock() if module.reparam_conv is None:  # RepMixer's norm: depthwise, identity branch only
                 module.in_chs = module.out_chs = module.groups = module.identity.num_features
             case ReparamLargeKernelConv() if module.reparam_conv is None:
                 conv = module.large_conv.conv
@@ -98,7 +98,7 @@ def follow_structure(model: nn.Module) -> None:
                                      f"{module.proj.in_features} inputs of proj, expected {3 * inner} and {inner} for "
                                      f"{module.num_heads} heads")  # fmt: skip
                 if inner != module.qkv.in_features:
-                    module.__class__ = PrunedAttention  # the same layers under the same names, another forward
+                    module.__class__ = PrunedAttention  # same layers and names, another forward
 
 
 def _describe(module: nn.Module) -> dict[str, int]:
@@ -117,9 +117,9 @@ def _describe(module: nn.Module) -> dict[str, int]:
 
 
 def _reshape(name: str, module: Any, shape: dict[str, int]) -> None:
-    """Set the attributes and replace the tensors of one layer."""
+    """Set the attributes of a layer and replace its tensors."""
     for attribute, value in shape.items():
-        if attribute != "channels":  # a LayerScale has no such attribute, only its gamma
+        if attribute != "channels":  # LayerScale has only gamma
             setattr(module, attribute, value)
     match module:
         case nn.Conv2d():

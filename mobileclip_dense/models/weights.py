@@ -1,4 +1,4 @@
-"""Weights of any source into our models; under which keys each source keeps them says `foreign`."""
+"""Loading of weights from any source into our models. `foreign` defines the keys of each source."""
 
 import warnings
 from dataclasses import dataclass
@@ -23,10 +23,11 @@ _APPLE_TEXT = "text_encoder."
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignWeights:
-    """Weights under open_clip's keys, with fused convolutions where the source has them.
+    """Weights with open_clip's keys. Convolutions that are fused in the source are fused here.
 
     Attributes:
-        state: the state dict. form: where the source keeps what, in words.
+        state: the state dict.
+        form: description of the source's format.
     """
 
     state: State
@@ -34,30 +35,34 @@ class ForeignWeights:
 
 
 def load_encoder_weights(encoder: Encoder, source: str | Path, *, prefix: str | None = None) -> None:
-    """Fill an encoder from a run folder, a file in one of the layouts of `foreign`, or `timm:NAME`, from the hub.
+    """Load an encoder's weights from a run folder, a file in one of the layouts of `foreign`, or `timm:NAME` (hub).
 
     A fused checkpoint is expanded to the train form, see `expand`. Position embeddings of another grid are resampled.
-    The pyramid of a ViT and the output norms of Swin stay fresh where the source has none.
+    The pyramid of a ViT and the output norms of Swin are left unchanged if the source has none.
 
     Args:
-        prefix: only names that begin so are of the encoder; None: `foreign` knows where it is.
+        encoder: the encoder, changed in place.
+        source: path or `timm:NAME`.
+        prefix: prefix of the encoder's names in the source; None: found by `foreign`.
 
     Raises:
-        FileNotFoundError: no such file or folder. OSError: the hub cannot be reached.
-        ValueError: unreadable, or of another architecture: the message lists keys and shapes that do not fit.
+        FileNotFoundError: there is no such file or folder.
+        OSError: the hub cannot be reached.
+        ValueError: the source is not readable, or is of another architecture. The message lists the keys and shapes
+            that do not match.
     """
     state, normalization = read_encoder_source(source)
     if prefix is not None:
         whole, state = state, under_prefix(state, prefix)
         if not state:
-            raise ValueError(f"{source}: weights: prefix: found {prefix!r}, which none of its "
-                             f"{_some('names', sorted(whole))} begins with")  # fmt: skip
+            raise ValueError(f"{source}: weights: prefix: found {prefix!r}, expected a prefix of at least one of its "
+                             f"{_some('names', sorted(whole))}")  # fmt: skip
     found = encoder_weights(state, encoder.trunk)
     trunk = found.trunk
     if is_fused(trunk):
         warnings.warn(
-            f"{source}: fused weights: their BatchNorms hold no statistics of data; to train, prefer the file from "
-            "before the fusion",
+            f"{source}: fused weights: their BatchNorms have no statistics of data; for training, prefer the file "
+            "from before the fusion",
             stacklevel=2,
         )
         trunk = expand_fused(encoder.trunk, trunk)
@@ -72,15 +77,15 @@ def load_encoder_weights(encoder: Encoder, source: str | Path, *, prefix: str | 
 
 
 def load_whole_model(model: nn.Module, source: Path) -> None:
-    """Fill a dense model, head included, from a checkpoint of mmsegmentation or from one of our runs.
+    """Load the weights of a dense model, head included, from a checkpoint of mmsegmentation or one of our runs.
 
     Args:
-        model: what `dense.model.build_model` gave: of the same encoder, head and number of classes. UPerHead, FCNHead
-            and FPNHead are mmsegmentation's own, so only the names of the backbone differ.
+        model: a model from `dense.model.build_model` with the same encoder, head and number of classes. UPerHead,
+            FCNHead and FPNHead are mmsegmentation's own, so only the names of the backbone are translated.
         source: e.g. upernet_swin_large_patch4_window12_512x512_pretrain_384x384_22K_160k_ade20k_*.pth.
 
     Raises:
-        FileNotFoundError, ValueError: as for `load_encoder_weights`.
+        FileNotFoundError, ValueError: see `load_encoder_weights`.
     """
     state = read_state_dict(source)
     found = encoder_weights(state, model.get_submodule("backbone.encoder.trunk"))
@@ -93,22 +98,24 @@ def load_whole_model(model: nn.Module, source: Path) -> None:
 def load_clip_weights(
     clip: CLIP | CustomTextCLIP, source: str | Path, *, model: str, towers: Literal["both", "image"] = "both"
 ) -> str:
-    """Fill both towers and the logit scale, or the image tower alone, from any source.
+    """Load the weights of both towers and the logit scale, or of the image tower only, from any source.
 
     Args:
-        clip: what `build_clip(model)` gave.
-        source: a pretraining run, a folder of `convert-weights`, a file (safetensors or torch, training checkpoints
-            too) of open_clip or of Apple, train form or fused; a tag of open_clip's published weights (`datacompdr`),
-            fetched from the hub. For the image tower alone also a file of timm, or `timm:NAME`, fetched from the hub.
-        model: its name, see `build_clip`.
-        towers: image: the text tower and the logit scale stay as they are.
+        clip: a model from `build_clip(model)`, changed in place.
+        source: a pretraining run; a folder of `convert-weights`; a file (safetensors or torch, also a training
+            checkpoint) of open_clip or Apple, fused or not; or a tag of open_clip's published weights (`datacompdr`),
+            downloaded from the hub. For the image tower also a file of timm, or `timm:NAME`, downloaded from the hub.
+        model: name of the model, see `build_clip`.
+        towers: both, or image: the text tower and the logit scale are left unchanged.
 
     Returns:
-        The form of the source, in words.
+        A description of the source's format.
 
     Raises:
-        FileNotFoundError: no such file, folder or tag. OSError: the hub cannot be reached.
-        ValueError: unreadable, or of another architecture: the message lists keys and shapes that do not fit.
+        FileNotFoundError: there is no such file, folder or tag.
+        OSError: the hub cannot be reached.
+        ValueError: the source is not readable, or is of another architecture. The message lists the keys and shapes
+            that do not match.
     """
     foreign = read_clip_weights(clip, source, model=model, towers=towers)
     fill_clip(clip, foreign, f"{source}: weights: not of model {model!r}", towers)
@@ -118,16 +125,17 @@ def load_clip_weights(
 def read_clip_weights(
     clip: CLIP | CustomTextCLIP, source: str | Path, *, model: str, towers: Literal["both", "image"] = "both"
 ) -> ForeignWeights:
-    """The weights of a source under the keys of `clip`, fused ones not yet expanded; see `load_clip_weights`."""
+    """Read weights with the keys of `clip`, without expanding fused convolutions. See `load_clip_weights`."""
     state, origin = read_clip_source(source, clip_name(model))
     if towers == "both" and any(name.startswith("backbone.") for name in state):
-        raise ValueError(f"{source}: weights: found a dense model, of a fine-tuned or pruned run or of mmsegmentation, "
-                         "which has no text tower; convert the pretraining run that it began with, or, to go on from "
-                         "this one, give it to `finetune --init` or `export`")  # fmt: skip
+        raise ValueError(f"{source}: weights: found a dense model (of a fine-tuned or pruned run, or mmsegmentation), "
+                         "which has no text tower; convert the pretraining run that it was initialized from, or use "
+                         "this model with `finetune --init` or `export`")  # fmt: skip
     image = trunk_weights(state, clip.visual.trunk) if hasattr(clip.visual, "trunk") else {}
     if any(name.startswith(APPLE_IMAGE) for name in state):
         if not image:
-            raise ValueError(f"{source}: weights: in Apple's layout of MobileCLIP, whose image tower {model!r} has not")
+            raise ValueError(f"{source}: weights: found Apple's layout of MobileCLIP, expected weights for {model!r}, "
+                             "which has another image tower")  # fmt: skip
         origin = "Apple"
         others = {name: tensor for name, tensor in state.items() if not name.startswith((APPLE_IMAGE, _APPLE_TEXT))}
         text = _text_from_apple(clip, state, source) if towers == "both" else {}
@@ -141,16 +149,16 @@ def read_clip_weights(
     if towers == "image":
         state = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
     if "logit_scale" in state and state["logit_scale"].numel() == 1:
-        state["logit_scale"] = state["logit_scale"].reshape(clip.logit_scale.shape)  # [] or, in old files, [1]
+        state["logit_scale"] = state["logit_scale"].reshape(clip.logit_scale.shape)  # [], or [1] in old files
     if "visual.positional_embedding" in state and state["visual.positional_embedding"].ndim == 2:
-        resize_pos_embed(state, clip)  # of a plain ViT trained at another image size
+        resize_pos_embed(state, clip)  # for a plain ViT trained at another image size
     return ForeignWeights(state=state, form=f"{origin}, fused" if is_fused(state) else f"{origin}, train form")
 
 
 def fill_clip(
     clip: CLIP | CustomTextCLIP, foreign: ForeignWeights, what: str, towers: Literal["both", "image"] = "both"
 ) -> None:
-    """Load what `read_clip_weights` gave, fused convolutions expanded; raises ValueError, beginning with `what`."""
+    """Load the result of `read_clip_weights`, expanding fused convolutions. Errors (ValueError) begin with `what`."""
     state, hint = expand_fused(clip, foreign.state), "choose the --model they belong to"
     if towers == "image":
         _fill(clip.visual, {name.removeprefix("visual."): tensor for name, tensor in state.items()}, what, hint)
@@ -162,9 +170,9 @@ def _text_from_apple(clip: CustomTextCLIP, state: State, source: str | Path) -> 
     text = {name: tensor for name, tensor in state.items() if name.startswith(_APPLE_TEXT)}
     if any("token_mixer" in name for name in text):
         raise ValueError(
-            f"{source}: weights: the text tower mixes convolutions with attention (mobileclip_s0.pt of MobileCLIP v1), "
-            "which open_clip has no model for; its image tower alone loads, in `finetune --init` with --encoder mci0; "
-            "or take MobileCLIP2-S0, whose text tower open_clip has"
+            f"{source}: weights: found a text tower that mixes convolutions with attention (mobileclip_s0.pt of "
+            "MobileCLIP v1), which open_clip does not support; load only its image tower, in `finetune --init` with "
+            "--encoder mci0, or use MobileCLIP2-S0"
         )
     converted = convert_mobile_clip_state_dict(clip, {**text, "logit_scale": torch.zeros([])})
     return {name: tensor for name, tensor in converted.items() if name.startswith("text.")}
@@ -175,7 +183,7 @@ def _prefixed(prefix: str, state: State) -> State:
 
 
 def _fill(module: nn.Module, state: State, what: str, hint: str) -> None:
-    """Load a state dict that has to fit to the last key; raises ValueError, beginning with `what`, otherwise."""
+    """Load a state dict strictly. Raises ValueError, beginning with `what`, if keys or shapes do not match."""
     missing, leftover, reshaped = differences(module, state)
     if missing or leftover or reshaped:
         raise ValueError(f"{what}: {_some('missing', missing)}; {_some('left over', leftover)}; "

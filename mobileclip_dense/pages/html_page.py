@@ -1,8 +1,8 @@
-"""HTML pages that hold all they need: styles and images are inline, so that one file can be sent around.
+"""Self-contained HTML pages: styles and images are inline, so that a page is a single file.
 
-A page is `render_page(title, parts)`, where a part is a piece of HTML: a heading that the caller wrote, a table from
-`render_table(header, rows)`, an image from `render_image(data, alt)`. Text that a caller puts into a part itself goes
-through `html.escape`; these functions escape theirs.
+A page is `render_page(title, parts)`. A part is a piece of HTML: a heading, a table from `render_table(header, rows)`,
+an image from `render_image(data, alt)`. These functions escape their text; callers escape other text with
+`html.escape`.
 
     page = render_page("Runs", ["<h1>Runs</h1>", render_table(["run", "mIoU"], [["nano", "41.2"]])])
 """
@@ -28,11 +28,13 @@ _MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg"}
 
 
 def render_page(title: str, parts: Iterable[str], style: str = "") -> str:
-    """A whole HTML document.
+    """Render an HTML document.
 
     Args:
-        title: of the window; a heading is a part. parts: HTML, in order. style: CSS of this page, after the common
-            one, which covers the body, headings, tables, images and figures, in light and dark.
+        title: title of the window. A heading must be one of the parts.
+        parts: pieces of HTML, in order.
+        style: CSS of this page, added to the common style of body, headings, tables, images and figures (light and
+            dark).
     """
     head = (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
@@ -43,7 +45,7 @@ def render_page(title: str, parts: Iterable[str], style: str = "") -> str:
 
 
 def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain text that scrolls where it is wider than the page; a row of one cell is a heading of a group."""
+    """Render a table of plain text, which scrolls if it is wider than the page. A row with one cell is a heading."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "\n".join(_row(row, len(header)) for row in rows)
     return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
@@ -56,10 +58,11 @@ def _row(row: Sequence[str], num_columns: int) -> str:
 
 
 def render_image(data: bytes, alt: str) -> str:
-    """An inline image.
+    """Render an inline image.
 
     Args:
-        data: a PNG, JPEG or SVG file. alt: the text for those who do not see the image.
+        data: contents of a PNG, JPEG or SVG file.
+        alt: alternative text.
     """
     media_type = next((kind for magic, kind in _MEDIA_TYPES.items() if data.startswith(magic)), "image/svg+xml")
     return f"<img alt='{escape(alt)}' src='data:{media_type};base64,{base64.b64encode(data).decode()}'>"

@@ -20,19 +20,18 @@ _NUMBER_STARTS = "0123456789+-."
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a title and `format_table` at the width of the terminal, which is 80 where there is none."""
+    """Print a title and a table at the width of the terminal (80 without a terminal)."""
     width = shutil.get_terminal_size().columns
     print("\n".join(_wrap_cell(title, width)))
     print(format_table(header, rows, width))
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], max_width: int = 80) -> str:
-    """Lines of columns under an underlined header, at most `max_width` characters wide.
+    """Format a table as lines of at most `max_width` characters, with an underlined header.
 
-    A row of one cell, in a table of several columns, is the heading of the rows below it, which are indented. A column
-    whose cells all begin like numbers is aligned to the right, except the first. Cells of the widest columns wrap
-    between words until the table fits. If it still does not fit, long words keep their beginning and their end, with …
-    between.
+    A row of one cell, in a table of several columns, is the heading of the rows below it, which are indented. Columns of
+    numbers, except the first column, are right-aligned. Cells of the widest columns are wrapped between words until the
+    table fits. If it still does not fit, long words are shortened to their two ends with … between.
     """
     is_heading = [len(row) == 1 < len(header) for row in rows]
     indent = _GAP if any(is_heading) else ""
@@ -51,7 +50,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], max_width
 
 
 def _fit(columns: list[list[str]], max_width: int) -> list[int]:
-    """Widths of the columns: the widest that can still wrap are made narrower, one character at a time."""
+    """Widths of the columns. The widest column that can still wrap is narrowed by one character at a time."""
     widths = [max(map(len, column)) for column in columns]
     narrowest = [max((_longest_word(cell) for cell in column), default=0) for column in columns]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > max_width:

@@ -1,4 +1,4 @@
-"""Full settings by name. The docstring of a recipe gives its command, its cost and the figure to expect.
+"""Recipes: named, complete settings of a command. Each docstring gives the command, its cost and the expected figure.
 
-Flags given after the recipe's name override it: `mobileclip-dense finetune mci0-segment --max-iters 300 ...`.
+Flags override a recipe: `mobileclip-dense finetune mci0-segment --max-iters 300 ...`.
 """

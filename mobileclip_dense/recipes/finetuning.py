@@ -22,7 +22,7 @@ def nano_segment() -> FinetuneConfig:
 
     mobileclip-dense finetune nano-segment --data scenes/ade --init runs/clip-nano --out runs/segment-nano
 
-    Cost: about half a minute on 2 CPU cores. Expected: what `make demo` reports.
+    Cost: about half a minute on 2 CPU cores. Expected: the figures of `make demo`.
     """
     return _recipe(
         encoder="nano",
@@ -46,17 +46,17 @@ def nano_depth() -> FinetuneConfig:
 
     mobileclip-dense finetune nano-depth --data scenes/nyu --init runs/clip-nano --out runs/depth-nano
 
-    Cost: about half a minute on 2 CPU cores. Expected: what `make demo` reports.
+    Cost: about half a minute on 2 CPU cores. Expected: the figures of `make demo`.
     """
     return dataclasses.replace(nano_segment(), task="depth")
 
 
 def mci0_segment() -> FinetuneConfig:
-    """MCi0 + SemanticFPN on a folder of your own, short enough for a CPU.
+    """MCi0 + SemanticFPN on your own data, in a short training that a CPU can do.
 
     mobileclip-dense finetune mci0-segment --data FOLDER --out runs/segment-mci0
 
-    Cost: about 10 minutes on 2 CPU cores. Expected: depends on the folder; CamVid from scratch: see README.
+    Cost: about 10 minutes on 2 CPU cores. Expected: depends on the data.
     """
     return _recipe(
         encoder="mci0",
@@ -72,11 +72,11 @@ def mci0_segment() -> FinetuneConfig:
 
 
 def mci0_depth() -> FinetuneConfig:
-    """MCi0 + FPN depth head on a folder of your own, short enough for a CPU.
+    """MCi0 + FPN depth head on your own data, in a short training that a CPU can do.
 
     mobileclip-dense finetune mci0-depth --data FOLDER --out runs/depth-mci0
 
-    Cost: about 10 minutes on 2 CPU cores. Expected: depends on the folder.
+    Cost: about 10 minutes on 2 CPU cores. Expected: depends on the data.
     """
     return dataclasses.replace(mci0_segment(), task="depth")
 
@@ -86,8 +86,8 @@ def nano_detect() -> FinetuneConfig:
 
     mobileclip-dense finetune nano-detect --data scenes/coco --init runs/clip-nano --out runs/detect-nano
 
-    Cost: one to two minutes of one CPU core. Expected: 9 % box and 11 % mask mAP (26 and 28 % at IoU 0.5) on the 50
-    held-out of 400 scenes of 96 px, from the demo's pretraining.
+    Cost: one to two minutes on one CPU core. Expected: 9 % box mAP and 11 % mask mAP (26 % and 28 % at IoU 0.5) on the
+    50 held-out scenes of 400 at 96 px, from the demo's pretraining.
     """
     return dataclasses.replace(
         nano_segment(), task="detect", head="mask_rcnn", scale_range=(1.0, 1.0), batch_size=4, max_iters=400,
@@ -106,33 +106,33 @@ _NYUV2 = dict(
 
 _VIT_PRETRAININGS = {
     "": (
-        "vit_b16_clip", "CLIP on DataComp or DataCompDR, a run or a file of open_clip",
+        "vit_b16_clip", "CLIP on DataComp or DataCompDR (a run or a checkpoint of open_clip)",
         "12.1 % above MAE's on DataCompDR (arXiv 2405.08911)",
     ),
     "-mae": ("vit_b16", "MAE (mae_pretrain_vit_base.pth)", "48.13 mIoU (mmsegmentation)"),
     "-maws": ("vit_b16", "MAWS (maws_vitb16.pt, arXiv 2303.13496)", "see arXiv 2405.08911"),
-    "-in21k": ("vit_b16", "labels of ImageNet-21k (timm:vit_base_patch16_224.augreg_in21k)", "see arXiv 2405.08911"),
-    "-scratch": ("vit_b16", "fresh weights (no --init)", "see arXiv 2405.08911"),
+    "-in21k": ("vit_b16", "ImageNet-21k labels (timm:vit_base_patch16_224.augreg_in21k)", "see arXiv 2405.08911"),
+    "-scratch": ("vit_b16", "random weights (no --init)", "see arXiv 2405.08911"),
 }  # fmt: skip
-"""What the paper compares under one protocol: encoder, where its weights come from, published figure."""
+"""The pretrainings that the paper compares: encoder, origin of its weights, published figure."""
 
 
 def mci_fpn_ade20k(encoder: str) -> FinetuneConfig:
-    """{encoder} + SemanticFPN on ADE20K at 512 px, the paper's mobile segmenter (arXiv 2405.08911).
+    """{encoder} + SemanticFPN on ADE20K at 512 px: the paper's mobile segmenter (arXiv 2405.08911).
 
     mobileclip-dense finetune {name} --data ADEChallengeData2016 --init runs/clip-{encoder} --out runs/{name}
 
-    Settings: mmsegmentation's for PoolFormer, of which MCi is a descendant. Cost and figure: not measured by us.
+    Settings: mmsegmentation's for PoolFormer, which MCi is derived from. Cost and figure: not measured by us.
     """
     return _recipe(encoder=encoder, **_SEMANTIC_FPN)
 
 
 def mci_lite_ade20k(encoder: str) -> FinetuneConfig:
-    """{encoder} + fpn_lite on ADE20K at 512 px: a head of a few percent of the encoder's multiply-accumulates.
+    """{encoder} + fpn_lite on ADE20K at 512 px: a head with a few percent of the encoder's multiply-accumulates.
 
     mobileclip-dense finetune {name} --data ADEChallengeData2016 --init runs/clip-{encoder} --out runs/{name}
 
-    Settings: those of SemanticFPN. Cost and figure: not measured by us.
+    Settings: those of the SemanticFPN recipes. Cost and figure: not measured by us.
     """
     return _recipe(encoder=encoder, head="fpn_lite", **_SEMANTIC_FPN)
 
@@ -142,20 +142,21 @@ def mci_uper_ade20k(encoder: str) -> FinetuneConfig:
 
     mobileclip-dense finetune {name} --data ADEChallengeData2016 --init runs/clip-{encoder} --out runs/{name}
 
-    Settings: mmsegmentation's for ConvNeXt-T and -B. Not as published: the learning rate decays by 0.9 a stage, where
-    theirs counts twelve layers. Cost and figure: not measured by us.
+    Settings: mmsegmentation's for ConvNeXt-T and -B. Difference: the learning rate decays by 0.9 per stage instead of
+    per one of twelve layers. Cost and figure: not measured by us.
     """
     return _recipe(encoder=encoder, **_UPERNET, learning_rate=1e-4, layer_decay=0.9, drop_path_rate=0.4)
 
 
 def swin_l_uper_ade20k() -> FinetuneConfig:
-    """Swin-L + UPerNet on ADE20K at 512 px, the large segmenter to compare with (234 M parameters).
+    """Swin-L + UPerNet on ADE20K at 512 px: the large segmenter for comparisons (234 M parameters).
 
     mobileclip-dense finetune swin-l-uper-ade20k --data ADEChallengeData2016 --init SWIN_FILE --out runs/swin-l
 
-    SWIN_FILE: swin_large_patch4_window12_384_22k.pth, or mmsegmentation's checkpoint of the whole model.
+    SWIN_FILE is swin_large_patch4_window12_384_22k.pth, or mmsegmentation's checkpoint of the whole model.
 
-    Settings: mmsegmentation's. Figure: 52.05 mIoU single scale at 640 px, of Swin's own repository. Not measured by us.
+    Settings: mmsegmentation's. Published figure: 52.05 mIoU, single scale, at 640 px (Swin's repository). Not measured
+    by us.
     """
     return _recipe(encoder="swin_l", **_UPERNET, learning_rate=6e-5, weight_decay=0.01, drop_path_rate=0.3)
 
@@ -165,9 +166,9 @@ def vit_uper_ade20k(encoder: str, **_: str) -> FinetuneConfig:
 
     mobileclip-dense finetune {name} --data ADEChallengeData2016 --init WEIGHTS --out runs/{name}
 
-    Settings: MAE's (arXiv 2111.06377, appendix A.4; mmsegmentation), which the paper follows for every pretraining.
-    Not as published: the pyramid is ViTDet's, of the last map, not of blocks 3, 5, 7 and 11; the head has 512 channels,
-    not 768; `evaluate --mode slide` moves by two thirds of a window, not by half.
+    Settings: MAE's (arXiv 2111.06377, appendix A.4; mmsegmentation), which the paper uses for every pretraining.
+    Differences: ViTDet's pyramid from the last map instead of blocks 3, 5, 7 and 11; 512 head channels instead of 768;
+    a stride of two thirds of a window in `evaluate --mode slide` instead of half a window.
     Published figure: {figure}. Not measured by us.
     """
     return _recipe(encoder=encoder, **_UPERNET, learning_rate=1e-4, layer_decay=0.65)
@@ -203,10 +204,10 @@ def mci2_detect() -> FinetuneConfig:
 
     mobileclip-dense finetune mci2-detect --data coco --init runs/clip-mci2 --out runs/mci2-detect
 
-    Settings: those with which Mask R-CNN on FPN is compared among small encoders (AdamW at 2e-4 with a decay of 1e-4,
-    16 images, the "1x" of 12 epochs; arXiv 2111.11418). Not as published: random crops of 800 px of a random size,
-    where theirs are whole images at a short side of 800 px; drop path 0.1. The two boxes of no height that train2017
-    is published with (annotations 918 and 2206849) are left out. Cost and figure: not measured by us.
+    Settings: those commonly used for Mask R-CNN + FPN on small encoders (AdamW, learning rate 2e-4, weight decay 1e-4,
+    batch size 16, "1x" schedule of 12 epochs; arXiv 2111.11418). Differences: random resizing and crops of 800 px
+    instead of whole images with a short side of 800 px; drop path 0.1. Two boxes of train2017 that have no height
+    (annotations 918 and 2206849) are skipped. Cost and figure: not measured by us.
     """
     return _recipe(
         encoder="mci2", **_MASK_RCNN, crop_size_px=(800, 800), scale_range=(0.5, 1.5), batch_size=16,
@@ -220,11 +221,10 @@ def vit_b16_detect() -> FinetuneConfig:
     torchrun --nproc-per-node 8 -m mobileclip_dense finetune vit-b16-detect --data coco --init WEIGHTS --out runs/vit
 
     Settings: ViTDet's (arXiv 2203.16527, appendix; detectron2's mask_rcnn_vitdet_b_100ep, 51.6 box and 45.9 mask AP
-    from MAE): 64 images a step, here in eight processes; large-scale jitter, layer decay 0.7, drop path 0.1. Not as
-    published: attention is global in every block, the heads are Mask R-CNN's plain ones, the learning rate falls
-    polynomially instead of in two steps, and the short side is jittered around 1024 px and tested there, where theirs
-    is the long one: pictures are a third larger. Cost and figure: not
-    measured by us.
+    from MAE): 64 images per step over eight processes, large-scale jitter, layer decay 0.7, drop path 0.1. Differences:
+    global attention in every block; the plain heads of Mask R-CNN; polynomial decay of the learning rate instead of two
+    steps; the short side instead of the long side is jittered around and tested at 1024 px, so images are a third
+    larger. Cost and figure: not measured by us.
     """
     return _recipe(
         encoder="vit_b16_clip", **_MASK_RCNN, crop_size_px=(1024, 1024), scale_range=(0.1, 2.0), batch_size=8,
@@ -234,14 +234,14 @@ def vit_b16_detect() -> FinetuneConfig:
 
 
 def _named(recipe: Recipe, name: str, **values: Any) -> tuple[str, Recipe]:
-    """A member of a family of recipes, with the family's docstring filled in."""
-    member = functools.partial(recipe, **values)
-    member.__doc__ = (recipe.__doc__ or "").format(name=name, **values)
-    return name, member
+    """A variant of a recipe, with the placeholders in its docstring filled in."""
+    variant = functools.partial(recipe, **values)
+    variant.__doc__ = (recipe.__doc__ or "").format(name=name, **values)
+    return name, variant
 
 
-def _twin(name: str, recipe: Recipe) -> tuple[str, Recipe]:
-    """The same model and task for two steps of two small crops."""
+def _debug_twin(name: str, recipe: Recipe) -> tuple[str, Recipe]:
+    """The debug twin of a recipe: the same model and task, two steps of two small crops."""
 
     def debug() -> FinetuneConfig:
         return dataclasses.replace(
@@ -249,7 +249,7 @@ def _twin(name: str, recipe: Recipe) -> tuple[str, Recipe]:
             max_train_images=4,
         )  # fmt: skip
 
-    debug.__doc__ = f"The twin of {name} for a smoke test: two steps. Expected: that it runs."
+    debug.__doc__ = f"Smoke test of {name}: the same model and task, two steps. Expected: it completes."
     return f"{name}-debug", debug
 
 
@@ -283,4 +283,4 @@ _PUBLISHED: dict[str, Recipe] = dict(
     ]
 )
 
-RECIPES: dict[str, Recipe] = _SMALL | _PUBLISHED | dict(itertools.starmap(_twin, _PUBLISHED.items()))
+RECIPES: dict[str, Recipe] = _SMALL | _PUBLISHED | dict(itertools.starmap(_debug_twin, _PUBLISHED.items()))

@@ -1,9 +1,10 @@
 """Recipes of `mobileclip-dense pretrain`.
 
 The published hyper-parameters (arXiv 2311.17049, appendix; arXiv 2405.08911, section 3): AdamW, learning rate 1e-3,
-weight decay 0.2, beta2 0.95, 1000 steps of warm-up, gradient norm 1; on 12 million pairs 30k steps of 8192 pairs, on
-1 billion 200k steps of 65,536. DataCompDR: two teachers of width 768 at scale 100; CLIP's own loss has weight 0, and
-0.25 against 0.75 for ViT-B/16 on the billion. A recipe's batch is that of one process: 8 x 1024, 128 x 512.
+weight decay 0.2, beta2 0.95, 1000 steps of warm-up, gradient norm 1. 30k steps of 8192 pairs on 12 million pairs, 200k
+steps of 65,536 pairs on 1 billion. DataCompDR: two teachers of width 768 at scale 100; the contrastive loss has weight
+0 (ViT-B/16 on 1 billion: 0.25, with 0.75 for distillation). The batch size of a recipe is per process: 8 x 1024 and
+128 x 512 pairs.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ def nano_scenes() -> PretrainConfig:
 
     mobileclip-dense pretrain nano-scenes --data scenes/shards --out runs/clip-nano
 
-    Cost: about 1.5 minutes on 2 CPU cores. Expected: what `make demo` reports (benchmarks/results).
+    Cost: about 1.5 minutes on 2 CPU cores. Expected: the figures of `make demo` (benchmarks/results).
     """
     return PretrainConfig(
         data=tyro.MISSING, out=tyro.MISSING, model="nano", image_size_px=64, batch_size=64, steps=300,
@@ -33,11 +34,11 @@ def nano_scenes() -> PretrainConfig:
 
 
 def nano_reinforced() -> PretrainConfig:
-    """Nano MCi, taught by the embeddings in shards that `mobileclip-dense reinforce` wrote, for a laptop.
+    """Nano MCi, distilled from the embeddings that `mobileclip-dense reinforce` stored, for a laptop.
 
     mobileclip-dense pretrain nano-reinforced --data reinforced --out runs/clip-reinforced
 
-    Cost and expected figure: as nano-scenes, less the teacher's.
+    Cost: that of nano-scenes. Expected: similar to nano-scenes; depends on the teachers.
     """
     return dataclasses.replace(nano_scenes(), contrastive_weight=0.25, distillation_weight=0.75)
 
@@ -66,7 +67,7 @@ def vit_b16_datacomp12m() -> PretrainConfig:
 
 
 def mci2_datacompdr12m() -> PretrainConfig:
-    """MCi2 on DataCompDR-12M: distilled from the embeddings of two ViT-L/14, real and synthetic captions.
+    """MCi2 on DataCompDR-12M: distillation from the embeddings of two ViT-L/14, with real and synthetic captions.
 
     torchrun --nproc-per-node 8 -m mobileclip_dense pretrain mci2-datacompdr12m --data SHARDS --out RUN
 
@@ -76,7 +77,7 @@ def mci2_datacompdr12m() -> PretrainConfig:
 
 
 def vit_b16_datacompdr12m() -> PretrainConfig:
-    """ViT-B/16 on DataCompDR-12M.
+    """ViT-B/16 on DataCompDR-12M: distillation, as in mci2-datacompdr12m.
 
     torchrun --nproc-per-node 8 -m mobileclip_dense pretrain vit-b16-datacompdr12m --data SHARDS --out RUN
 
@@ -86,7 +87,7 @@ def vit_b16_datacompdr12m() -> PretrainConfig:
 
 
 def mci2_datacompdr1b() -> PretrainConfig:
-    """MCi2 on DataCompDR-1B, 128 processes.
+    """MCi2 on DataCompDR-1B: distillation, in 128 processes.
 
     torchrun --nnodes 16 --nproc-per-node 8 -m mobileclip_dense pretrain mci2-datacompdr1b --data SHARDS --out RUN
 
@@ -96,7 +97,7 @@ def mci2_datacompdr1b() -> PretrainConfig:
 
 
 def vit_b16_datacompdr1b() -> PretrainConfig:
-    """ViT-B/16 on DataCompDR-1B, 128 processes.
+    """ViT-B/16 on DataCompDR-1B: distillation and contrastive loss, in 128 processes.
 
     torchrun --nnodes 16 --nproc-per-node 8 -m mobileclip_dense pretrain vit-b16-datacompdr1b --data SHARDS --out RUN
 
@@ -114,9 +115,9 @@ def _debug_twin(name: str, recipe: Callable[[], PretrainConfig]) -> Callable[[],
             teacher_dims=(), teacher_temperatures=(),
         )  # fmt: skip
 
-    build.__doc__ = f"""The twin of {name} for a smoke test: the same model and loss, two steps of four pairs at 64 px.
+    build.__doc__ = f"""Smoke test of {name}: the same model and loss, two steps of four pairs at 64 px.
 
-    Cost: under a minute on 2 CPU cores. Expected: that it runs.
+    Cost: under a minute on 2 CPU cores. Expected: it completes.
     """
     return build
 

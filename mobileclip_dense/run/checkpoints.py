@@ -1,4 +1,4 @@
-"""The training states of a run: checkpoints/last.pt, and previous.pt, the one before. A run takes the space of both."""
+"""The training checkpoints of a run: checkpoints/last.pt, and previous.pt, the one before. Both are kept on disk."""
 
 import os
 import sys
@@ -14,33 +14,33 @@ from mobileclip_dense.run.torch_file import load_torch_file
 
 
 def checkpoint_file(run: Path) -> Path:
-    """The newest checkpoint of a run."""
+    """The path of a run's newest checkpoint."""
     return run / "checkpoints" / "last.pt"
 
 
 @contextmanager
 def staged_checkpoint(path: Path) -> Iterator[Path]:
-    """A temporary name beside last.pt that replaces it when the block ends well; what was last.pt is then previous.pt.
+    """A temporary path that replaces last.pt if the block succeeds. The old last.pt becomes previous.pt.
 
-    At every moment one of the three is a complete checkpoint: whoever is killed between the two renames leaves
-    previous.pt alone, from which `settle_checkpoints` goes on. What a killed process left half-written is removed.
+    There is a complete checkpoint at any time: if the process is killed between the two renames, previous.pt remains,
+    and `settle_checkpoints` uses it. Incomplete files of killed processes are deleted.
     """
     for stale in path.parent.glob(f".{path.stem}.partial-*"):
         stale.unlink(missing_ok=True)
     with staged_file(path) as staging:
         yield staging
         with staging.open("rb+") as file:
-            # A rename that reaches the disk before the contents leaves zeros after a power loss.
+            # If the rename reached the disk before the contents, a power loss would leave zeros.
             os.fsync(file.fileno())
         if path.exists():
             path.replace(_previous(path))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors and plain values) as last.pt, and keep the one before as previous.pt.
+    """Write a training state (tensors and plain values) as last.pt. The old last.pt becomes previous.pt.
 
     Raises:
-        OSError: the disk is full; the checkpoints are untouched.
+        OSError: the disk is full. The checkpoints are unchanged.
     """
     with staged_checkpoint(path) as staging:
         try:
@@ -50,10 +50,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote; tensors and plain values only.
+    """Read a training state (tensors and plain values) that `save_checkpoint` wrote.
 
     Raises:
-        ValueError: the file is damaged, or is no training state.
+        ValueError: the file is damaged or is not a training state.
     """
     try:
         state = load_torch_file(path)
@@ -65,16 +65,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def settle_checkpoints(run: Path, fields: Collection[str]) -> None:
-    """Make last.pt of a run the newest checkpoint that can be read; there may be none.
+    """Make sure that last.pt of an incomplete run is readable, if the run has checkpoints.
 
-    A damaged last.pt is replaced by previous.pt, with a warning on stderr; so is one that is not there. Nothing is done
-    to a complete run.
+    If last.pt is damaged or missing, previous.pt replaces it, with a warning on stderr.
 
     Args:
-        fields: what a training state of this kind holds.
+        run: the run folder.
+        fields: the fields of a training state of this command.
 
     Raises:
-        ValueError: last.pt is damaged, and previous.pt is too, or is not there.
+        ValueError: neither last.pt nor previous.pt is readable.
     """
     last = checkpoint_file(run)
     previous = _previous(last)
@@ -85,7 +85,7 @@ def settle_checkpoints(run: Path, fields: Collection[str]) -> None:
         return
     other = _fault_of(previous, fields)
     if other is not None:
-        raise ValueError(f"{fault}; {other}; there is no other checkpoint to resume from: start over with --force, or "
+        raise ValueError(f"{fault}; {other}; there is no other checkpoint to resume from; start over with --force, or "
                          "choose another --out")  # fmt: skip
     previous.replace(last)
     print(f"warning: {fault}; resuming from the checkpoint before it, {previous}", file=sys.stderr)
@@ -102,4 +102,4 @@ def _fault_of(checkpoint: Path, fields: Collection[str]) -> str | None:
         missing = sorted(set(fields) - set(load_checkpoint(checkpoint)))
     except ValueError as error:
         return str(error)
-    return f"{checkpoint}: checkpoint: {', '.join(missing)} missing: no training state" if missing else None
+    return f"{checkpoint}: checkpoint: fields missing: {', '.join(missing)}" if missing else None

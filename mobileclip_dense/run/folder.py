@@ -1,9 +1,9 @@
 """The run folder.
 
-config.json, metrics.jsonl and checkpoints/ while training; weights.safetensors and run.json at the end; structure.json
-beside them where the model is a pruned one.
+config.json, metrics.jsonl and checkpoints/ are written during training; weights.safetensors, structure.json (pruned
+models only) and, last, run.json at the end.
 
-A run is complete when run.json is there. An incomplete one is resumed by the command that began it.
+A run is complete if it has run.json. The command that started an incomplete run also resumes it.
 """
 
 import dataclasses
@@ -37,19 +37,21 @@ _VERSIONED = ("torch", "timm", "open_clip_torch", "mmsegmentation", "mmengine", 
 
 @contextmanager
 def open_run(config: Config, inputs: Mapping[str, Path | None], state_fields: Collection[str] = ()) -> Iterator[None]:
-    """The block in which the run `config.out` is written: a new one, or an interrupted one of the same config but for
-    the settings in `MAY_CHANGE`.
+    """Context in which the run `config.out` is written: a new run, or an interrupted one with the same settings.
 
-    No other process may write the run meanwhile. A run without a checkpoint has done nothing that other settings would
-    spoil: it begins anew. With --force a run that is there is set aside, deleted when the block ends well, and put back
-    when it fails before it has saved anything: inputs are opened in the block.
+    Settings in `MAY_CHANGE` may differ. Other processes cannot write the run at the same time. A run without a
+    checkpoint starts over. With `config.force`, an existing run is renamed first. It is deleted if the block succeeds,
+    and restored if the block fails before it saves a checkpoint, as the inputs are opened in the block.
 
     Args:
-        inputs: what the command reads, by flag, see `claim_folder`. state_fields: of a checkpoint of this command.
+        config: settings of the run.
+        inputs: what the command reads, by flag, see `claim_folder`.
+        state_fields: the fields of a checkpoint of this command.
 
     Raises:
-        ValueError: see `settle_checkpoints`. FileExistsError: the run is complete, was begun with other settings or is
-            being written, and --force was not given; or see `claim_folder`.
+        ValueError: see `settle_checkpoints`.
+        FileExistsError: the run is complete, was started with other settings, or is being written by another process;
+            or see `claim_folder`.
     """
     folder = config.out
     replaced = None
@@ -64,7 +66,7 @@ def open_run(config: Config, inputs: Mapping[str, Path | None], state_fields: Co
     try:
         with locked_folder(folder):
             settle_checkpoints(folder, state_fields)
-            _refuse_other(config, record)  # what another process finished until the lock was ours
+            _refuse_other(config, record)  # again, as another process may have changed it before the lock
             if checkpoint_file(folder).exists():
                 print(f"{folder}: resuming")
             write_json(folder / "config.json", record)
@@ -80,7 +82,7 @@ def open_run(config: Config, inputs: Mapping[str, Path | None], state_fields: Co
 
 
 def _refuse_other(config: Config, record: dict[str, Any]) -> None:
-    """Raises FileExistsError where `config.out` is not an interrupted run of the settings `record`."""
+    """Raises FileExistsError unless `config.out` is free or an interrupted run with the settings `record`."""
     folder = config.out
     if (folder / "run.json").exists():
         raise FileExistsError(f"{folder}: this run is complete; choose another --out, or pass --force to replace it")
@@ -90,25 +92,29 @@ def _refuse_other(config: Config, record: dict[str, Any]) -> None:
         changed = [name for name in record if name in compared and begun.get(name) != record[name]]
         if changed:
             was = ", ".join(f"{name}: {begun.get(name)} -> {record[name]}" for name in changed)
-            raise FileExistsError(f"{folder}: begun with other settings ({was}); repeat them, or pass --force")
+            raise FileExistsError(f"{folder}: begun with other settings ({was}); use the same ones, or pass --force")
     elif (
         not (folder / "config.json").exists()
         and folder.exists()
         and {path.name for path in folder.iterdir()} - {LOCK_NAME}
     ):
-        raise FileExistsError(f"{folder}: exists and is no run; choose another --out")
+        raise FileExistsError(f"{folder}: found a folder that is not a run; choose another --out")
 
 
 def finish_run(
     config: Config, weights: dict[str, torch.Tensor], metrics: dict[str, float], *, started: float, device: str,
     details: dict[str, Any], structure: dict[str, dict[str, int]] | None = None,
 ) -> None:  # fmt: skip
-    """Write weights.safetensors, structure.json for a pruned model and, last, run.json.
+    """Write weights.safetensors, structure.json (pruned models only) and, last, run.json.
 
     Args:
-        weights: the model's state dict. metrics: final figures. started: `time.time()` at the beginning.
-        details: what only the command knows (classes, number of images).
-        structure: what pruning changed, see `models.structure`; None: nothing.
+        config: settings of the run.
+        weights: state dict of the model.
+        metrics: final metrics.
+        started: `time.time()` at the start.
+        device: name of the device.
+        details: further fields of run.json (classes, number of images).
+        structure: what pruning changed, see `models.structure`; None: the model is not pruned.
     """
     folder = config.out
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -139,14 +145,14 @@ def finish_run(
 
 
 def architecture_of(config: Config, *, pruned: bool = False) -> str:
-    """The name of what a config builds: the encoder or CLIP model of a pretraining, else ENCODER-HEAD[-pruned]."""
+    """The name of a config's architecture: the model of pretraining, or ENCODER-HEAD[-pruned] of fine-tuning."""
     if not isinstance(config, FinetuneConfig):
         return config.model
     return f"{config.encoder}-{config.head}{'-pruned' if pruned else ''}"
 
 
 def library_versions() -> dict[str, str]:
-    """What a figure depends on beside the weights: the versions of Python and of the libraries that compute."""
+    """Versions of Python and of the libraries that results depend on."""
     return versions_of(*_VERSIONED)
 
 
@@ -159,7 +165,7 @@ def _parent_record(init: str) -> dict[str, str | None]:
 
 
 def _git_revision() -> str | None:
-    """Revision of the source tree this package runs from, None when it is installed from a wheel."""
+    """Git revision of the source tree; None if the package is installed from a wheel."""
     here = Path(__file__).parent
     answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or None
@@ -170,8 +176,11 @@ class Run:
     """A complete run.
 
     Attributes:
-        folder: where it is. config: what it was trained with. record: the contents of run.json.
-        weights: the state dict. structure: what pruning changed, None where the model is not a pruned one.
+        folder: the run folder.
+        config: the settings of training.
+        record: the contents of run.json.
+        weights: the state dict.
+        structure: what pruning changed; None if the model is not pruned.
     """
 
     folder: Path
@@ -182,22 +191,22 @@ class Run:
 
     @property
     def architecture(self) -> str:
-        """As recorded, see `architecture_of`."""
+        """The recorded architecture, see `architecture_of`."""
         return str(self.record["architecture"])
 
 
 def load_run(folder: Path) -> Run:
-    """Read a complete run and check its weights and structure against the recorded hashes.
+    """Read a complete run and check the hashes of its weights and structure.
 
     Raises:
-        FileNotFoundError: no such folder, or a file of it is missing. ValueError: the run is not complete, or a file of
-            it is damaged.
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: the run is not complete, or a file is damaged.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: run: no such folder")
     config = _read_config(folder / "config.json")
     if not (folder / "run.json").is_file():
-        raise ValueError(f"{folder}: run.json is missing: the run is not complete; repeat its command to resume it")
+        raise ValueError(f"{folder}: run.json is missing: the run is not complete; run its command again to resume it")
     record = _read_record(folder / "run.json", config)
     path = folder / "weights.safetensors"
     _check_hash(path, record["weights_sha256"])
@@ -211,7 +220,7 @@ def load_run(folder: Path) -> Run:
 def _read_config(path: Path) -> Config:
     try:
         return config_from_json(read_json(path), path)
-    except (TypeError, AttributeError, LookupError, ValueError) as error:  # a number for a path, ...
+    except (TypeError, AttributeError, LookupError, ValueError) as error:  # for example a number instead of a path
         where = "" if str(path) in str(error) else f"{path}: "
         raise ValueError(f"{where}{error}; {_DAMAGED}") from None
 
@@ -235,10 +244,10 @@ def _read_record(path: Path, config: Config) -> dict[str, Any]:
 
 
 def fill_model(model: nn.Module, run: Run) -> None:
-    """Load a run's weights into a model built from its config.
+    """Load a run's weights into a model that was built from its config.
 
     Raises:
-        ValueError: keys are missing or left over, or tensors have another shape.
+        ValueError: keys are missing or unknown, or tensors have another shape.
     """
     missing, leftover, reshaped = differences(model, run.weights)
     if missing or leftover or reshaped:
@@ -249,7 +258,7 @@ def fill_model(model: nn.Module, run: Run) -> None:
 
 
 def differences(module: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Sorted: keys that a state dict lacks for a module, keys it has left over, and keys of another shape with both."""
+    """Missing keys, unknown keys, and keys with another shape (with both shapes) of a state dict; each list sorted."""
     expected = module.state_dict()
     reshaped = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
@@ -269,8 +278,8 @@ def _check_hash(path: Path, expected: str) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Raises ValueError if the file is not safetensors or is cut short."""
+    """The tensors of a safetensors file. Raises ValueError if the file has another format or is truncated."""
     try:
         return load_file(path)
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:  # KeyError: a type that torch has not
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:  # KeyError: a dtype that torch does not have
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None

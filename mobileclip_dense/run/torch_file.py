@@ -1,4 +1,4 @@
-"""Files of torch.save, read with `weights_only=True` alone; what is damaged or of another kind is told in words."""
+"""Safe reading of torch.save files (`weights_only=True`), with clear errors for damaged files and other formats."""
 
 import errno
 import re
@@ -19,17 +19,19 @@ _OTHER_FILES = (
 
 
 def load_torch_file(path: Path, *, stand_ins: Mapping[str, Callable[..., Any]] | None = None) -> Any:
-    """The contents of a file of torch.save, on the CPU: tensors and plain values only.
+    """Load tensors and plain values from a torch.save file, on the CPU.
 
-    torch does not compare the checksums that it writes (2.11: a file with zeros in its middle loads), so this does.
+    The checksums in the file are verified. torch does not do that (2.11 loads a file with zeros in the middle).
 
     Args:
-        stand_ins: full name of a class or function in the file -> what is called in its place. Nothing of that name is
-            imported.
+        path: the file.
+        stand_ins: full name of a class or function in the file -> replacement that is called instead. The original is
+            not imported.
 
     Raises:
-        OSError: the file cannot be read. ValueError: it is damaged, of another kind, or holds other objects; the
-            message says so, and the caller names the file.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, has another format, or contains other objects. The message does not name the
+            file.
     """
     with path.open("rb") as file:
         start = file.read(64)
@@ -39,14 +41,14 @@ def load_torch_file(path: Path, *, stand_ins: Mapping[str, Callable[..., Any]] |
     try:
         with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in (stand_ins or {}).items()]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler fail in any way: KeyError, AssertionError, ...
+    except Exception as error:  # the unpickler raises exceptions of any type for damaged files
         if _is_from_the_disk(error):
             raise
         raise ValueError(_reason(error)) from None
 
 
 def _is_from_the_disk(error: Exception) -> bool:
-    """Not from damaged contents, which give places to seek that no file has."""
+    """Whether an error is a disk error. Damaged contents lead to seeks to invalid positions (EINVAL)."""
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
@@ -61,19 +63,19 @@ def _verify_kind(start: bytes) -> None:
 
 
 def _verify_archive(path: Path) -> None:
-    """Of the ZIP archive that torch.save writes: complete, and each member as its checksum says."""
+    """Check that the ZIP archive is complete, is one of torch.save, and that all checksums match."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _verify_members([member.filename for member in members])
             for member in members:
-                if member.CRC:  # torch can be told to write none
+                if member.CRC:  # torch can be configured to write none
                     with archive.open(member) as data:
                         while data.read(_MEGABYTE):
                             pass
     except ValueError as error:
         raise ValueError(str(error)) from None
-    except Exception as error:  # BadZipFile, and whatever else zipfile makes of damaged bytes
+    except Exception as error:  # zipfile raises exceptions of any type for damaged files
         if _is_from_the_disk(error):
             raise
         raise ValueError(f"the file is damaged or cut short: {error or type(error).__name__}") from None
@@ -82,10 +84,10 @@ def _verify_archive(path: Path) -> None:
 def _verify_members(names: list[str]) -> None:
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside:
-        raise ValueError("found a TorchScript archive; where it was made, save its state dict: "
+        raise ValueError("found a TorchScript archive; save its state dict where it was created: "
                          "torch.save(torch.jit.load(FILE).state_dict(), NEW)")  # fmt: skip
     if "archive_format" in inside:
-        raise ValueError("found an archive of torch.export; where it was made, save its state dict: "
+        raise ValueError("found an archive of torch.export; save its state dict where it was created: "
                          "torch.save(torch.export.load(FILE).state_dict, NEW)")  # fmt: skip
     if any(name.endswith(".npy") for name in names):
         raise ValueError("found NumPy's .npz")
@@ -96,9 +98,9 @@ def _verify_members(names: list[str]) -> None:
 def _reason(error: Exception) -> str:
     text = str(error)
     if found := re.search(r"GLOBAL ([\w.]+)", text):
-        return (f"found an object of {found[1]}; a file of weights has tensors only: where it was made, save "
+        return (f"found an object of {found[1]}, expected tensors only; save the state dict where it was created: "
                 "torch.save(model.state_dict(), NEW)")  # fmt: skip
     lines = text.splitlines() or [type(error).__name__]
     if "legacy .tar" in text or "Weights only load failed" in lines[0]:
         lines = ["its pickle cannot be read"]
-    return f"the file is damaged or no file of torch.save: {lines[0]}"
+    return f"the file is damaged or not a file of torch.save: {lines[0]}"

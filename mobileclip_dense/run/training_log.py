@@ -1,4 +1,4 @@
-"""metrics.jsonl of a run: a line for each step that is logged."""
+"""The metrics.jsonl of a run: one line per logged step."""
 
 import json
 import shutil
@@ -9,42 +9,42 @@ from mobileclip_dense.artifact.files import staged_file
 
 
 def append_metrics(folder: Path, **values: float) -> None:
-    """Add a line to metrics.jsonl."""
+    """Append a line to metrics.jsonl."""
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """All lines of metrics.jsonl; none if there is no such file. One that a full disk cut short is none.
+    """All lines of metrics.jsonl; empty if there is no such file. An incomplete last line is ignored.
 
     Raises:
-        ValueError: another line is damaged.
+        ValueError: a line is damaged.
     """
     lines, damaged = _parse_metrics(folder)
     if damaged:
-        raise ValueError(f"{folder / 'metrics.jsonl'}: {damaged[0]}, expected a JSON object with a step; take the line "
-                         "out")  # fmt: skip
+        raise ValueError(f"{folder / 'metrics.jsonl'}: {damaged[0]}, expected a JSON object with a step; remove the "
+                         "line")  # fmt: skip
     return lines
 
 
 def drop_metrics_after(folder: Path, step: int) -> None:
-    """Forget what was logged past the checkpoint from which a run resumes.
+    """Remove the lines after `step`, the checkpoint from which a run resumes.
 
-    Damaged lines do not end a training: they are left out with a warning, and the file is kept as it was beside.
+    Damaged lines are removed too, with a warning. A copy of the file is then saved as metrics.damaged.jsonl.
     """
     path = folder / "metrics.jsonl"
     lines, damaged = _parse_metrics(folder)
     if damaged:
-        aside = path.with_name("metrics.damaged.jsonl")
-        shutil.copyfile(path, aside)
-        print(f"warning: {path}: {damaged[0]}, expected a JSON object with a step; {len(damaged)} such lines are left "
-              f"out, the file as it was is {aside}", file=sys.stderr)  # fmt: skip
+        backup = path.with_name("metrics.damaged.jsonl")
+        shutil.copyfile(path, backup)
+        print(f"warning: {path}: {damaged[0]}, expected a JSON object with a step; removed {len(damaged)} such lines; "
+              f"the original file is {backup}", file=sys.stderr)  # fmt: skip
     with staged_file(path) as staging:
         staging.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
 
 
 def _parse_metrics(folder: Path) -> tuple[list[dict[str, float]], list[str]]:
-    """The good lines of metrics.jsonl, and what is wrong with the others."""
+    """The valid lines of metrics.jsonl, and the problems of the others."""
     path = folder / "metrics.jsonl"
     data = path.read_bytes() if path.is_file() else b""
     good, damaged = [], []

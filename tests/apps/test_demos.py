@@ -159,7 +159,7 @@ def test_the_demo_replaces_no_folder_of_somebody_else(tmp_path: Path) -> None:
         path = tmp_path / mine
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text("mine")
-        with pytest.raises(FileExistsError, match=f"found {re.escape(mine)}, which is not of a demo; move it away"):
+        with pytest.raises(FileExistsError, match=f"found {re.escape(mine)}, expected only a demo; move it away"):
             demo(DemoConfig(out=tmp_path))
         assert path.read_text() == "mine"
         path.unlink()

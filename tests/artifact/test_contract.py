@@ -116,7 +116,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path) -> None:  # type: ignore
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 4 kB: the system answers as for a full disk."""
+    """Limit files to 4 kB; the system then reports errors like those of a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     yield

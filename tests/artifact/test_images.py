@@ -1,4 +1,4 @@
-"""Pictures of every kind become the RGB that people expect, and damaged ones are refused."""
+"""Images of every kind are decoded to the expected RGB, and damaged ones raise an error."""
 
 import io
 from pathlib import Path
@@ -42,7 +42,7 @@ def palette_picture(**options: object) -> tuple[bytes, np.ndarray]:
 
 
 def expected_pixels() -> dict[str, tuple[bytes, np.ndarray]]:
-    """Bytes, and the pixels they mean, computed by hand."""
+    """Bytes of an image and its pixels, computed by hand."""
     palette, palette_colours = palette_picture()
     holes, _ = palette_picture(transparency=0)
     hole_colours = palette_colours.copy()
@@ -79,7 +79,7 @@ def test_every_kind_of_pixel_becomes_the_rgb_that_it_means(name: str) -> None:
 
 
 def test_the_colours_of_print_become_those_of_a_screen() -> None:
-    """CMYK as Photoshop writes it: full cyan is no red, full black is black."""
+    """CMYK in Photoshop's form: full cyan has no red, full black is black."""
     inks = np.zeros((16, 32, 4), np.uint8)
     inks[:, :16, 0], inks[:, 16:, 3] = 255, 255
     found = decode_image(encoded(Image.fromarray(inks, "CMYK"), "JPEG", quality=100))
@@ -141,7 +141,7 @@ def test_an_empty_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 def lenient(data: bytes) -> np.ndarray | None:
-    """What Pillow makes of damaged bytes, None where it refuses them too."""
+    """Pillow's pixels of damaged bytes; None if Pillow raises an error too."""
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except Exception:

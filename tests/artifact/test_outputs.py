@@ -1,4 +1,4 @@
-"""A folder is replaced only where it is known as the same kind of output and no input is touched."""
+"""A folder is replaced only if it is the same kind of output and is not an input."""
 
 import multiprocessing
 import os
@@ -40,13 +40,13 @@ def foreign_folders(root: Path) -> Iterator[tuple[Path, str]]:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     (data / "images" / "1.jpg").write_text("a photograph")
-    yield data, "found images/1.jpg, which is not of a run"
+    yield data, "found images/1.jpg, expected only a run"
     runs = root / "runs"
     make_run(runs / "a")
     yield runs, "found a/"
     annotated = make_run(root / "annotated")
     (annotated / "notes.txt").write_text("mine")
-    yield annotated, "found notes.txt, which is not of a run; move it away"
+    yield annotated, "found notes.txt, expected only a run; move it away"
     deep = make_run(root / "deep")
     (deep / "plots" / "nested").mkdir(parents=True)
     (deep / "plots" / "nested" / "x.png").write_text("mine")
@@ -84,7 +84,7 @@ def test_force_leaves_alone_what_is_not_the_same_kind_of_output(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [(".", "it is --init itself"), ("weights.safetensors", "it holds --init"), ("..", "it lies in --init")],
+    [(".", "it is --init itself"), ("weights.safetensors", "it contains --init"), ("..", "it is inside --init")],
 )
 def test_force_leaves_alone_what_the_command_reads(tmp_path: Path, source: str, reason: str) -> None:
     run = make_run(tmp_path / "runs" / "a")
@@ -101,7 +101,7 @@ def test_a_commands_own_place_inside_an_input_is_replaced(tmp_path: Path) -> Non
     (own / "evaluation.json").write_text("{}")
     inputs = {"the run": tmp_path / "run"}
     assert claim_folder(own, EVALUATION, force=True, inputs=inputs, own=own)
-    with pytest.raises(FileExistsError, match="it lies in the run"):
+    with pytest.raises(FileExistsError, match="it is inside the run"):
         claim_folder(own, EVALUATION, force=True, inputs=inputs)
 
 
@@ -109,7 +109,7 @@ def test_what_appears_while_a_folder_is_written_is_kept(tmp_path: Path) -> None:
     for appears in (make_run, Path.mkdir, Path.touch):
         out = tmp_path / appears.__name__
         with (
-            pytest.raises(FileExistsError, match="appeared while it was being written, by another process"),
+            pytest.raises(FileExistsError, match="was created by another process in the meantime"),
             staged_folder(out, RUN, force=True, inputs={}) as staging,
         ):
             (staging / "config.json").write_text("new")
@@ -192,8 +192,8 @@ def test_a_file_is_not_written_over_an_input_or_a_folder(tmp_path: Path) -> None
     photo.write_text("a photograph")
     (tmp_path / "link.png").symlink_to(photo)
     for out in (photo, tmp_path / "link.png"):
-        with pytest.raises(FileExistsError, match="is what the command reads, and is not replaced"):
+        with pytest.raises(FileExistsError, match="is an input of the command and is not replaced"):
             refuse_existing(out, True, photo)
-    with pytest.raises(FileExistsError, match="found a folder, expected the name of a file"):
+    with pytest.raises(FileExistsError, match="found a folder, expected a file name"):
         refuse_existing(tmp_path, True)
     refuse_existing(photo, True, tmp_path / "another.png")

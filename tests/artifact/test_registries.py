@@ -1,4 +1,4 @@
-"""The registries of targets and precisions: what is not in them is refused by name, and nothing is replaced in them."""
+"""The registries of targets and precisions: unknown names raise an error, and entries cannot be replaced."""
 
 import json
 from dataclasses import replace

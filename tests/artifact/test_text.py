@@ -1,4 +1,4 @@
-"""Lists that people write are read alike, whatever editor wrote them."""
+"""Text files of users are read the same way, whichever editor wrote them."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_another_encoding_is_refused_by_name(tmp_path: Path, encoding: str, foun
 
 def test_utf_16_without_a_mark_is_not_taken_for_text(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes("cat\ndog\n".encode("utf-16-le"))
-    with pytest.raises(ValueError, match=r"names\.txt: list: found NUL bytes, as UTF-16 has them"):
+    with pytest.raises(ValueError, match=r"names\.txt: list: found NUL bytes \(as in UTF-16\)"):
         read_lines(tmp_path / "names.txt", "list")
 
 
@@ -38,7 +38,7 @@ def test_files_that_were_put_together_with_their_marks_read_as_one(tmp_path: Pat
 
 def test_line_ends_of_cr_alone_are_not_read_as_one_line(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes(b"cat\rdog\r")
-    with pytest.raises(ValueError, match=r"names\.txt: list: found line ends of CR alone, expected LF or CR LF"):
+    with pytest.raises(ValueError, match=r"names\.txt: list: found line ends of CR only, expected LF or CR LF"):
         read_lines(tmp_path / "names.txt", "list")
 
 

@@ -1,4 +1,4 @@
-"""Numbers of settings: finite, in a range, refused by the flag's name."""
+"""Range checks of settings."""
 
 import dataclasses
 import math
@@ -53,7 +53,7 @@ WRONG: dict[type, tuple[float, ...]] = {
 
 
 def parts(hint: Any) -> Iterator[Any]:
-    """The types within a hint: of float | None those two, of tuple[int, int] tuple, int and int."""
+    """The types in a hint: float and None for float | None; tuple, int and int for tuple[int, int]."""
     if isinstance(hint, UnionType) or typing.get_origin(hint) is tuple:
         for part in typing.get_args(hint):
             yield from parts(part)

@@ -1,4 +1,4 @@
-"""Help texts show what is registered when they are shown."""
+"""Help texts that are generated from a registry."""
 
 from dataclasses import replace
 from typing import get_type_hints

@@ -1,4 +1,4 @@
-"""A data set in COCO's layout, small enough to know by heart."""
+"""A small data set in COCO's layout."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def annotation(number: int, image_id: int, category_id: int, box: list[float], *
 
 
 def write_coco(root: Path, annotations: dict[str, list[dict[str, Any]]], num_images: int = 3) -> Path:
-    """Images 0, 1, .. of noise in either split, with these annotations."""
+    """Write noise images 0, 1, ... to both splits, with these annotations."""
     rng = np.random.default_rng(0)
     (root / "annotations").mkdir(parents=True)
     for split in ("train", "val"):

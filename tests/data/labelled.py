@@ -27,7 +27,7 @@ def photograph(path: Path, side: int = SIDE) -> Path:
 
 
 def mask(path: Path, *values: int, side: int = SIDE) -> Path:
-    """Stripes of the values."""
+    """Write stripes of the values."""
     return save(path, np.resize(np.array(values, np.uint8), (side, side)))
 
 
@@ -36,7 +36,7 @@ def depth(path: Path, *values: int, side: int = 32) -> Path:
 
 
 def own_folder(root: Path, num_train: int = 3, num_val: int = 2) -> Path:
-    """Images and masks of a user's own: classes 0, 1, 2 and 255."""
+    """Write images and masks in the layout of the user's own data: classes 0, 1, 2 and 255."""
     for split, count in (("training", num_train), ("validation", num_val)):
         for index in range(count):
             photograph(root / "images" / split / f"{index}.jpg")
@@ -45,7 +45,7 @@ def own_folder(root: Path, num_train: int = 3, num_val: int = 2) -> Path:
 
 
 def depth_folder(root: Path, num_train: int = 2) -> Path:
-    """Images and depth maps in mmsegmentation's layout, 1 to 3 m in millimetres."""
+    """Write images and depth maps in mmsegmentation's layout, 1 to 3 m in millimetres."""
     for split, count in (("train", num_train), ("test", 1)):
         for index in range(count):
             photograph(root / "images" / split / f"{index}.jpg", side=32)

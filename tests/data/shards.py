@@ -1,4 +1,4 @@
-"""Small shards to read from: plain, img2dataset's, reinforced, damaged."""
+"""Small shards for tests: plain, img2dataset's, reinforced, damaged."""
 
 import io
 import json
@@ -23,7 +23,7 @@ WIDTH = 12  # of the embeddings
 
 
 def tokenize(captions: list[str]) -> torch.Tensor:
-    """Code points, so that a test can read a caption back: int64 [B,40]."""
+    """Captions as code points, int64 [B,40], so that a test can decode them."""
     padded = [list(caption.encode())[:40] + [0] * (40 - len(caption.encode())) for caption in captions]
     return torch.tensor(padded, dtype=torch.int64)
 
@@ -44,7 +44,7 @@ def plain_members(number: int) -> dict[str, bytes]:
 
 
 def reinforced_members(number: int) -> dict[str, bytes]:
-    """Embeddings say where they belong: image row a is 10 number + a, text row r is -(10 number + r)."""
+    """A sample with recognisable embeddings: row a of the images is 10 number + a, row r of the texts its negative."""
     rng = np.random.default_rng(number)
     rows = 10.0 * number + torch.arange(6)[:, None] + torch.zeros(6, WIDTH)
     reinforcement = Reinforcement(
@@ -55,7 +55,7 @@ def reinforced_members(number: int) -> dict[str, bytes]:
 
 
 def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
-    """A tar of samples by key."""
+    """Write a tar of samples (key -> members)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for key, members in samples.items():
@@ -67,7 +67,7 @@ def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
 
 
 def write_shards(folder: Path, num_shards: int, *, size: int = 6, reinforced: bool = False) -> Path:
-    """`train/*.tar` with `size` samples each, numbered through."""
+    """Write `train/*.tar` with `size` samples each, numbered consecutively."""
     make = reinforced_members if reinforced else plain_members
     for shard in range(num_shards):
         samples = {f"{shard:03d}{i:03d}": make(shard * size + i) for i in range(size)}

@@ -30,7 +30,7 @@ CASES = [
 
 
 def picture(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Smooth colour fields with noise, of less than full range, so that the histogram operations have work."""
+    """Smooth colours with noise and less than the full range, so that histogram operations have an effect."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(20, 200, (5, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
     return np.clip(np.asarray(coarse) + rng.normal(0, 8, (height, width, 3)), 15, 230).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""`mobileclip-dense data check` says what is there, what is missing and where to get it, and what cannot be used."""
+"""`mobileclip-dense data check` reports present, missing and unusable files, and where to get missing ones."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_a_good_folder_is_described(
     assert "held out  2 images\n" in shown
     assert "most often 8x8" in shown
     assert "3: class 0, class 1, class 2 (name them with --class-names)" in shown
-    assert "5 pairs, all of them usable" in shown
+    assert "all 5 pairs are usable" in shown
     assert check(monkeypatch, "check", "depth", depth_folder(tmp_path / "nyu")) == 0
     assert "classes" not in capsys.readouterr().out
     finer = depth_folder(tmp_path / "finer")
@@ -50,7 +50,7 @@ def test_a_good_folder_is_described(
 
 
 def outcome(call: Callable[[], object]) -> str:
-    """The message of the error, nothing where there is none."""
+    """The message of the error; an empty string without an error."""
     try:
         call()
     except (ValueError, OSError) as error:
@@ -69,7 +69,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "annotations/training/1.png").unlink(),
         r"training/1\.png: mask: no such file",
     ),
-    "0 and 255": (lambda root: change_masks(root, "training", 0, 255), "found class 0 alone in all 3 training masks"),
+    "0 and 255": (lambda root: change_masks(root, "training", 0, 255), "found only class 0 in all 3 training masks"),
     "scaled for the eye": (
         lambda root: [change_masks(root, split, 0, 127, 254) for split in ("training", "validation")],
         r"found 3 values in all masks \(0, 127, 254\), expected class indices without gaps from 0, not 255 classes",
@@ -88,7 +88,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "nothing held out": (
         lambda root: shutil.rmtree(root / "images/validation"),
-        "3 training and 0 held-out images; without held-out images it cannot be trained on",
+        "3 training and 0 held-out images, expected held-out images",
     ),
     "a picture of another format": (
         lambda root: photograph(root / "images/training/new.tif"),
@@ -133,9 +133,9 @@ def rename_images(root: Path, name: object) -> None:
 
 COCO_SETS: dict[str, tuple[object, dict[str, Any], str]] = {
     "in a folder": ("sub/1.jpg", {}, ""),
-    "a name that is a number": (1, {}, r"images\[0\]: file_name: found 1, expected the name of a file"),
+    "a name that is a number": (1, {}, r"images\[0\]: file_name: found 1, expected a file name"),
     "without masks": ("1.jpg", {"segmentation": []}, r"segmentation: found \[\], expected polygons"),
-    "crowds alone": ("1.jpg", {"iscrowd": 1}, r"found no object that can be used \(crowds do not count\)"),
+    "crowds alone": ("1.jpg", {"iscrowd": 1}, r"found no usable object \(crowds do not count\)"),
 }
 
 
@@ -192,7 +192,7 @@ def test_a_sample_without_training_images_is_fit_for_evaluation(
     captured = capsys.readouterr()
     assert "held out  2 images of 2,000" in captured.out
     assert "2: wall, sky" in captured.out
-    assert "without training images it cannot be trained on (`evaluate --data` needs only held-out" in captured.err
+    assert "expected training images (`evaluate --data` needs only held-out" in captured.err
     assert "ADEChallengeData2016.zip" in captured.err
 
 

@@ -22,7 +22,7 @@ def settings(root: Path, **changes: Any) -> FinetuneConfig:
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
-    """Uncompressed run-length encoding of a mask [H,W], by the definition: columns, beginning with zeros."""
+    """Uncompressed run-length encoding of a mask [H,W] by definition: column-major, starting with zeros."""
     flat = mask.T.reshape(-1)
     edges = np.flatnonzero(np.diff(flat)) + 1
     return [0] * int(flat[0]) + np.diff([0, *edges, flat.size]).tolist()
@@ -86,10 +86,10 @@ BROKEN = {
     "is it x, y, width, height, in pixels?": {"bbox": [10, 5, 30, 17]},  # corners
     "segmentation: found None": {"segmentation": None},
     "segmentation: found []": {"segmentation": []},
-    "three corners or more": {"segmentation": [[10, 5, 30, 17]]},
+    "at least three corners": {"segmentation": [[10, 5, 30, 17]]},
     "polygon [10, 5, 30, 5, 1000000.0": {"segmentation": [[10, 5, 30, 5, 1e6, 17]]},
     "size [60, 40], expected [40, 60]": {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}},
-    "runs of 6 pixels in all, expected 2400": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1, 2, 3]}},
+    "runs of 6 pixels in total, expected 2400": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1, 2, 3]}},
     "not a run-length": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\u00e9!"}},
     "counts: not": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}},
     "iscrowd: found 2": {"iscrowd": 2},
@@ -115,7 +115,7 @@ def test_every_broken_annotation_is_told_with_its_id_and_left_out_if_asked(
     coco = check_coco(settings(root, skip_bad=True))
     assert [[a["id"] for a in annotations] for _, annotations in read_images(coco, "train")] == [[1], [2]]
     file = root / "annotations" / "instances_train2017.json"
-    assert f"{file}: left out {len(BROKEN)} annotations" in capsys.readouterr().out
+    assert f"{file}: skipped {len(BROKEN)} annotations" in capsys.readouterr().out
     with pytest.raises(ValueError, match=f"{len(BROKEN)} images or annotations cannot be used") as refused:
         check_coco(settings(root))
     _, *listed = str(refused.value).splitlines()
@@ -188,7 +188,7 @@ def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
         (text[:100], "val2017.json: not valid JSON"),
         ("[]", "val2017.json: found a JSON list"),
         (json.dumps({"images": []}), "val2017.json: annotations: found NoneType"),
-        (text.replace('"fern"', '"moss"'), "val2017.json: categories: found others than in instances_train2017.json"),
+        (text.replace('"fern"', '"moss"'), "val2017.json: categories: found differences from instances_train2017.json"),
         (text.replace('"id": 90', '"id": 7'), "val2017.json: categories: found"),
     ):
         file.write_text(damage)
@@ -196,7 +196,7 @@ def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
             check_coco(settings(root))
     file.write_text(text)
     replace_annotations(file, [])
-    with pytest.raises(ValueError, match="found no object that can be used"):
+    with pytest.raises(ValueError, match="found no usable object"):
         check_coco(settings(root))
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"instances_val2017\.json"):
@@ -206,7 +206,7 @@ def test_a_folder_that_is_not_cocos_is_refused_by_file(tmp_path: Path) -> None:
 
 
 def test_boxes_and_polygons_in_shares_of_the_image_are_refused(tmp_path: Path) -> None:
-    """Whichever of the two it is, also of every object: nothing would be left to learn, silently."""
+    """Boxes, polygons or both, of all objects. Training would otherwise have no objects, without an error."""
     shares = [BOX[0] / WIDTH, BOX[1] / HEIGHT, BOX[2] / WIDTH, BOX[3] / HEIGHT]
     forms = {"boxes": {"bbox": shares}, "polygons": {"segmentation": polygon(*shares)},
              "both": {"bbox": shares, "segmentation": polygon(*shares)},
@@ -231,14 +231,14 @@ def test_a_split_with_crowds_alone_is_refused(tmp_path: Path) -> None:
     objects, crowds = [annotation(1, 0, 3, BOX)], [annotation(1, 0, 3, BOX, iscrowd=1)]
     for train, val, name in ((objects, crowds, "val"), (crowds, objects, "train")):
         root = write_coco(tmp_path / name, {"train": train, "val": val})
-        with pytest.raises(ValueError, match=rf"instances_{name}2017\.json: .*no object that can be used \(crowds"):
+        with pytest.raises(ValueError, match=rf"instances_{name}2017\.json: .*no usable object \(crowds"):
             check_coco(settings(root))
 
 
 def test_objects_that_training_would_resize_to_nothing_are_refused(tmp_path: Path) -> None:
     objects = [annotation(1, 0, 3, [3, 3, 2, 1.2], segmentation=polygon(3, 3, 2, 1.2))]
     root = write_coco(tmp_path / "coco", {"train": objects, "val": objects})
-    with pytest.raises(ValueError, match=r"found no object of at least one pixel .* has 32, .* raise --crop-size-px"):
+    with pytest.raises(ValueError, match=r"found no object of at least one pixel .* to 32 pixels; .* raise --crop"):
         check_coco(settings(root, crop_size_px=(32, 32), scale_range=(0.5, 1.0)))
     check_coco(settings(root, crop_size_px=(64, 64), scale_range=(0.5, 1.0)))
 

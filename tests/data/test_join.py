@@ -20,8 +20,8 @@ MEMBERS = ("syn.json", "paug.json", "npz")
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """Images 0..11 in two shards, number 5 without a uid; reinforcements of all but 3 and 4, in three shards and in
-    another order, with two that belong to no image."""
+    """Images 0..11 in two shards, number 5 without a uid. Reinforcements of all images except 3 and 4, in three shards
+    and in another order, and two for unknown images."""
     for shard in range(2):
         numbers = range(shard * 6, shard * 6 + 6)
         uids = {number: record(uid=f"uid{number}") if number != 5 else record(sha256="x") for number in numbers}
@@ -147,17 +147,17 @@ def test_shards_cut_short_give_what_is_whole_and_are_named(sources: Path, tenths
 
 def test_a_complete_or_different_join_is_not_touched(sources: Path) -> None:
     join(config(sources))
-    with pytest.raises(FileExistsError, match="already joined"):
+    with pytest.raises(FileExistsError, match="already complete"):
         join(config(sources))
     (sources / "out" / "join.json").unlink()
-    with pytest.raises(FileExistsError, match=r"begun with --images .*images --reinforcements .*dr; repeat them"):
+    with pytest.raises(FileExistsError, match=r"begun with --images .*images --reinforcements .*dr; pass the same"):
         join(config(sources, images=str(sources / "images" / "00000.tar")))
     assert join(config(sources, images=str(sources / "images" / "00000.tar"), force=True))["matched"] == 3
 
 
 def test_nothing_in_common_is_an_error_that_counts(sources: Path) -> None:
     write_shard(sources / "other" / "0.tar", {"a": plain_members(0), "b": plain_members(1) | {"json": record(uid="b")}})
-    with pytest.raises(ValueError, match=r"no image whose uid .*without a uid: 1 \(json needs one\), with another: 1"):
+    with pytest.raises(ValueError, match=r"no image with the uid .*without a uid in json: 1, with an unknown uid: 1"):
         join(config(sources, images=str(sources / "other")))
 
 
@@ -172,7 +172,7 @@ def test_sources_are_never_overwritten(sources: Path) -> None:
             join(config(sources, **changes))
     (sources / "taken").mkdir()
     (sources / "taken" / "file").touch()
-    with pytest.raises(FileExistsError, match="was not begun by join"):
+    with pytest.raises(FileExistsError, match="found a folder that join did not write"):
         join(config(sources, out=sources / "taken"))
     assert {path: path.read_bytes() for path in sources.rglob("*.tar")} == before
 
@@ -194,7 +194,7 @@ def test_a_damaged_index_or_changed_shard_is_an_error_in_words(sources: Path, mo
     monkeypatch.setattr(join_module, "_join_shard", real)
     for path in (sources / "dr").iterdir():
         path.write_bytes(b"x" * 3000)
-    with pytest.raises(ValueError, match=r"uid0: cannot be read .* did the shard change"):
+    with pytest.raises(ValueError, match=r"uid0: cannot be read .* the shard has changed"):
         join(config(sources))
     (sources / "out" / "index.sqlite").write_bytes(b"hello" * 200)
     with pytest.raises(OSError, match=r"index\.sqlite: .*not a database"):

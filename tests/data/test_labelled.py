@@ -1,4 +1,4 @@
-"""Each data set is found by the layout in which it is published, in its own splits, classes and conventions."""
+"""Each data set is found in its published layout, with its splits, classes and conventions."""
 
 from pathlib import Path
 
@@ -131,7 +131,7 @@ def test_what_was_looked_for_is_listed_where_nothing_is_known(tmp_path: Path) ->
 def test_a_folder_with_one_split_is_found_and_not_trained_on(tmp_path: Path) -> None:
     root = own_folder(tmp_path / "sample", num_train=0)
     assert len(find_set(root, "segment").val) == 2
-    with pytest.raises(ValueError, match=r"0 training and 2 held-out images; without training images it cannot"):
+    with pytest.raises(ValueError, match=r"0 training and 2 held-out images, expected training images"):
         check_set(settings(root))
 
 
@@ -164,10 +164,14 @@ def test_class_names_are_read(tmp_path: Path, name: str, text: str, names: tuple
         ("b.csv", "id,name\n0,road\n2,grass\n", r"b\.csv: classes: found indices from 0 to 2 without 1"),
         ("b.csv", "id,name\n2,road\n3,grass\n", r"from 2 to 3 without 1, expected"),
         ("b.csv", "id,name\n0,road\n0,grass\n", r"class 0: found twice"),
-        ("b.csv", "id,name\nzero,road\n", r"found the row \['zero', 'road'\], expected an index and a name in id and"),
+        (
+            "b.csv",
+            "id,name\nzero,road\n",
+            r"found the row \['zero', 'road'\], expected an index in column id",
+        ),
         ("b.csv", "road\ngrass\n", r"b\.csv: header: found road, expected a column idx or index or id"),
         ("c.txt", "x\n" * 256, r"found 256, expected at most 255"),
-        ("d.txt", "road\rgrass\r", r"d\.txt: class names: found line ends of CR alone, expected LF or CR LF"),
+        ("d.txt", "road\rgrass\r", r"d\.txt: class names: found line ends of CR only, expected LF or CR LF"),
         ("e.csv", 'id,name\n0,"' + "x" * 140_000 + "\n", r"e\.csv: class names: not a table"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The registry of layouts: a new one is a file and a registration, and all who read it know it."""
+"""The registry of layouts: a new layout needs only a file and a registration."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ FLOWERS = Layout(
 
 @pytest.fixture
 def flowers(tmp_path: Path) -> Iterator[Path]:
-    """A set in a layout of this file, which is registered while the test runs."""
+    """A set in a layout of this file, which is registered during the test."""
     root = tmp_path / "flowers"
     for split, count in (("spring", 3), ("summer", 2)):
         for index in range(count):
@@ -71,7 +71,7 @@ def test_a_registered_layout_is_named_by_data_check(flowers: Path, capsys: pytes
     empty = flowers / "spring-masks"
     with pytest.raises(FileNotFoundError, match=r"(?s)Flowers: spring, spring-masks.*get https://example\.org"):
         check_data(DataCheckConfig(name="flowers", path=empty))
-    with pytest.raises(ValueError, match="'Flowers' twice"):
+    with pytest.raises(ValueError, match="'Flowers', which is registered already"):
         register_layout(FLOWERS)
 
 

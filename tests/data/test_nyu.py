@@ -1,4 +1,4 @@
-"""NYUv2 in each form it is published in."""
+"""NYUv2 in all its published layouts."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 6, 8
 
 
 def write_mat(path: Path, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """A small file in MATLAB's order of axes; what it shows, [N,H,W,3] and [N,H,W], nothing in it symmetric."""
+    """Write a small file with MATLAB's axis order. Returns its images [N,H,W,3] and depth [N,H,W], not symmetric."""
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
     depths = rng.uniform(0.5, 9.5, (count, HEIGHT, WIDTH)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_a_folder_in_the_way_is_not_replaced(tmp_path: Path) -> None:
     mat = tmp_path / "labelled.mat"
     write_mat(mat)
     (tmp_path / "labelled").mkdir()
-    with pytest.raises(FileExistsError, match=r"labelled: found a folder that is not labelled\.mat unpacked"):
+    with pytest.raises(FileExistsError, match=r"labelled: found a folder that was not unpacked from labelled\.mat"):
         find_set(mat, "depth")
     assert list((tmp_path / "labelled").iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_files_that_are_not_nyus_are_refused_and_leave_nothing(tmp_path: Path) -
         find_set(mat, "depth")
     mat.write_bytes(content)
     scipy.io.savemat(tmp_path / "splits.mat", {"trainNdxs": [[1]], "testNdxs": [[4]]})
-    with pytest.raises(ValueError, match=r"found 3 pictures, expected all that splits\.mat names, up to 4"):
+    with pytest.raises(ValueError, match=r"found 3 images, expected at least 4"):
         find_set(mat, "depth")
     (tmp_path / "splits.mat").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"splits\.mat: not the splits of NYUv2"):
@@ -104,7 +104,7 @@ def picture(folder: Path, number: int) -> None:
 
 @pytest.mark.parametrize("slash", ["/", ""])
 def test_the_lists_of_the_depth_papers_lead_to_their_folders(tmp_path: Path, slash: str) -> None:
-    """BTS: sync/ and official_splits/test/, each with its own list; what no list names is not used."""
+    """BTS: sync/ and official_splits/test/, each with its list. Files that are not listed are not used."""
     for number in (45, 46, 47):
         picture(tmp_path / "sync" / "kitchen_0028b", number)
     picture(tmp_path / "official_splits" / "test" / "kitchen", 45)
@@ -124,7 +124,7 @@ def test_the_lists_of_the_depth_papers_lead_to_their_folders(tmp_path: Path, sla
 
 
 def test_lists_beside_the_scenes_and_lines_that_are_none(tmp_path: Path) -> None:
-    """Adabins' and BinsFormer's folder: scenes beside nyu_train.txt and nyu_test.txt."""
+    """Folder of AdaBins and BinsFormer: scenes next to nyu_train.txt and nyu_test.txt."""
     for number in (1, 2):
         picture(tmp_path / "kitchen", number)
     for name, number in (("nyu_train.txt", 1), ("nyu_test.txt", 2)):
@@ -159,5 +159,5 @@ def test_pictures_without_a_split_are_for_evaluation_only(tmp_path: Path) -> Non
         depth(tmp_path / "depth" / f"sync_depth_{number:05d}.png", 1500, 2500)
     found = find_set(tmp_path, "depth")
     assert [pair.label.name for pair in found.val] == ["sync_depth_00000.png", "sync_depth_00050.png"]
-    with pytest.raises(ValueError, match=r"0 training and 2 held-out images; without training images it cannot be"):
+    with pytest.raises(ValueError, match=r"0 training and 2 held-out images, expected training images"):
         check_set(settings(tmp_path, task="depth"))

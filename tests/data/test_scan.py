@@ -1,4 +1,4 @@
-"""Bad files are found before training, all of them, by name; good ones are not opened a second time."""
+"""All bad files are reported by name before training; good ones are not opened a second time."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def noise(path: Path) -> Path:
 
 
 def two_bits(path: Path) -> None:
-    """A gray PNG of 2 bits, which Pillow does not write: the header of an 8-bit one, patched."""
+    """Write a 2-bit grey PNG, which Pillow cannot write."""
     import struct
     import zlib
 
@@ -58,7 +58,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "RGB mask": (
         lambda root: save(root / MASK, np.zeros((SIDE, SIDE, 3), np.uint8)),
         "colour mask",
-        r"training/1\.png: mask: found mode 'RGB', .* looks like a picture in colours: convert it to class indices",
+        r"training/1\.png: mask: found mode 'RGB', .* looks like a colour image: convert it to class indices",
     ),
     "16-bit mask": (
         lambda root: save(root / MASK, np.zeros((SIDE, SIDE), np.uint16)),
@@ -86,12 +86,12 @@ def test_a_bad_file_is_named_before_training(tmp_path: Path, name: str) -> None:
 
 DEPTHS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "8 bits": (lambda path: mask(path, 1, 2, side=32), "8-bit depth", "found mode 'L', expected a 16-bit PNG"),
-    "no reading": (lambda path: depth(path, 0), "no depth reading", "found zeros only"),
+    "no reading": (lambda path: depth(path, 0), "no depth reading", "found only zeros"),
     "tenths of millimetres": (lambda path: depth(path, 20000, 60000), "depth scale", r"found 20 to 60 m.*units-per-m"),
     "one in a thousand within": (
         lambda path: depth(path, *[30000] * 999, 5000),
         "depth scale",
-        r"found 5 to 30 m, half of it within 30 m",
+        r"found 5 to 30 m with a median of 30 m",
     ),
     "metres": (lambda path: depth(path, 1, 2, 3), "depth scale", r"found 0\.001 to 0\.003 m.*\(now 1000\)"),
     "another size": (lambda path: depth(path, 1000, side=48), "other size", "found 48x48, expected 32x32"),
@@ -136,7 +136,7 @@ def test_masks_of_a_single_class_are_refused(tmp_path: Path) -> None:
         mask(path, 0, 255)  # as many tools write masks of two classes
     (tmp_path / "names.txt").write_text("background\nforeground\n")
     for names in (None, tmp_path / "names.txt"):
-        with pytest.raises(ValueError, match=r"labels: found class 0 alone in all 3 training masks \(and 255"):
+        with pytest.raises(ValueError, match=r"labels: found only class 0 in all 3 training masks \(255"):
             check_set(settings(root, class_names=names))
 
 
@@ -163,7 +163,7 @@ def test_masks_with_gaps_are_indices_if_the_classes_are_named(tmp_path: Path) ->
 
 
 def test_held_out_masks_without_a_label_are_refused(tmp_path: Path) -> None:
-    """There is nothing to measure, which is known before training; to train without a label is no better."""
+    """Without labels there is nothing to train or evaluate on, which is reported before training."""
     for split, what in (("validation", "2 held-out"), ("training", "3 training")):
         root = own_folder(tmp_path / split)
         for path in (root / "annotations" / split).iterdir():
@@ -190,7 +190,7 @@ def test_ten_are_named_and_the_others_counted(tmp_path: Path) -> None:
         check_set(settings(root))
     lines = str(caught.value).splitlines()
     assert sum("no such file" in line for line in lines) == 10
-    assert lines[-2:] == ["  ... and 3 more", "Correct them, or leave them out with --skip-bad."]
+    assert lines[-2:] == ["  ... and 3 more", "Correct them, or skip them with --skip-bad."]
 
 
 def test_bad_pairs_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,9 +202,9 @@ def test_bad_pairs_are_left_out_and_counted(tmp_path: Path, capsys: pytest.Captu
     assert [pair.image.stem for pair in found.train] == ["2", "3", "4"]
     assert [pair.image.stem for pair in found.val] == ["0"]
     assert found.num_skipped == 3
-    assert "left out 3 of 7 pairs: 2 no mask, 1 unusable image" in capsys.readouterr().out
+    assert "skipped 3 of 7 pairs: 2 no mask, 1 unusable image" in capsys.readouterr().out
     (root / "annotations" / "validation" / "0.png").unlink()
-    with pytest.raises(ValueError, match="Left out, 3 training and 0 held-out images would remain"):
+    with pytest.raises(ValueError, match="Without them, 3 training and 0 held-out images remain"):
         check_set(settings(root, skip_bad=True))
 
 
@@ -220,7 +220,7 @@ def test_held_out_pairs_are_checked_alone_against_the_classes_of_a_run(tmp_path:
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that are opened from here on."""
+    """A list of the images that are opened from now on."""
     names: list[str] = []
     load_image = pair_scan.load_image
 
@@ -285,7 +285,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_does_not_matter(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(check_set(settings(own_folder(tmp_path / "own"))).train) == 3
-    assert "the scan of the data is not kept" in capsys.readouterr().err
+    assert "cannot write the cache of the data scan" in capsys.readouterr().err
 
 
 def test_the_command_line_says_it_without_a_traceback_and_leaves_nothing(
@@ -303,7 +303,7 @@ def test_the_command_line_says_it_without_a_traceback_and_leaves_nothing(
 
 
 def test_photographs_keep_their_sides(tmp_path: Path) -> None:
-    """Height and width are not interchanged: a mask that is turned by 90 degrees is found."""
+    """Height and width are not confused: a mask rotated by 90 degrees is reported."""
     root = own_folder(tmp_path / "own")
     save(root / IMAGE, np.zeros((4, SIDE, 3), np.uint8))
     save(root / MASK, np.zeros((SIDE, 4), np.uint8))

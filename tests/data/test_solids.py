@@ -1,4 +1,4 @@
-"""Rays against solids, checked by walking along the ray and asking at each step whether the point is inside."""
+"""Intersections of rays and solids, checked by testing points along the ray."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mobileclip_dense.data.scenes.solids import SOLIDS, FloatArray, Placed, Soli
 
 
 def inside(solid: Solid, points: FloatArray) -> np.ndarray:
-    """Definition of the body, in its unit frame."""
+    """Whether points of the unit frame are inside the solid, by definition."""
     result = np.ones(len(points), bool)
     for nx, ny, nz, d in solid.planes:
         result &= points @ np.array([nx, ny, nz]) <= d

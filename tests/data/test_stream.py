@@ -229,7 +229,7 @@ def test_bad_samples_are_skipped_and_counted_by_kind_and_shard(tmp_path: Path) -
 
 
 def _damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """Cut short, overwritten in places, or with a piece inserted or taken out."""
+    """Truncate data, overwrite parts of it, or insert or remove a piece."""
     start, stop = sorted(int(i) for i in rng.integers(len(data) + 1, size=2))
     noise = rng.bytes(int(rng.integers(1, 20)))
     return (data[:start], data[:start] + noise + data[start + len(noise) :], data[:start] + noise + data[start:],

@@ -179,7 +179,7 @@ def test_a_run_goes_on_exactly_from_the_checkpoint_before_a_damaged_one(
     load_encoder_weights(encoder, last)
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, expected[f"backbone.encoder.{name}"])
-    assert "'state_dict', where mmengine keeps the moving average" in capsys.readouterr().out
+    assert "'state_dict', where mmengine stores the moving average" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_model_is_refused_where_mmengine_would_load_half_of_it(config: FinetuneConfig) -> None:

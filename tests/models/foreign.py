@@ -1,4 +1,4 @@
-"""Checkpoints as others write them, made key by key from an open_clip model."""
+"""Checkpoints in foreign layouts, made key by key from an open_clip model."""
 
 import copy
 import re
@@ -49,7 +49,7 @@ _TEXT = (
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:
-    """Weights, BatchNorm statistics and LayerScales as after training: none of them 0 or 1."""
+    """Set weights, BatchNorm statistics and LayerScales to random values other than 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -67,7 +67,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def to_apple(clip: CustomTextCLIP, *, fused: bool = False) -> State:
-    """What Apple writes for these weights; fused: after its `reparameterize_model`."""
+    """The weights in Apple's layout; fused: after Apple's `reparameterize_model`."""
     trunk = reparameterize_model(clip.visual.trunk) if fused else clip.visual.trunk
     apple = {"logit_scale": clip.logit_scale.data}
     for name, tensor in trunk.state_dict().items():
@@ -89,7 +89,7 @@ def fused_clip(clip: CustomTextCLIP) -> State:
 
 
 def to_microsoft(swin: State) -> State:
-    """timm's Swin as Microsoft writes it: downsampling at the end of a stage, buffers stored."""
+    """timm's Swin in Microsoft's layout: downsampling at the end of a stage, buffers stored."""
     renamed = {re.sub(r"layers\.(\d)\.downsample", lambda n: f"layers.{int(n[1]) - 1}.downsample", name): tensor
                for name, tensor in swin.items()}  # fmt: skip
     buffers = {"layers.0.blocks.1.attn_mask": torch.zeros(3), "layers.0.blocks.1.attn.relative_position_index":
@@ -98,7 +98,7 @@ def to_microsoft(swin: State) -> State:
 
 
 def to_augreg(vit: VisionTransformer) -> dict[str, npt.NDArray[np.float32]]:
-    """timm's ViT as Google's .npz has it."""
+    """timm's ViT in the layout of Google's .npz."""
     state = {name: tensor.numpy() for name, tensor in vit.state_dict().items()}
     arrays = {
         "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),

@@ -50,7 +50,7 @@ def test_dense_and_clip_training_of_an_encoder_see_the_same_pixels() -> None:
         ("mobileclip-s2", "did you mean MobileCLIP-S2"),
         ("vitb16", "did you mean ViT-B-16"),
         ("swin_l", "expected nano, mci0, mci1, mci2, vit_b16_clip, vit_b16_mci or a name"),
-        ("coca_ViT-B-32", "a CoCa, expected a model of two towers"),
+        ("coca_ViT-B-32", "a CoCa, expected a model with two towers"),
     ],
 )
 def test_an_unknown_model_is_refused_with_those_of_similar_names(model: str, message: str) -> None:

@@ -34,7 +34,7 @@ def nano() -> CustomTextCLIP:
 
 @pytest.fixture(scope="module")
 def mobileclip(tmp_path_factory: pytest.TempPathFactory) -> tuple[CustomTextCLIP, Path]:
-    """A model of published size with random weights, and the folder converted from its fused Apple file."""
+    """A model of the published size with random weights, and the folder converted from its fused Apple file."""
     folder = tmp_path_factory.mktemp("mobileclip")
     torch.manual_seed(0)
     clip = open_clip.create_model("MobileCLIP2-S0").eval()
@@ -119,10 +119,10 @@ def test_a_run_without_a_text_tower_is_refused_with_the_one_to_convert(line: Lin
         write_json(run / "structure.json", {})
         record = read_json(run / "run.json") | {"structure_sha256": sha256_of(run / "structure.json")}
         write_json(run / "run.json", record)
-    said = rf"run: found a {kind} run, which has no text tower, .*convert the one it began with, {line.clip}; .*--init"
+    said = rf"run: found a {kind} run, which has no text tower, .*convert its initial weights, {line.clip}; .*--init"
     with pytest.raises(ValueError, match=said):
         convert_weights(ConvertWeightsConfig(source=str(run), model="nano", out=tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"weights\.safetensors: weights: found a dense model, .*has no text tower"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors: weights: found a dense model .*has no text tower"):
         convert_weights(
             ConvertWeightsConfig(source=str(run / "weights.safetensors"), model="nano", out=tmp_path / "out")
         )
@@ -155,6 +155,6 @@ def test_nothing_is_overwritten_and_the_source_never(tmp_path: Path, nano: Custo
     save_file(nano.state_dict(), out / "mine.safetensors")
     with pytest.raises(FileExistsError, match="--force"):
         convert_weights(ConvertWeightsConfig(source=str(out / "mine.safetensors"), model="nano", out=out))
-    with pytest.raises(FileExistsError, match="it holds the source"):
+    with pytest.raises(FileExistsError, match="it contains the source"):
         convert_weights(ConvertWeightsConfig(source=str(out / "mine.safetensors"), model="nano", out=out, force=True))
     assert [path.name for path in out.iterdir()] == ["mine.safetensors"]

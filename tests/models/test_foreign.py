@@ -37,7 +37,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def random_weights(model: nn.Module) -> Any:
-    """No parameter 0 or 1, so that none can be missed or exchanged unseen."""
+    """Set all parameters to values other than 0 and 1, so that missing or swapped ones are noticed."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         scale, offset = (0.3, 1.0) if parameter.ndim == 1 and name.endswith("weight") else (0.1, 0.0)
@@ -132,7 +132,7 @@ def test_augreg_takes_its_own_normalization_into_the_patch_embedding(
         last_map(found.trunk, (image() - mean) / std), last_map(vit, (image() - 0.5) / 0.5), rtol=1e-5, atol=1e-5
     )
     np.savez(tmp_path / "other.npz", weight=np.zeros(3))
-    with pytest.raises(ValueError, match=r"other\.npz: weights: expected a ViT-B/16 as Google writes it"):
+    with pytest.raises(ValueError, match=r"other\.npz: weights: expected a ViT-B/16 in Google's format"):
         loaded("tiny_vit", tmp_path / "other.npz")
 
 
@@ -193,7 +193,7 @@ def test_swin_of_another_window_is_resampled_as_timm_does(tmp_path: Path) -> Non
 
 
 def test_swin_gives_mmsegmentations_features(tmp_path: Path) -> None:
-    """At sizes that windows divide and do not: there the padding has to come before the shift."""
+    """Sizes with and without padding of the windows. The padding must come before the shift."""
     theirs = random_weights(SwinTransformer(**MMSEG_SWIN))
     state = {f"backbone.{name}": tensor for name, tensor in theirs.state_dict().items()}
     torch.save({"meta": {"CLASSES": ("a", "b")}, "state_dict": state}, tmp_path / "upernet_swin.pth")
@@ -205,7 +205,7 @@ def test_swin_gives_mmsegmentations_features(tmp_path: Path) -> None:
 
 
 def upernet(backbone: dict[str, Any], channels: list[int], num_classes: int = 150, width: int = 512) -> nn.Module:
-    """As mmsegmentation's own config of Swin and UPerNet, on any backbone."""
+    """mmsegmentation's config of Swin and UPerNet, with any backbone."""
     register_all_modules()
     head = dict(num_classes=num_classes, norm_cfg=dict(type="BN"), align_corners=False, dropout_ratio=0.1,
                 loss_decode=dict(type="CrossEntropyLoss"))  # fmt: skip
@@ -266,7 +266,7 @@ def test_the_published_swin_l_with_upernet_loads_without_a_leftover_key(monkeypa
 def test_published_architectures_fit_to_the_last_key(
     encoder: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At their real size, without tensors: of open_clip's models the whole state dict, text tower included."""
+    """Published models at full size, without tensors; of open_clip's, the whole state dict with the text tower."""
     monkeypatch.setattr("timm.layers.pos_embed_rel._USE_SCIPY", False)  # scipy cannot resample what is not there
     with torch.device("meta"):
         if source in open_clip.list_models():

@@ -1,4 +1,4 @@
-"""Which of the sets of weights in a file is taken, and what is said of files that hold none."""
+"""Selection of a state dict from a file, and errors for files without one."""
 
 import argparse
 import zipfile
@@ -36,7 +36,7 @@ def under(prefix: str, state: State) -> State:
 
 
 def averaged(state: State) -> State:
-    """What torch's own moving average of a model saves."""
+    """The state dict of torch's moving average of a model."""
     encoder = Encoder("nano")
     encoder.trunk.load_state_dict(state)
     return AveragedModel(encoder.trunk).state_dict()
@@ -74,7 +74,7 @@ AVERAGES: dict[str, tuple[Callable[[State], Any], str]] = {
             "state_dict": under("backbone.", w),
             "ema_state_dict": under("module.backbone.", zeros(w)),
         },
-        "'state_dict', where mmengine keeps the moving average",
+        "'state_dict', where mmengine stores the moving average",
     ),
     "in one state dict": (
         lambda w: {
@@ -84,7 +84,7 @@ AVERAGES: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "beside plain names": (
         lambda w: zeros(w) | under("ema.", w),
-        "'ema.', the moving average, not the weights beside it",
+        "'ema.', the moving average, not the weights next to it",
     ),
     "an empty average": (
         lambda w: {"model": w, "model_ema": {"shadow_params": [torch.zeros(3)]}},
@@ -104,7 +104,7 @@ def test_the_moving_average_is_taken_and_said(
     load_encoder_weights(encoder, tmp_path / "w.pt")
     assert all(torch.equal(tensor, good[name]) for name, tensor in encoder.trunk.state_dict().items())
     found = capsys.readouterr().out
-    assert found.startswith(f"{tmp_path / 'w.pt'}: weights: taking {said}") if said else found == ""
+    assert found.startswith(f"{tmp_path / 'w.pt'}: weights: using {said}") if said else found == ""
 
 
 def test_of_safetensors_too_the_moving_average_is_taken(
@@ -114,7 +114,7 @@ def test_of_safetensors_too_the_moving_average_is_taken(
     encoder = Encoder("nano")
     load_encoder_weights(encoder, tmp_path / "w.safetensors")
     assert all(torch.equal(tensor, good[name]) for name, tensor in encoder.trunk.state_dict().items())
-    assert "taking 'ema_model.', the moving average" in capsys.readouterr().out
+    assert "using 'ema_model.', the moving average" in capsys.readouterr().out
 
 
 PREFIXES = ("_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "model.backbone.", "encoder.trunk.",
@@ -163,7 +163,7 @@ def test_the_usual_keys_of_a_state_dict_are_known(tmp_path: Path, good: State, k
 def test_what_training_scripts_keep_beside_the_weights_is_passed_over(
     tmp_path: Path, good: State, zipped: bool
 ) -> None:
-    """mmengine's hook keeps its log, whose buffers name functions; of none of it code runs, and no class is changed."""
+    """mmengine's hook stores its log with names of functions. None of them is called, and no class is changed."""
     beside = {
         "message_hub": {"log_scalars": {"loss": HistoryBuffer([1.0], [1])}, "runtime_info": {"iter": np.int64(3)}},
         "meta": {"palette": np.zeros((3, 3)), "dtype": np.dtype("f4"), "best": np.float64(0.5), "flag": np.bool_(True)},
@@ -213,8 +213,8 @@ def write_other(kind: str, path: Path, good: State) -> None:
 OTHERS = {
     "TorchScript": r"found a TorchScript archive; .*torch\.save\(torch\.jit\.load",
     "torch.export": r"found an archive of torch\.export; .*torch\.save\(torch\.export\.load",
-    "whole module": r"found an object of torch\.nn\.modules\.linear\.Linear; .*torch\.save\(model\.state_dict",
-    "module under a key": r"found an object of torch\.nn\.modules\.linear\.Linear; .*torch\.save\(model\.state_dict",
+    "whole module": r"found an object of torch\.nn\.modules\.linear\.Linear, .*torch\.save\(model\.state_dict",
+    "module under a key": r"found an object of torch\.nn\.modules\.linear\.Linear, .*torch\.save\(model\.state_dict",
     "npz": r"found NumPy's \.npz",
     "zip": r"found a ZIP archive that torch\.save did not write",
     "empty": "the file is empty",
@@ -249,11 +249,11 @@ def test_files_are_told_by_their_contents_not_by_their_names(tmp_path: Path, goo
 def test_a_damaged_npz_is_named(tmp_path: Path) -> None:
     for contents in (b"", b"PK", b"\x93NUMPY", bytes(300)):
         (tmp_path / "vit.npz").write_bytes(contents)
-        with pytest.raises(ValueError, match=r"vit\.npz: weights: expected a ViT-B/16 as Google writes it"):
+        with pytest.raises(ValueError, match=r"vit\.npz: weights: expected a ViT-B/16 in Google's format"):
             load_encoder_weights(Encoder("nano"), tmp_path / "vit.npz")
 
 
 @pytest.mark.parametrize("address", ["https://host/w.pth", "open-mmlab://resnet50_v1c"])
 def test_an_address_is_no_file(address: str) -> None:
-    with pytest.raises(ValueError, match="weights: found an address, expected a file; download it first"):
+    with pytest.raises(ValueError, match="weights: found a URL, expected a file; download it first"):
         load_encoder_weights(Encoder("nano"), address)

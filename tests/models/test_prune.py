@@ -1,4 +1,4 @@
-"""A pruned model computes what the whole one computes without the channels that went."""
+"""A pruned model has the same outputs as the whole model with the pruned channels set to zero."""
 
 import copy
 import dataclasses
@@ -34,7 +34,7 @@ def predict(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
 
 def halved(model: nn.Module, head: str = "semantic_fpn") -> nn.Module:
-    """Every unit at about half, the width too."""
+    """The model with about half of every unit, the width included."""
     units = find_units(model, head)
     return prune_model(model, units, {unit.name: unit.rounded(unit.size / 2) for unit in units})
 
@@ -104,14 +104,14 @@ def mask(block: nn.Module, reader: str, inputs: torch.Tensor) -> nn.Module:
 
 
 def silence(module: nn.Module, channels: list[int]) -> None:
-    """Let a layer's channels say nothing: a norm or convolution without scale and bias gives zero."""
+    """Set channels of a layer to zero, by zeroing scale and bias of its norm or convolution."""
     for tensor in (module.weight, module.bias):
         if tensor is not None:
             tensor.data[channels] = 0
 
 
 def silent_residual(model: nn.Module, stem_channels: list[int]) -> None:
-    """Zero the residual stream in these channels of the stem and in those of later stages that come from them."""
+    """Set these channels of the stem, and the channels of later stages that depend on them, to zero."""
     trunk = model.backbone.encoder.trunk
     parts: list[tuple[nn.Module, int]] = [(trunk.stem, 1)]
     parts += [(stage, width // 16) for stage, width in zip(trunk.stages, (16, 32, 96, 192), strict=True)]
@@ -141,7 +141,7 @@ def silences(model: nn.Module) -> Iterator[tuple[str, str, list[nn.Module]]]:
 
 
 def forced(units: list[Unit], name: str, dropped: list[int]) -> list[Unit]:
-    """The unit whose least important channels are `dropped`, by decree."""
+    """The unit with an importance that makes `dropped` the least important channels."""
     (unit,) = (unit for unit in units if unit.name == name)
     importance = torch.ones(unit.size)
     importance[dropped] = 0
@@ -258,20 +258,20 @@ def test_the_target_is_met_from_below(nano: nn.Module, target: float) -> None:
 
 def test_a_target_out_of_reach_is_refused_with_the_smallest_that_is_not(nano: nn.Module) -> None:
     smallest = count_params(halved(nano)) / count_params(nano)
-    with pytest.raises(ValueError, match=rf"out of reach: .* {smallest:.3f}; ask for 0\.\d+ or more"):
+    with pytest.raises(ValueError, match=rf"expected at least 0\.\d+: .* cost {smallest:.3f}; prune in"):
         search_target(
             nano, find_units(nano, "semantic_fpn"), lambda model: count_params(model) / count_params(nano), 0.1
         )
 
 
 def test_only_an_mci_in_train_form_is_pruned(nano: nn.Module) -> None:
-    with pytest.raises(ValueError, match="fused already"):
+    with pytest.raises(ValueError, match="found a fused model"):
         find_units(fuse_model(nano), "semantic_fpn")
     swin = nn.Module()
     swin.backbone = nn.Module()
     with torch.device("meta"):
         swin.backbone.encoder = Encoder("swin_l")
-    with pytest.raises(ValueError, match="found SwinTransformer, only an MCi"):
+    with pytest.raises(ValueError, match="found SwinTransformer, expected an MCi"):
         find_units(swin, "upernet")
 
 

@@ -1,4 +1,4 @@
-"""What an encoder's specification promises, and that one registration is all that a new encoder takes."""
+"""Encoders match their specification, and a new encoder needs only one registration."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,7 +43,7 @@ def fastvit_mci_five(pretrained: bool = False, **kwargs: Any) -> FastVit:
 
 @pytest.fixture(autouse=True)
 def five(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The encoder "five", known while a test runs."""
+    """The encoder "five", registered during a test."""
     if "fastvit_mci_five" not in _model_entrypoints:
         register_model(fastvit_mci_five)
     with monkeypatch.context() as patch:

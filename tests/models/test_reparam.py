@@ -1,4 +1,4 @@
-"""Fused equals unfused: per block and whole, with BatchNorm statistics and LayerScales that hide nothing."""
+"""Fused and unfused networks are equal, per block and as a whole, with random BatchNorm statistics and LayerScales."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from mobileclip_dense.models.reparam import fuse_model, unfused_modules
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Fresh statistics (mean 0, variance 1, LayerScale 1e-5) would hide nearly every mistake."""
+    """Randomize statistics. Initial ones (mean 0, variance 1, LayerScale 1e-5) would hide nearly every error."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

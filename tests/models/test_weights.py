@@ -142,12 +142,12 @@ def test_a_plain_vit_loads_at_another_image_size_as_in_open_clip(tmp_path: Path)
 def test_published_weights_come_from_the_cache_of_the_hub(
     tmp_path: Path, nano: CustomTextCLIP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tag goes through open_clip's and the hub's own code; the cache holds a file under the repository's name."""
+    """A tag is resolved by open_clip and the hub's client; the cache contains a file for the repository."""
     monkeypatch.setitem(_PRETRAINED, "MobileCLIP-nano", {"scenes": _mccfg(hf_hub="us/MobileCLIP-nano/")})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     clip, _, _ = build_clip("nano", 64)
-    with pytest.raises(OSError, match="scenes: weights: could not be fetched from the hub"):
+    with pytest.raises(OSError, match="scenes: weights: could not be downloaded from the hub"):
         load_clip_weights(clip, "scenes", model="nano")
     repository = tmp_path / "models--us--MobileCLIP-nano"
     (repository / "snapshots" / "0").mkdir(parents=True)
@@ -248,8 +248,8 @@ def write_bad_source(kind: str, folder: Path, nano: CustomTextCLIP) -> str:
         ("more than two towers", r"0 missing; 1 left over \(decoder.weight\)"),
         ("mobileclip_s0", r"mixes convolutions with attention .*MobileCLIP2-S0"),
         ("folder", r"bad\.pt/config\.json: no such file"),
-        ("address", r"found an address, expected a file; download it first"),
-        ("no tag", r"datacompdr: weights: no such file .* of MobileCLIP-nano: there are none"),
+        ("address", r"found a URL, expected a file; download it first"),
+        ("no tag", r"datacompdr: weights: no such file .* of MobileCLIP-nano.s published weights: there are"),
     ],
 )
 def test_what_is_no_clip_of_this_model_is_refused_in_words(

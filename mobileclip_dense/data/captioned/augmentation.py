@@ -1,10 +1,10 @@
-"""DataCompDR's image augmentation: drawn once, stored beside the teacher's embedding of the result, replayed exactly.
+"""DataCompDR's image augmentation: sampled once, stored with the teacher's embedding of the result, replayed exactly.
 
-A stored augmentation is one entry of `paug.json`: `[[top, left, height, width], [[operation, magnitude], ...]]`, the
-parameters of torchvision's RandomResizedCrop (of the original image, never a resized one) and RandAugment with final,
-signed magnitudes (MobileCLIP, arXiv 2311.17049, section 3.1; the settings are those published with DataCompDR:
-bicubic, 224 px, two operations of magnitude 9 out of 31, nearest neighbour, black outside). Replay is crop, resize,
-operations, all on uint8 as Pillow does them.
+A stored augmentation is one entry of `paug.json`: `[[top, left, height, width], [[operation, magnitude], ...]]`. These
+are the parameters of torchvision's RandomResizedCrop, in pixels of the original image, and of RandAugment, with final,
+signed magnitudes (MobileCLIP, arXiv 2311.17049, section 3.1). The settings are those published with DataCompDR:
+bicubic, 224 px, two operations of magnitude 9 out of 31, nearest neighbour, black outside. Replay crops, resizes and
+applies the operations on uint8 with Pillow's results.
 """
 
 import json
@@ -20,7 +20,7 @@ from PIL import Image
 
 from mobileclip_dense.data.captioned.resize import Pixels, resize_bicubic
 
-# The place of a name is the number under which DataCompDR stores the operation.
+# The index of a name is the number that DataCompDR stores for the operation.
 OPERATIONS = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
     "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
@@ -36,12 +36,12 @@ Operation = tuple[str, float | None]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One random crop and its operations.
+    """A crop and the operations that follow it.
 
     Attributes:
         crop: top, left, height, width in pixels of the original image.
-        operations: name (of OPERATIONS) and final signed magnitude, in the order in which they are applied; None for
-            operations without one.
+        operations: name (from OPERATIONS) and final signed magnitude of each operation, in the order of application.
+            The magnitude is None for operations without one.
     """
 
     crop: tuple[int, int, int, int]
@@ -49,10 +49,12 @@ class Augmentation:
 
 
 def from_param_aug(entry: Any) -> Augmentation:
-    """Read one entry of `param_aug`. Operations are numbers (as published) or names; null or absent ones are none.
+    """Parse one entry of `param_aug`.
+
+    Operations are numbers (as published) or names. Operations that are null are ignored; the list may be missing.
 
     Raises:
-        ValueError: the entry is something else; the message shows what was found.
+        ValueError: the entry has another form.
     """
     if not isinstance(entry, list | tuple) or not 1 <= len(entry) <= 2:
         raise ValueError(f"param_aug: found {_excerpt(entry)}, expected [[top, left, height, width], [[op, mag], ...]]")
@@ -68,10 +70,10 @@ def from_param_aug(entry: Any) -> Augmentation:
 
 
 def read_param_aug(value: Any) -> list[Any]:
-    """The entries of `param_aug`, which is a list or, in published shards, a JSON string of one.
+    """The entries of `param_aug`: a list or, as in published shards, a list as a JSON string.
 
     Raises:
-        ValueError: it is something else or empty.
+        ValueError: the value is no list, or is empty.
     """
     try:
         entries = json.loads(value) if isinstance(value, str) else value
@@ -83,7 +85,7 @@ def read_param_aug(value: Any) -> list[Any]:
 
 
 def to_param_aug(augmentation: Augmentation) -> list[Any]:
-    """The inverse of `from_param_aug`, with operations as numbers and 0.0 where there is no magnitude."""
+    """An augmentation as an entry of `param_aug`: operations as numbers, 0.0 for a magnitude of None."""
     operations = [[OPERATIONS.index(name), magnitude or 0.0] for name, magnitude in augmentation.operations]
     return [list(augmentation.crop), operations]
 
@@ -121,11 +123,13 @@ def _excerpt(value: Any) -> str:
 def sample_augmentation(
     height_px: int, width_px: int, rng: np.random.Generator, *, teacher_size_px: int = _TEACHER_SIZE_PX
 ) -> Augmentation:
-    """Draw an augmentation as DataCompDR's were: area 0.08..1 of the image, aspect ratio 3/4..4/3, two operations.
+    """Sample an augmentation from DataCompDR's distribution: area 0.08..1 of the image, aspect ratio 3/4..4/3, two
+    operations.
 
     Args:
-        height_px, width_px: of the original image. rng: the only source of randomness.
-        teacher_size_px: side of the teacher's input: translations are stored in its pixels.
+        height_px, width_px: size of the original image.
+        rng: the only source of randomness.
+        teacher_size_px: height and width of the teacher's input. Translations are stored in pixels of it.
     """
     crop = sample_crop(height_px, width_px, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     magnitudes = {
@@ -146,10 +150,11 @@ def sample_augmentation(
 def sample_crop(
     height_px: int, width_px: int, rng: np.random.Generator, *, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height, width of torchvision's RandomResizedCrop: ten tries, then the largest central crop.
+    """Sample top, left, height, width as torchvision's RandomResizedCrop: ten tries, then the largest central crop.
 
     Args:
-        scale: least and greatest share of the area. ratio: least and greatest width / height.
+        scale: range of the crop's share of the image area.
+        ratio: range of width / height.
     """
     shares = rng.uniform(*scale, size=10)
     ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), size=10))
@@ -165,18 +170,20 @@ def sample_crop(
 
 
 def replay(image: Pixels, augmentation: Augmentation, size_px: int) -> Pixels:
-    """Crop, resize and augment exactly as the published transform does on Pillow images.
+    """Crop, resize and augment an image with exactly the result of the published transform on Pillow images.
 
-    Translations stay as stored, in pixels, also at another size than the teacher's: as in the published training.
+    Translations are applied in the stored number of pixels even if `size_px` is not the teacher's size, as in the
+    published training.
 
     Args:
-        image: uint8 [H,W,3], the original image. size_px: side of the result; the teacher's was 224.
+        image: the original image, uint8 [H,W,3].
+        size_px: height and width of the result (the teacher's input: 224).
 
     Returns:
         uint8 [size_px,size_px,3].
 
     Raises:
-        ValueError: the crop does not lie within the image: it is not the one that was augmented.
+        ValueError: the crop exceeds the image, so the augmentation belongs to another image.
     """
     pixels = crop_and_resize(image, augmentation.crop, size_px)
     for name, magnitude in augmentation.operations:
@@ -185,28 +192,28 @@ def replay(image: Pixels, augmentation: Augmentation, size_px: int) -> Pixels:
 
 
 def crop_and_resize(image: Pixels, crop: tuple[int, int, int, int], size_px: int) -> Pixels:
-    """The crop (top, left, height, width) of uint8 [H,W,3], resized to uint8 [size_px,size_px,3]: antialiased bicubic.
+    """Crop uint8 [H,W,3] to (top, left, height, width) and resize to uint8 [size_px,size_px,3], antialiased bicubic.
 
     Raises:
-        ValueError: the crop does not lie within the image.
+        ValueError: the crop exceeds the image.
     """
     top, left, height, width = crop
     if top + height > image.shape[0] or left + width > image.shape[1]:
         raise ValueError(
             f"crop: found rows {top} to {top + height} and columns {left} to {left + width}, expected within "
-            f"{image.shape[0]}x{image.shape[1]}; it was drawn for an image of another size"
+            f"{image.shape[0]}x{image.shape[1]}; the crop belongs to an image of another size"
         )
     return resize_bicubic(np.ascontiguousarray(image[top : top + height, left : left + width]), size_px)
 
 
 def _affine(image: Pixels, matrix: tuple[float, float, float, float, float, float]) -> Pixels:
-    """Nearest neighbour through the inverse matrix (output to input), black outside."""
+    """Warp with the inverse matrix (output to input): nearest neighbour, black outside."""
     height, width = image.shape[:2]
     return np.asarray(Image.fromarray(image).transform((width, height), Image.Transform.AFFINE, matrix))
 
 
 def _shear_x(image: Pixels, magnitude: float) -> Pixels:
-    return _affine(image, (1, math.tan(math.atan(magnitude)), 0, 0, 1, 0))  # about the top left corner
+    return _affine(image, (1, math.tan(math.atan(magnitude)), 0, 0, 1, 0))  # around the top left corner
 
 
 def _shear_y(image: Pixels, magnitude: float) -> Pixels:
@@ -226,13 +233,13 @@ def _rotate(image: Pixels, magnitude: float) -> Pixels:
 
 
 def _look_up(image: Pixels, table: npt.NDArray[Any]) -> Pixels:
-    """Replace every level by the table's: [256], or one for each channel [256,3]."""
+    """Map levels through a table: [256] for all channels, or [256,3]."""
     looked_up: Pixels = cv2.LUT(image, table.astype(np.uint8).reshape(256, 1, -1))  # type: ignore[assignment]
     return looked_up
 
 
 def _blend_levels(background: float, factor: float) -> npt.NDArray[np.float32]:
-    """Pillow's blend of every level with a constant, in its float32 arithmetic; truncated when it becomes uint8."""
+    """Pillow's blend of all levels with a constant, in float32 as in Pillow. The conversion to uint8 truncates."""
     return np.clip(np.float32(background) + np.float32(factor) * (_LEVELS - np.float32(background)), 0, 255)
 
 
@@ -251,10 +258,10 @@ def _color(image: Pixels, magnitude: float) -> Pixels:
 
 
 def _sharpness(image: Pixels, magnitude: float) -> Pixels:
-    """Blend with Pillow's SMOOTH: the 3x3 neighbourhood with the pixel itself counted five times, edges kept."""
+    """Blend with Pillow's SMOOTH filter: 3x3 mean with weight five in the centre; border pixels stay unchanged."""
     total = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False) + np.uint16(4) * image
     smooth = image.copy()
-    smooth[1:-1, 1:-1] = ((total + np.uint16(6)) // np.uint16(13))[1:-1, 1:-1]  # rounds: thirteenths are never halves
+    smooth[1:-1, 1:-1] = ((total + np.uint16(6)) // np.uint16(13))[1:-1, 1:-1]  # + 6: rounds to nearest
     return np.asarray(Image.blend(Image.fromarray(smooth), Image.fromarray(image), 1 + magnitude))
 
 

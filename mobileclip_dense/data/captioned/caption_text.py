@@ -1,4 +1,4 @@
-"""Checks of caption text, the same for shards, lists of captions, training and analysis."""
+"""Checks of caption text, shared by shards, caption files, training and analysis."""
 
 import json
 import unicodedata
@@ -10,18 +10,18 @@ _SILENT = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}  # Unicode categories: control, f
 
 
 def has_words(caption: str) -> bool:
-    """Whether a caption holds more than spaces, control and format characters."""
+    """Whether a caption contains anything but spaces, control and format characters."""
     return any(unicodedata.category(character) not in _SILENT for character in caption)
 
 
 def verify_characters(caption: str, where: str) -> None:
-    """Raises ValueError for characters that are not text: tokenizers fail on them or take them for words.
+    """Check that a caption has no characters that tokenizers fail on or treat as words.
 
     Args:
-        where: names the caption in the error.
+        where: location of the caption, for the error message.
 
     Raises:
-        ValueError: a NUL, as of UTF-16 read as UTF-8, or half of a surrogate pair.
+        ValueError: the caption contains a NUL (UTF-16 read as UTF-8) or half of a surrogate pair.
     """
     if "\0" in caption:
         raise ValueError(f"{where}: found NUL characters in {caption[:40]!r}, expected text (is it UTF-16?)")
@@ -30,12 +30,12 @@ def verify_characters(caption: str, where: str) -> None:
 
 
 def read_json(data: bytes, name: str) -> Any:
-    """The value of a JSON member of a sample.
+    """The value of a sample's JSON member.
 
     Raises:
-        ValueError: not UTF-8, or not JSON; begins with `name`.
+        ValueError: the data is not UTF-8 or not JSON. The message begins with `name`.
     """
     try:
         return json.loads(decode_text(data))
-    except (ValueError, RecursionError) as error:  # lists in lists in lists
+    except (ValueError, RecursionError) as error:  # RecursionError: deeply nested lists
         raise ValueError(f"{name}: not valid JSON ({error})") from None

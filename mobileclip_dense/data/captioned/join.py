@@ -1,10 +1,10 @@
 """`mobileclip-dense join`: join DataComp's images and DataCompDR's reinforcements by uid into training shards.
 
-The two need not have been sharded alike: people download the images themselves, and many are gone. So first every
-reinforced sample's uid, shard and byte range go into an index on disk (SQLite, about 60 bytes a sample: 0.8 GB for
-DataCompDR-12M); then image shards are read one after another, and each sample's reinforcement is read from its place.
-Memory does not grow with the data; where the shards are alike after all, the places follow one another on disk. Both
-passes go on where they were interrupted, shard by shard.
+Image and reinforcement shards usually hold different samples: users download the images themselves, and many are no
+longer available. The join has two passes. The first writes the uid, shard and byte range of every reinforced sample to
+an index on disk (SQLite, about 60 bytes per sample: 0.8 GB for DataCompDR-12M). The second reads the image shards in
+order and looks up each sample's reinforcement. Memory does not grow with the data. If the shards do hold the same
+samples, the reads are sequential. Both passes resume after the last complete shard.
 """
 
 import io
@@ -42,14 +42,15 @@ CREATE TABLE IF NOT EXISTS joined (url TEXT PRIMARY KEY, counts TEXT);
 
 
 def join(config: JoinConfig) -> dict[str, Any]:
-    """Write joined shards, OUT/NAME.tar for every image shard NAME.tar with a match, and OUT/join.json, its counts.
+    """Write OUT/NAME.tar for every image shard NAME.tar with a match, and OUT/join.json with the counts.
 
-    Joined samples keep the image sample's key and members and gain syn.json, paug.json, and npz or pth.gz. Images
-    without a reinforcement are left out and counted.
+    A joined sample has the image sample's key and members, plus syn.json, paug.json, and npz or pth.gz. Images without
+    a reinforcement are skipped and counted.
 
     Raises:
-        FileNotFoundError: no shards. FileExistsError: OUT was joined from other sources, or is complete. ValueError:
-            two image shards have the same file name, or nothing matches.
+        FileNotFoundError: a source has no shards.
+        FileExistsError: OUT was joined from other sources, or is complete.
+        ValueError: two image shards have the same file name, or no uid matches.
     """
     images, reinforcements = (list_shards(source, "train") for source in (config.images, config.reinforcements))
     _check_sources(images, reinforcements, config.out)
@@ -58,9 +59,9 @@ def join(config: JoinConfig) -> dict[str, Any]:
         remove_claimed(config.out)
     path = config.out / "index.sqlite"
     if config.out.exists() and any(config.out.iterdir()) and not path.exists():
-        raise FileExistsError(f"{config.out}: exists and was not begun by join; choose another --out")
+        raise FileExistsError(f"{config.out}: found a folder that join did not write; choose another --out")
     if (config.out / "join.json").exists():
-        raise FileExistsError(f"{config.out}: already joined; choose another --out, or pass --force to replace it")
+        raise FileExistsError(f"{config.out}: already complete; choose another --out, or pass --force to replace it")
     config.out.mkdir(parents=True, exist_ok=True)
     index = sqlite3.connect(path)
     try:
@@ -71,7 +72,7 @@ def join(config: JoinConfig) -> dict[str, Any]:
             _join_shard(index, shard, config.out)
         result = _summarise(index, config)
     except sqlite3.Error as error:
-        raise OSError(f"{path}: {error}; is the disk full? If not, remove it and repeat the command") from None
+        raise OSError(f"{path}: {error}; is the disk full? If not, delete the file and run the command again") from None
     finally:
         index.close()
         _keep_open.cache_clear()
@@ -88,19 +89,18 @@ def _check_sources(images: list[str], reinforcements: list[str], out: Path) -> N
     twice = [name for name, number in Counter(_name(shard) for shard in images).items() if number > 1]
     if twice:
         raise ValueError(
-            f"--images: found {twice[0]} twice, expected shards of different file names: theirs are given "
-            f"to the outputs"
+            f"--images: found {twice[0]} twice, expected unique file names: they become those of the output shards"
         )
     inside = [shard for shard in images + reinforcements if out.resolve() in Path(shard).resolve().parents]
     if inside:
-        raise ValueError(f"--out: found {inside[0]} in it, expected a folder without sources, which would be replaced")
+        raise ValueError(f"--out: found the input {inside[0]} in it, expected a folder without inputs")
     pipes = [shard for shard in reinforcements if shard.startswith("pipe:")]
     if pipes:
-        raise ValueError(f"--reinforcements: found {pipes[0]}, expected files or URLs that can be read in parts")
+        raise ValueError(f"--reinforcements: found {pipes[0]}, expected files or URLs that support random access")
 
 
 def _check_begun(index: sqlite3.Connection, config: JoinConfig) -> None:
-    """Record the sources, or check that they are those of the interrupted run."""
+    """Record the sources, or check that they are the same as before the interruption."""
     index.executescript(_TABLES)
     source = (config.images, config.reinforcements)
     begun = index.execute("SELECT images, reinforcements FROM source").fetchone()
@@ -109,13 +109,13 @@ def _check_begun(index: sqlite3.Connection, config: JoinConfig) -> None:
             index.execute("INSERT INTO source VALUES (?, ?)", source)
     elif begun != source:
         raise FileExistsError(
-            f"{config.out}: begun with --images {begun[0]} --reinforcements {begun[1]}; repeat them, "
+            f"{config.out}: begun with --images {begun[0]} --reinforcements {begun[1]}; pass the same sources, "
             f"choose another --out, or pass --force"
         )
 
 
 def _index_shard(index: sqlite3.Connection, shard: str) -> None:
-    """Index the byte range of each uid in a shard of reinforcements, in one transaction."""
+    """Index the byte range of each uid in a reinforcement shard, in one transaction."""
     if index.execute("SELECT 1 FROM shard WHERE url = ?", (shard,)).fetchone():
         return
     places: dict[str, list[int]] = {}
@@ -130,7 +130,7 @@ def _index_shard(index: sqlite3.Connection, shard: str) -> None:
     except UNREADABLE as error:
         fault = f"{type(error).__name__}: {error}"
         if places:
-            places.popitem()  # the sample at the end may be cut short
+            places.popitem()  # the last sample may be truncated
     with index:
         number = index.execute("INSERT INTO shard (url, fault) VALUES (?, ?)", (shard, fault)).lastrowid
         rows = ((uid, number, start, stop) for uid, (start, stop) in places.items())
@@ -138,7 +138,7 @@ def _index_shard(index: sqlite3.Connection, shard: str) -> None:
 
 
 def _join_shard(index: sqlite3.Connection, shard: str, out: Path) -> None:
-    """Write the output shard of one image shard, if any of its samples has a reinforcement."""
+    """Write the output shard of an image shard, unless none of its samples has a reinforcement."""
     if index.execute("SELECT 1 FROM joined WHERE url = ?", (shard,)).fetchone():
         return
     counts: Counter[str] = Counter(matched=0, missing=0, without_uid=0, unreadable=0)
@@ -160,7 +160,7 @@ def _join_shard(index: sqlite3.Connection, shard: str, out: Path) -> None:
 
 
 def _uid(members: dict[str, bytes]) -> str | None:
-    """DataComp's uid, from img2dataset's record."""
+    """DataComp's uid, from img2dataset's json; None if there is none."""
     try:
         record = read_json(members.get("json", b"null"), "json")
     except ValueError:
@@ -170,12 +170,12 @@ def _uid(members: dict[str, bytes]) -> str | None:
 
 
 def _is_storable(uid: str) -> bool:
-    """Whether SQLite can store a uid; it refuses names that are not UTF-8."""
+    """Whether SQLite can store a uid. It rejects strings that are not valid UTF-8."""
     return uid.isprintable()
 
 
 def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:
-    """Members of a reinforcement by suffix; empty for an unknown uid."""
+    """Members of a uid's reinforcement by suffix; empty if the uid is unknown."""
     query = "SELECT url, start, stop FROM sample JOIN shard ON shard = number WHERE uid = ?"
     place = index.execute(query, (uid,)).fetchone()
     if place is None:
@@ -189,8 +189,8 @@ def _reinforcement(index: sqlite3.Connection, uid: str) -> dict[str, bytes]:
             members = {suffix: file.read() for (key, suffix), file in found.items() if file and key == uid}
     except UNREADABLE as error:
         raise ValueError(
-            f"{url}: uid {uid}: cannot be read ({error}); did the shard change since it was indexed? "
-            f"If so, pass --force to begin anew"
+            f"{url}: uid {uid}: cannot be read ({error}); if the shard has changed since it was indexed, pass --force "
+            f"to start over"
         ) from None
     return {suffix: data for suffix, data in members.items() if suffix in _REINFORCEMENT}
 
@@ -204,8 +204,8 @@ def _summarise(index: sqlite3.Connection, config: JoinConfig) -> dict[str, Any]:
     faults = dict(index.execute("SELECT url, fault FROM shard WHERE fault IS NOT NULL ORDER BY url"))
     if not totals["matched"]:
         raise ValueError(
-            f"{config.out}: found no image whose uid is among the reinforcements; images without a uid: "
-            f"{totals['without_uid']} (json needs one), with another: {totals['missing']}"
+            f"{config.out}: found no image with the uid of a reinforcement; images without a uid in json: "
+            f"{totals['without_uid']}, with an unknown uid: {totals['missing']}"
         )
     return {
         "images": config.images,
@@ -222,10 +222,10 @@ def _print(out: Path, result: dict[str, Any]) -> None:
     print(f"{out}: {sum(counts['matched'] > 0 for counts in result['by_shard'].values())} shards")
     for text, name in (
         ("images joined with their reinforcement", "matched"),
-        ("images without a reinforcement, left out", "missing"),
-        ("images without a uid, left out", "without_uid"),
-        ("reinforced samples there were", "reinforced_samples"),
-        ("image shards cut short", "unreadable_image_shards"),
+        ("images without a reinforcement, skipped", "missing"),
+        ("images without a uid, skipped", "without_uid"),
+        ("reinforcements in the index", "reinforced_samples"),
+        ("image shards not fully readable", "unreadable_image_shards"),
     ):
         print(f"  {result[name]:>12,}  {text}")
-    print(f"  {len(result['unreadable_reinforcement_shards']):>12,}  reinforcement shards cut short")
+    print(f"  {len(result['unreadable_reinforcement_shards']):>12,}  reinforcement shards not fully readable")

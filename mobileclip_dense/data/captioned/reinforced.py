@@ -1,13 +1,13 @@
-"""DataCompDR's reinforcements, stored beside an image: augmentations, teacher embeddings, synthetic captions.
+"""DataCompDR's reinforcement of an image: augmentations, teacher embeddings and synthetic captions, in these members:
 
     syn.json    {"syn_text": [S strings]}
     paug.json   {"param_aug": [A entries], or a JSON string of them}, see `captioned.augmentation`
     npz         image_emb [A,D], text_emb [C+S,D], float16 (or float32)
     pth.gz      the same as a gzipped torch dict, bfloat16
 
-C is the number of original captions, and they come first: synthetic caption j belongs to row C+j. D is the sum of the
-teachers' widths (1536 = 2 x 768 in DataCompDR). Newer files hold the rows of each kind of caption under its own name,
-`<key>_emb`: text_emb or texts_emb [C,D], and syn_text_emb [S,D].
+The rows of the C original captions come first; synthetic caption j has row C+j. D is the sum of the teachers' widths
+(1536 = 2 x 768 in DataCompDR). Newer files store each kind of caption separately, as `<key>_emb`: text_emb or texts_emb
+[C,D], and syn_text_emb [S,D].
 """
 
 import gzip
@@ -23,7 +23,7 @@ from mobileclip_dense.data.captioned.augmentation import Augmentation, read_para
 from mobileclip_dense.data.captioned.caption_text import read_json, verify_characters
 
 EMBEDDING_MEMBERS = ("pth.gz", "npz")
-SIDECAR = "reinforcement.json"  # beside the shards that `mobileclip-dense reinforce` writes: who the teachers are
+SIDECAR = "reinforcement.json"  # describes the teachers; `mobileclip-dense reinforce` writes it next to the shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,10 @@ class Reinforcement:
     """The reinforcement of one image.
 
     Attributes:
-        augmentations: A of them. image_embeddings: [A,D], float32, float16 or bfloat16, one row for each augmentation.
-        text_embeddings: [C+S,D], original captions first. synthetic_captions: S of them.
+        augmentations: A augmentations.
+        image_embeddings: [A,D], float32, float16 or bfloat16, one row per augmentation.
+        text_embeddings: [C+S,D], original captions first.
+        synthetic_captions: S captions.
     """
 
     augmentations: tuple[Augmentation, ...]
@@ -42,10 +44,10 @@ class Reinforcement:
 
 
 def write_reinforcement(reinforcement: Reinforcement, *, storage: Literal["bf16", "fp16"]) -> dict[str, bytes]:
-    """Members by suffix, byte for byte reproducible: syn.json, paug.json, and pth.gz (bf16) or npz (fp16).
+    """The members of a reinforcement by suffix: syn.json, paug.json, and pth.gz (bf16) or npz (fp16). Deterministic.
 
     Raises:
-        ValueError: the numbers of rows do not fit together.
+        ValueError: the numbers of rows are inconsistent.
     """
     images, texts = reinforcement.image_embeddings.cpu(), reinforcement.text_embeddings.cpu()
     check_rows((images, texts), len(reinforcement.augmentations), len(reinforcement.synthetic_captions))
@@ -56,7 +58,7 @@ def write_reinforcement(reinforcement: Reinforcement, *, storage: Literal["bf16"
     }
     buffer = io.BytesIO()
     if storage == "bf16":
-        # Clones: a view would drag the whole of its storage into the file.
+        # Clones, as torch.save writes the whole storage of a view.
         torch.save({"image_emb": images.bfloat16().clone(), "text_emb": texts.bfloat16().clone()}, buffer)
         return members | {"pth.gz": gzip.compress(buffer.getvalue(), compresslevel=6, mtime=0)}
     np.savez(buffer, image_emb=images.half().numpy(), text_emb=texts.half().numpy())
@@ -64,10 +66,10 @@ def write_reinforcement(reinforcement: Reinforcement, *, storage: Literal["bf16"
 
 
 def read_embeddings(members: dict[str, bytes]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Image [A,D] and text [C+S,D] embeddings as stored; None if there is no embedding member.
+    """The image embeddings [A,D] and text embeddings [C+S,D] in their stored dtype; None without pth.gz and npz.
 
     Raises:
-        ValueError: the member cannot be read, lacks a table, or holds something else than matrices of one width.
+        ValueError: the member cannot be read, or does not hold two matrices of the same width.
     """
     name = next((name for name in EMBEDDING_MEMBERS if name in members), None)
     if name is None:
@@ -87,7 +89,7 @@ def read_embeddings(members: dict[str, bytes]) -> tuple[torch.Tensor, torch.Tens
 
 
 def read_augmentations(members: dict[str, bytes]) -> list[Any]:
-    """The A entries of paug.json, each to be read with `from_param_aug`.
+    """The A entries of paug.json, to be parsed with `from_param_aug`.
 
     Raises:
         ValueError: the member is missing or damaged.
@@ -99,7 +101,7 @@ def read_synthetic_captions(members: dict[str, bytes]) -> list[str]:
     """The S synthetic captions of syn.json.
 
     Raises:
-        ValueError: the member is missing or damaged, not UTF-8, or holds what is no text.
+        ValueError: the member is missing, damaged or not UTF-8, or a caption is not text.
     """
     captions = _read_object(members, "syn.json", "syn_text")
     captions = [captions] if isinstance(captions, str) else captions
@@ -111,7 +113,7 @@ def read_synthetic_captions(members: dict[str, bytes]) -> list[str]:
 
 
 def check_rows(embeddings: tuple[torch.Tensor, torch.Tensor], num_augmentations: int, num_synthetic: int) -> None:
-    """Raises ValueError unless there is a row for every augmentation and caption, an original one among them."""
+    """Raises ValueError unless each augmentation and caption has a row and there is at least one original caption."""
     images, texts = embeddings
     if len(images) != num_augmentations:
         raise ValueError(
@@ -119,8 +121,8 @@ def check_rows(embeddings: tuple[torch.Tensor, torch.Tensor], num_augmentations:
         )
     if len(texts) <= num_synthetic:
         raise ValueError(
-            f"text_emb: found {len(texts)} rows, expected the original captions' and {num_synthetic} for "
-            f"the synthetic ones"
+            f"text_emb: found {len(texts)} rows, expected one for each original caption and {num_synthetic} for "
+            f"synthetic captions"
         )
 
 
@@ -136,7 +138,7 @@ def _read_object(members: dict[str, bytes], name: str, key: str) -> Any:
 def _read_tensors(data: bytes) -> dict[str, torch.Tensor]:
     try:
         value = torch.load(io.BytesIO(gzip.decompress(data)), weights_only=True)
-    except Exception as error:  # torch's restricted unpickler fails on foreign bytes in every way there is
+    except Exception as error:  # torch's restricted unpickler raises exceptions of any type for damaged files
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(f"pth.gz: not a gzipped torch dict of tensors ({reason})") from None
     if not isinstance(value, dict):
@@ -148,5 +150,5 @@ def _read_arrays(data: bytes) -> dict[str, torch.Tensor]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files if key.endswith("_emb")}
-    except Exception as error:  # zip archives and their arrays fail on foreign bytes in as many ways
+    except Exception as error:  # so does NumPy
         raise ValueError(f"npz: not a NumPy archive of float arrays ({error})") from None

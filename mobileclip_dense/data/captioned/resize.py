@@ -1,10 +1,10 @@
-"""Pillow's antialiased bicubic resize of RGB images, bit for bit, in a fifth of its time.
+"""Pillow's antialiased bicubic resize of RGB images: the same result bit for bit, five times as fast.
 
-Stored crops were resized by Pillow before operations like Solarize, which turn a difference of one grey level into any
-other; so the copy must be exact. Pillow adds up whole numbers of 22 fractional bits, one pass for each axis, with
-levels in between (Resample.c); half of the time of preparing a sample went there. Both passes are written here as
-weighted sums of whole rows, with a transposition before and after the horizontal one, which a compiler turns into
-vector instructions; numba is that compiler.
+The teachers saw crops that Pillow had resized, before operations such as Solarize that can amplify a difference of one
+level to any other. The result must therefore be exact. Pillow sums fixed-point numbers with 22 fractional bits, one
+pass per axis, and rounds to uint8 between them (Resample.c). This took half of the time to prepare a sample. Here, both
+passes are weighted sums of whole rows, with the image transposed for the horizontal pass, so that numba can compile
+them to vector instructions.
 """
 
 from functools import cache, lru_cache
@@ -23,9 +23,9 @@ Weights = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int
 
 
 def resize_bicubic(image: Pixels, size_px: int) -> Pixels:
-    """uint8 [H,W,3], contiguous, to uint8 [size_px,size_px,3]."""
+    """Resize uint8 [H,W,3], contiguous, to uint8 [size_px,size_px,3]."""
     height, width = image.shape[:2]
-    # Newer Pillows shrink the height first where that leaves less to do.
+    # Newer versions of Pillow resize the height first if that is less work.
     if height > size_px and height - size_px > 2 * (width - size_px) and _pillow_may_begin_with_the_height():
         return _resize_width(_resize_height(image, size_px), size_px)
     return _resize_height(_resize_width(image, size_px), size_px)
@@ -53,7 +53,7 @@ def _pillow_may_begin_with_the_height() -> bool:
 
 @lru_cache(maxsize=1024)
 def _weights(size_in: int, size_out: int) -> Weights:
-    """For each output: its first input int32 [O], how many there are int32 [O], their weights int32 [O,T]."""
+    """For each of O outputs: its first input int32 [O], number of inputs int32 [O], and their weights int32 [O,T]."""
     scale = size_in / size_out
     stretch = max(scale, 1.0)
     centre = (np.arange(size_out) + 0.5) * scale
@@ -63,7 +63,7 @@ def _weights(size_in: int, size_out: int) -> Weights:
     x = np.abs((taps + first[:, None] - centre[:, None] + 0.5) * (1 / stretch))
     near, far = (1.5 * x - 2.5) * x * x + 1, (((x - 5) * x + 8) * x - 4) * -0.5
     weights = np.where(taps >= count[:, None], 0.0, np.where(x < 1, near, np.where(x < 2, far, 0.0)))
-    weights /= np.cumsum(weights, axis=1)[:, -1:]  # added one after another, as Pillow does, and not in pairs
+    weights /= np.cumsum(weights, axis=1)[:, -1:]  # a sequential sum, as in Pillow; np.sum adds pairwise
     whole = np.trunc(weights * (1 << _FRACTION_BITS) + np.where(weights < 0, -0.5, 0.5))
     return first.astype(np.int32), count.astype(np.int32), whole.astype(np.int32)
 

@@ -1,4 +1,4 @@
-"""Decoding of a webdataset sample's image and captions."""
+"""Decoding of the image and captions of a webdataset sample."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 class BadSample(ValueError):
-    """A sample that cannot be used; bad samples are counted by `kind`."""
+    """A sample cannot be used. `kind` is the category under which it is counted."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -22,10 +22,10 @@ class BadSample(ValueError):
 
 
 def read_sample(members: dict[str, bytes]) -> tuple[Pixels, list[str]]:
-    """RGB image uint8 [H,W,3] and its captions: those of syn.json that have words, or `read_captions` without one.
+    """The RGB image, uint8 [H,W,3], and the captions: those of syn.json that have words, else `read_captions`.
 
     Raises:
-        BadSample: a member is missing, or cannot be decoded; or no caption of syn.json has words.
+        BadSample: a member is missing or cannot be decoded, or no caption of syn.json has words.
     """
     image = read_image(members)
     if "syn.json" not in members:
@@ -37,7 +37,7 @@ def read_sample(members: dict[str, bytes]) -> tuple[Pixels, list[str]]:
 
 
 def read_synthetic(members: dict[str, bytes]) -> list[str]:
-    """The captions of syn.json that have words; none without a syn.json.
+    """The captions of syn.json that have words; an empty list without syn.json.
 
     Raises:
         BadSample: see `read_synthetic_captions`.
@@ -51,10 +51,10 @@ def read_synthetic(members: dict[str, bytes]) -> list[str]:
 
 
 def read_pairs(shards: Iterable[str]) -> Iterator[tuple[Pixels, list[str]]]:
-    """`read_sample` of every sample of shards, in order.
+    """Image and captions (see `read_sample`) of every sample of the shards, in order.
 
     Raises:
-        ValueError: one of them cannot be used; names shard and key.
+        ValueError: a sample cannot be used. The message names shard and key.
     """
     for shard in shards:
         for sample in read_samples(shard):
@@ -67,10 +67,10 @@ def read_pairs(shards: Iterable[str]) -> Iterator[tuple[Pixels, list[str]]]:
 
 
 def read_captions(members: dict[str, bytes]) -> list[str]:
-    """The original captions: txt, or where there is none the `caption` (text or list of texts) of img2dataset's json.
+    """The original captions: txt, or else `caption` (a string or a list of strings) of img2dataset's json.
 
     Raises:
-        BadSample: there is neither, it is not UTF-8, or a caption in it has no words.
+        BadSample: both are missing, the text is not UTF-8, or a caption has no words.
     """
     captions: Any
     try:
@@ -94,10 +94,10 @@ def read_captions(members: dict[str, bytes]) -> list[str]:
 
 
 def read_image(members: dict[str, bytes]) -> Pixels:
-    """The image as uint8 [H,W,3] RGB, see `decode_image`; not turned upright, since stored crops count on that.
+    """The image as RGB uint8 [H,W,3], see `decode_image`. EXIF orientation is ignored, as stored crops do not have it.
 
     Raises:
-        BadSample: there is no image, or `decode_image` refuses it.
+        BadSample: there is no image, or it cannot be decoded.
     """
     data = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
     if data is None:

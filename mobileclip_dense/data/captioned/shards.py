@@ -1,8 +1,8 @@
-"""Webdataset shards, local and remote: listing them, and reading the samples of one from any position.
+"""Webdataset shards, local and remote: listing shards, and reading samples from any position in a shard.
 
-A shard is an uncompressed tar; files that share a path up to the first dot of their name and follow one another are the
-members of a sample, known by what comes after that dot: jpg, txt, json (img2dataset), syn.json, paug.json, pth.gz
-(DataCompDR).
+A shard is an uncompressed tar. Consecutive files with the same path up to the first dot of their name (the key) are the
+members of a sample. The rest of the name is the member's suffix: jpg, txt, json (img2dataset), syn.json, paug.json,
+pth.gz (DataCompDR).
 """
 
 import tarfile
@@ -25,11 +25,13 @@ UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
 class Sample(NamedTuple):
-    """A raw sample.
+    """A raw sample, or the error that ended the reading of a shard.
 
     Attributes:
-        shard, key: where it comes from. members: contents by suffix; empty where the shard could not be read further.
-        fault: what was wrong with the shard here, None for a sample.
+        shard: path or URL of the shard.
+        key: key of the sample.
+        members: contents by suffix; empty if the shard could not be read further.
+        fault: the error in the shard; None for a sample.
     """
 
     shard: str
@@ -39,7 +41,7 @@ class Sample(NamedTuple):
 
 
 class StrictHeader(tarfile.TarInfo):
-    """A header whose damage raises; tarfile's own takes a damaged or missing header for the end of the archive."""
+    """A tar header that raises if it is damaged or missing. tarfile's own treats that as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
@@ -55,28 +57,29 @@ def list_shards(source: str | Path, split: str) -> list[str]:
     """Shards of a source: a folder with SPLIT/*.tar (for "train" also plain *.tar), or files or URLs with brace ranges.
 
     Args:
-        source: e.g. `scenes/shards`, `DIR/{00000..00127}.tar`, `s3://bucket/{00000..00127}.tar`, `pipe:COMMAND`;
-            lists of shards have no splits and count as "train".
+        source: e.g. `scenes/shards`, `DIR/{00000..00127}.tar`, `s3://bucket/{00000..00127}.tar`, `pipe:COMMAND`.
+            Everything but a folder is split "train".
+        split: "train" or "val".
 
     Raises:
-        FileNotFoundError: the folder or a local shard is missing, or there is no shard for that split. ValueError: no
-            installed library knows the URL's scheme; the message says what to install, if anything.
+        FileNotFoundError: the folder or a local shard is missing, or the split has no shards.
+        ValueError: no installed library supports the URL's scheme. The message says what to install.
     """
     text = str(source)
     expected = (
-        "expected a folder of webdataset shards with train/ and val/, as `mobileclip-dense scenes` writes under "
-        "shards/, or shards as in DIR/{00000..00127}.tar"
+        "expected a folder of webdataset shards with train/ and val/ (see shards/ of `mobileclip-dense scenes`), or a "
+        "brace range of shards (DIR/{00000..00127}.tar)"
     )
     if Path(text).is_dir():
         folders = [Path(text) / split, *([Path(text)] if split == "train" else [])]
         for folder in folders:
-            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # hidden ones are being written
+            if shards := sorted(str(path) for path in folder.glob("[!.]*.tar")):  # hidden ones are incomplete
                 return shards
         raise FileNotFoundError(f"{folders[0]}: shards: found no *.tar; {expected}")
     if not _scheme(text) and not text.endswith(".tar"):
         raise FileNotFoundError(f"{Path(text) / split}: shards: no such folder; {expected}")
     if split != "train":
-        raise FileNotFoundError(f"{text}: shards: a list of shards has no {split} split; name a folder")
+        raise FileNotFoundError(f"{text}: shards: a list of shards has no {split} split; pass a folder")
     shards = [text] if text.startswith("pipe:") and "{" not in text else list(expand_urls(text))
     missing = [shard for shard in shards if not _scheme(shard) and not Path(shard).is_file()]
     if missing:
@@ -91,14 +94,15 @@ def list_shards(source: str | Path, split: str) -> list[str]:
 
 def _scheme(shard: str) -> str:
     scheme = urlparse(shard).scheme
-    return "" if len(scheme) < 2 else scheme  # one letter is a drive
+    return "" if len(scheme) < 2 else scheme  # a single letter is a Windows drive
 
 
 def open_shard(shard: str) -> IO[bytes]:
-    """Open for reading: local files, what webdataset opens (http, https, gs, hf, pipe), else fsspec (s3 and more).
+    """Open a shard for reading: locally, with webdataset (http, https, gs, hf, pipe), or with fsspec (s3 and others).
 
     Raises:
-        OSError: it cannot be opened. ValueError: no installed library knows the URL's scheme.
+        OSError: the shard cannot be opened.
+        ValueError: no installed library supports the URL's scheme.
     """
     scheme = _scheme(shard)
     if scheme in ("", "file"):
@@ -109,10 +113,11 @@ def open_shard(shard: str) -> IO[bytes]:
 
 
 def open_seekable(shard: str) -> IO[bytes]:
-    """Open for reading in parts: local files and fsspec's file systems, which have no pipes.
+    """Open a shard for random access, with fsspec (local files included, pipes not).
 
     Raises:
-        OSError: it cannot be opened. ValueError: no installed library knows the URL's scheme.
+        OSError: the shard cannot be opened.
+        ValueError: no installed library supports the URL's scheme.
     """
     try:
         return fsspec.open(shard, "rb").open()
@@ -121,11 +126,11 @@ def open_seekable(shard: str) -> IO[bytes]:
 
 
 def read_samples(shard: str, start: int = 0) -> Iterator[Sample]:
-    """The samples of a shard from number `start` on.
+    """The samples of a shard, from index `start` on.
 
-    For a shard that cannot be opened, is cut short or holds no sample, the last item is a `Sample` with a fault.
+    If the shard cannot be opened, is truncated or has no samples, the last item is a `Sample` with a fault.
     """
-    number, key = 0, ""  # `number` counts the samples begun
+    number, key = 0, ""  # `number` counts the samples, the current one included
     members: dict[str, bytes] = {}
     try:
         for name, read in _iterate_members(shard):
@@ -146,24 +151,27 @@ def read_samples(shard: str, start: int = 0) -> Iterator[Sample]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Key and suffix of a member: `a/b.syn.json` is `syn.json` of `a/b`."""
+    """Key and suffix of a member's name: `a/b.syn.json` -> (`a/b`, `syn.json`)."""
     folder, slash, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
     return folder + slash + stem, suffix.lower()
 
 
 def _iterate_members(shard: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name of each file of a tar that is not hidden, and a function that reads it before the next is taken."""
+    """The name of each file in a tar (hidden ones excluded), and a function that reads it.
+
+    The function must be called before the iterator advances.
+    """
     file = open_shard(shard)
     try:
         seekable = getattr(file, "seekable", lambda: False)()  # webdataset's pipes have no such method
         with tarfile.open(fileobj=file, mode="r:" if seekable else "r|", tarinfo=StrictHeader) as tar:
             while (info := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # read once; tarfile would remember it all
+                tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all headers in memory
                 if info.isfile() and not is_hidden(info.name):
                     yield info.name, partial(_read_member, tar, info)
     finally:
-        with suppress(OSError):  # a pipe that is closed early complains
+        with suppress(OSError):  # raised by a pipe that is closed early
             file.close()
 
 

@@ -1,9 +1,10 @@
-"""An endless, seeded stream of training batches from shards, which resumes exactly where it was interrupted.
+"""An endless, seeded stream of training batches from shards, with exact resuming.
 
-Each worker of each process draws shards, one after another: its own share of a permutation that is new in every pass,
-or, where sources are weighted, a source by weight and a shard of it. It fills a block of raw samples, permutes it,
-emits it, and fills the next. Every choice is seeded by the place in the stream (the pass, the block, the sample's
-number), so a position is a handful of numbers, and resuming re-reads at most one shard and one block.
+Each worker of each process reads one shard after another. Without weights, these are its share of a permutation of all
+shards, which changes in every pass. With weights, it samples a source by weight and then a shard of that source. The
+worker fills a block of raw samples, shuffles it, yields it, and fills the next block. Every random choice is seeded by
+its place in the stream (pass, block, index of the sample). A position therefore consists of a few numbers, and resuming
+reads at most one shard and one block again.
 """
 
 from collections import Counter
@@ -30,23 +31,25 @@ from mobileclip_dense.data.captioned.shards import Sample, read_samples
 
 Tokenizer = Callable[[list[str]], torch.Tensor]  # captions -> int64 [B,context_length]
 
-_ENOUGH_TO_JUDGE = 500  # samples, before a share of bad ones means anything
-_ORDER, _BLOCK, _SAMPLE = range(3)  # what a generator is for; part of its seed
+_MIN_SAMPLES_TO_JUDGE = 500  # the share of bad samples is not checked earlier
+_ORDER, _BLOCK, _SAMPLE = range(3)  # purpose of a random generator; part of its seed
 
 Position = dict[str, Any]
-Place = tuple[int, int]  # number of the shard among those drawn, samples of it already read
+Place = tuple[int, int]  # index of the shard in the worker's sequence, number of its samples already read
 
 
 class Batch(NamedTuple):
-    """B pairs.
+    """A batch of B pairs.
 
     Attributes:
-        images: uint8 [B,3,S,S], channels last in memory. texts: int64 [B,L], tokens of an original caption (for plain
-            samples: of any). synthetic_texts: int64 [B,L].
-        teacher_images, teacher_texts, teacher_synthetic_texts: float32 [B,D], the rows that belong to images, texts and
-            synthetic_texts. All four are None without reinforcement.
-        captions: what texts and, where there are any, synthetic_texts say, B strings each.
-        keys: of the samples. position: of this worker after this batch, see `CaptionStream`.
+        images: uint8 [B,3,S,S], channels last in memory.
+        texts: tokens int64 [B,L] of an original caption (without reinforcement: of any caption).
+        synthetic_texts: tokens int64 [B,L] of a synthetic caption; None without reinforcement.
+        teacher_images, teacher_texts, teacher_synthetic_texts: the teachers' embeddings float32 [B,D] of images, texts
+            and synthetic_texts; None without reinforcement.
+        captions: the strings of texts and, with reinforcement, of synthetic_texts, B each.
+        keys: keys of the samples.
+        position: position of this worker after this batch, see `CaptionStream`.
     """
 
     images: torch.Tensor
@@ -61,13 +64,13 @@ class Batch(NamedTuple):
 
     @property
     def token_sets(self) -> tuple[torch.Tensor, ...]:
-        """The caption sets: texts and, where there are any, synthetic_texts."""
+        """The caption sets: texts and, with reinforcement, synthetic_texts."""
         return (self.texts,) if self.synthetic_texts is None else (self.texts, self.synthetic_texts)
 
 
 class PreparedSample(NamedTuple):
-    """One prepared sample: pixels uint8 [S,S,3], captions, and the teachers' rows float32 [D] (image, text, synthetic);
-    synthetic and rows are None without reinforcement."""
+    """A prepared sample: pixels uint8 [S,S,3], captions, and the teachers' embeddings float32 [D] of the image, the
+    caption and the synthetic caption. `synthetic` and `rows` are None without reinforcement."""
 
     key: str
     pixels: Pixels
@@ -77,20 +80,21 @@ class PreparedSample(NamedTuple):
 
 
 class StreamError(ValueError):
-    """A problem of the data in one line, without the traceback that a loader's worker appends."""
+    """An error in the data. The message is one line, without the traceback that a DataLoader worker adds."""
 
     def __init__(self, message: str):
         super().__init__(message.rpartition(f"{StreamError.__qualname__}: ")[2].strip())
 
 
 class CaptionStream(IterableDataset[Batch]):
-    """Batches for a DataLoader with `batch_size=None`.
+    """An endless dataset of batches, for a DataLoader with `batch_size=None`.
 
-    Worker w of W yields batches w, w+W, w+2W and so on of its process. To resume after n of them: `first_batch=n`, and
-    `positions[w]` the `Batch.position` of the last consumed batch of worker w (None: none); batch i is of worker i % W.
+    Worker w of W yields batches w, w+W, w+2W, ... of its process. To resume after n batches, pass `first_batch=n` and
+    as `positions[w]` the `Batch.position` of the last consumed batch of worker w (None: none). Batch i comes from
+    worker i % W.
 
-    A position holds plain values: draw, sample (where the block begins), block, index (next in it), width (of the
-    embeddings, None: not seen yet), seen, bad (kind -> count), bad_by_shard (shard -> count).
+    A position is a dict of plain values: draw and sample (start of the block), block, index (next sample of the block),
+    width (of the embeddings; None: not known yet), seen, bad (kind -> count), bad_by_shard (shard -> count).
     """
 
     def __init__(
@@ -101,20 +105,25 @@ class CaptionStream(IterableDataset[Batch]):
     ):  # fmt: skip
         """
         Args:
-            sources: shards of each source. tokenizer: captions -> int64 [B,L].
-            image_size_px: S. batch_size: B. use_reinforcement: replay stored augmentations and give the teachers'
-                embeddings; a sample without them is then bad. If off, they are ignored, and a sample gets a random crop
-                and any of its captions.
-            crop_scale_min: smallest share of a plain image that its crop covers, 0..1.
-            weights: of the sources; shards are then drawn with replacement. None: every shard once in a pass.
-            shuffle_block: raw samples that are kept in memory and shuffled together.
-            max_bad_share: more bad samples than this raise StreamError.
+            sources: the shards of each source.
+            tokenizer: captions -> int64 [B,L].
+            image_size_px: S.
+            batch_size: B.
+            use_reinforcement: whether to replay stored augmentations and return the teachers' embeddings. A sample
+                without them is then bad. Otherwise a sample gets a random crop and any of its captions.
+            crop_scale_min: minimum share of the image area in a random crop, 0..1.
+            shuffle_block: number of raw samples that are kept in memory and shuffled together.
+            max_bad_share: maximum share of bad samples, 0..1.
+            weights: sampling weight of each source; shards are then drawn with replacement. None: each pass reads every
+                shard once.
             embedding_width: D; None: that of the first reinforced sample.
-            rank, world_size: of the process. positions, first_batch: see the class.
+            rank, world_size: rank and number of the training processes.
+            positions, first_batch: see the class.
 
         Raises:
-            ValueError: the weights do not fit the sources. While iterating, StreamError: too many bad samples, fewer
-                shards than workers, or another number of workers than `positions` has.
+            ValueError: the weights do not match the sources.
+            StreamError: while iterating: too many bad samples, fewer shards than workers, or another number of workers
+                than in `positions`.
         """
         self.sources, self.tokenizer = [list(shards) for shards in sources], tokenizer
         if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
@@ -132,12 +141,12 @@ class CaptionStream(IterableDataset[Batch]):
         info = get_worker_info()
         num_workers = 1 if info is None else info.num_workers
         if info is not None:
-            cv2.setNumThreads(0)  # OpenCV's pool does not survive a fork
+            cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork
         if self.positions is not None and len(self.positions) != num_workers:
             raise StreamError(
                 f"--num-workers: found {num_workers}, expected {len(self.positions)} as in the run that is resumed"
             )
-        # The loader asks worker 0 first: it takes the part of the worker whose turn it is.
+        # The DataLoader asks worker 0 first. On resuming, it takes the role of the worker that is next.
         worker = 0 if info is None else (info.id + self.first_batch) % num_workers
         position = (self.positions[worker] if self.positions else None) or {
             "draw": 0, "sample": 0, "block": 0, "index": 0, "width": self.embedding_width, "seen": 0, "bad": {},
@@ -158,7 +167,7 @@ class CaptionStream(IterableDataset[Batch]):
                 bad[error.kind] += 1
                 bad_by_shard[sample.shard] += 1
                 passed = place["draw"] >= self._shards_per_pass(worker, num_workers)
-                if (seen >= _ENOUGH_TO_JUDGE or passed) and bad.total() > self.max_bad_share * seen:
+                if (seen >= _MIN_SAMPLES_TO_JUDGE or passed) and bad.total() > self.max_bad_share * seen:
                     raise StreamError(self._too_many(seen, bad, bad_by_shard, sample, error)) from None
                 continue
             width = len(visit.rows[0]) if visit.rows else width
@@ -169,7 +178,7 @@ class CaptionStream(IterableDataset[Batch]):
                 visits = []
 
     def _shuffled(self, worker: int, num_workers: int, position: Position) -> Iterator[tuple[Sample, Position]]:
-        """Raw samples in training order, each with the position of the next."""
+        """Raw samples in training order, each with the position of the next sample."""
         start, first = (position["draw"], position["sample"]), position["index"]
         raw = self._raw(worker, num_workers, *start)
         for block in count(position["block"]):
@@ -180,7 +189,7 @@ class CaptionStream(IterableDataset[Batch]):
             for index in range(first, len(items)):
                 item = items[order[index]]
                 assert item is not None
-                items[order[index]] = None  # memory
+                items[order[index]] = None  # frees memory
                 last = index + 1 == len(items)
                 draw, read = end if last else start
                 place = {"draw": draw, "sample": read, "block": block + last, "index": 0 if last else index + 1}
@@ -188,7 +197,7 @@ class CaptionStream(IterableDataset[Batch]):
             start, first = end, 0
 
     def _raw(self, worker: int, num_workers: int, draw: int, skip: int) -> Iterator[tuple[Sample, Place]]:
-        """Samples in shard order, from sample `skip` of shard number `draw` on, each with the next place."""
+        """Samples in shard order, from sample `skip` of shard `draw` on, each with the place of the next sample."""
         for number in count(draw):
             read = skip if number == draw else 0
             for sample in read_samples(self._shard(number, worker, num_workers), read):
@@ -198,11 +207,11 @@ class CaptionStream(IterableDataset[Batch]):
     def _shards_per_pass(self, worker: int, num_workers: int) -> int:
         shards, places = sum(map(len, self.sources)), self.world_size * num_workers
         if self.weights is not None:
-            return shards  # there is no pass; as good a time to judge
+            return shards  # weighted sampling has no passes; the bad share is checked after this many shards
         return -(-(shards - self.rank * num_workers - worker) // places)
 
     def _shard(self, number: int, worker: int, num_workers: int) -> str:
-        """Shard number `number` of a worker."""
+        """The shard at index `number` of a worker's sequence."""
         if self.weights is not None:
             rng = np.random.default_rng([_ORDER, self.seed, self.rank, worker, number])
             source = self.sources[rng.choice(len(self.sources), p=self.weights)]
@@ -217,14 +226,14 @@ class CaptionStream(IterableDataset[Batch]):
         return shards[order[place::places][number % own]]
 
     def _prepare(self, sample: Sample, rng: np.random.Generator, embedding_width: int | None) -> PreparedSample:
-        """Raises BadSample."""
+        """Decode, crop and resize a sample. Raises BadSample if it cannot be used."""
         if sample.fault is not None:
             raise BadSample("shard", sample.fault)
         if self.use_reinforcement:
             return self._prepare_reinforced(sample, rng, embedding_width)
         image, captions = read_sample(sample.members)
         height, width = image.shape[:2]
-        # No flips: captions speak of left and right.
+        # No flips: captions mention left and right.
         crop = sample_crop(height, width, rng, scale=(self.crop_scale_min, 1.0), ratio=(0.8, 1.25))
         caption = _text(captions[rng.integers(len(captions))])
         return PreparedSample(sample.key, crop_and_resize(image, crop, self.image_size_px), caption, None, None)
@@ -252,7 +261,7 @@ class CaptionStream(IterableDataset[Batch]):
             pixels = replay(image, augmentation, self.image_size_px)
         except BadSample:
             raise
-        except (ValueError, OverflowError, RecursionError) as error:  # numbers too large, lists too deep
+        except (ValueError, OverflowError, RecursionError) as error:  # too large numbers, deeply nested lists
             raise BadSample("reinforcement", str(error)) from None
         return PreparedSample(sample.key, pixels, _text(captions[c]), _text(synthetic[s]), rows)
 
@@ -282,15 +291,16 @@ def _text(caption: str) -> str:
 
 
 def count_bad(positions: Sequence[Position | None]) -> dict[str, int]:
-    """Numbers of samples skipped so far by kind, from the last position of every worker of every process."""
+    """Number of samples skipped so far, by kind, from the last positions of all workers of all processes."""
     return dict(sum((Counter(position["bad"]) for position in positions if position is not None), Counter()))
 
 
 def summarise_bad(positions: Sequence[Position | None], num_shards: int = 5) -> str:
-    """A summary of skipped samples for the end of a run: counts by kind, and the worst shards; "" if none were.
+    """A summary of the skipped samples for the end of a run: counts by kind and the worst shards; "" if there are none.
 
     Args:
-        positions: the last of every worker of every process. num_shards: worst shards to name.
+        positions: the last positions of all workers of all processes.
+        num_shards: number of worst shards to list.
     """
     known = [position for position in positions if position is not None]
     bad = Counter(count_bad(positions))

@@ -1,4 +1,4 @@
-"""CamVid (Brostow 2009) with 11 classes, as the tutorial of SegNet publishes it."""
+"""CamVid (Brostow 2009) with 11 classes, in the layout of the SegNet tutorial."""
 
 from pathlib import Path
 

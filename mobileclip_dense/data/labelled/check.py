@@ -1,4 +1,4 @@
-"""`mobileclip-dense data check NAME PATH`: report a data set's contents, missing parts and unusable files."""
+"""`mobileclip-dense data check NAME PATH`: report the contents, missing parts and unusable files of a data set."""
 
 import textwrap
 from collections import Counter
@@ -15,20 +15,21 @@ from mobileclip_dense.data.labelled.pair_scan import Finding
 from mobileclip_dense.data.labelled.scan import numbered_class_names, scan_set, usable_pairs, verify_splits
 from mobileclip_dense.pages.text_table import format_table
 
-_SMALLEST_CROP_PX = (32, 32)  # larger crops depend on the settings of a training, which checks them
+_SMALLEST_CROP_PX = (32, 32)  # `finetune` checks its own crop
 
 
 def check_data(config: DataCheckConfig) -> None:
-    """Print the contents of a data set and check them as `finetune` does.
+    """Print the contents of a data set and check it as `finetune` does.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such data set at the path, or `finetune` would refuse it.
+        FileNotFoundError: there is no such data set at the path.
+        ValueError: `finetune` would raise an error for it.
     """
     layouts = layouts_of(config.name)
     task = _task_of(config.name, layouts)
     if task == "detect":
         if config.class_names is not None:
-            raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
+            raise ValueError("--class-names: not supported for COCO, whose annotation files name the classes")
         _check_coco(config.path, layouts[0])
         return
     try:
@@ -38,7 +39,7 @@ def check_data(config: DataCheckConfig) -> None:
     layout = next((layout for layout in layouts if layout.name == found.layout), None)
     if layouts and layout is None:
         names = " or ".join(layout.name for layout in layouts)
-        print(f"note: the layout is that of {found.layout}, not {names} as published")
+        print(f"note: found the layout {found.layout}, expected {names}")
     settings = FinetuneConfig(data=config.path, out=config.path, task=task, max_depth_m=config.max_depth_m,
                               depth_units_per_m=config.depth_units_per_m, crop_size_px=_SMALLEST_CROP_PX)  # fmt: skip
     findings = scan_set(found, settings)
@@ -48,21 +49,21 @@ def check_data(config: DataCheckConfig) -> None:
         verify_splits(found, config.path)
     except ValueError as error:
         raise ValueError(f"{error}{_where_to_get(layouts)}") from None
-    print(f"{config.path}: {len(findings):,} pairs, all of them usable")
+    print(f"{config.path}: all {len(findings):,} pairs are usable")
 
 
 def describe_names() -> str:
-    """A table of the known values of NAME, for the help text."""
+    """A table of the supported values of NAME, for the help text."""
     rows = [[layout.data_set or layout.task, f"{layout.name}: {layout.recognised_by}"] for layout in LAYOUTS]
     rows.append(["depth", "folder of your own: see nyuv2"])
-    # The parser joins lines that are not indented.
+    # tyro joins lines that are not indented.
     return textwrap.indent(
         format_table(["NAME", "layout and the files by which it is recognised"], rows, max_width=78), "  "
     )
 
 
 def _task_of(name: str, layouts: Sequence[Layout]) -> Task:
-    """The task of a published data set, or of a folder of a user's own, which is named by its task."""
+    """The task of a published data set, or of the user's own folder (segment or depth)."""
     own: dict[str, Task] = {"segment": "segment", "depth": "depth"}
     if layouts:
         return layouts[0].task
@@ -90,9 +91,9 @@ def _print_table(
 
 
 def _print_splits(found: LabelledSet | CocoSet, layout: Layout | None) -> None:
-    in_full = (layout and layout.num_images) or (0, 0)
-    for name, number, whole in zip(("training", "held out"), (found.num_train, found.num_val), in_full, strict=True):
-        _row(name, f"{number:,} images" + (f" of {whole:,}" if whole and number != whole else ""))
+    totals = (layout and layout.num_images) or (0, 0)
+    for name, number, total in zip(("training", "held out"), (found.num_train, found.num_val), totals, strict=True):
+        _row(name, f"{number:,} images" + (f" of {total:,}" if total and number != total else ""))
 
 
 def _print_classes(found: LabelledSet, findings: Sequence[Finding]) -> None:
@@ -103,7 +104,7 @@ def _print_classes(found: LabelledSet, findings: Sequence[Finding]) -> None:
 
 
 def _check_coco(root: Path, layout: Layout) -> None:
-    """Check every image and annotation of both splits, as before training."""
+    """Check every image and annotation of both splits, as `finetune` does."""
     try:
         coco = check_coco(FinetuneConfig(data=root, out=root, task="detect", head="mask_rcnn"))
     except FileNotFoundError as error:
@@ -123,6 +124,6 @@ def _row(name: str, value: str) -> None:
 
 
 def _where_to_get(layouts: Sequence[Layout]) -> str:
-    """Lines of addresses, each once; none for a folder of a user's own."""
+    """The download addresses of a data set, one per line; empty for the user's own folder."""
     sources = dict.fromkeys(source for layout in layouts for source in layout.sources)
     return "".join(f"\n  get {source}" for source in sources)

@@ -1,4 +1,4 @@
-"""Class name files: a list of names, or a table with a column of indices and one of names."""
+"""Class name files: a list of names, or a table with columns for index and name."""
 
 import csv
 import re
@@ -13,21 +13,22 @@ _NAME_COLUMNS = ("name", "class_name", "class", "label_name")
 
 
 class ClassNames(NamedTuple):
-    """Names in the order of their indices; `first_index` is 0 or 1, None where the file does not say."""
+    """Class names in the order of their indices. `first_index` is 0 or 1; None if the file has no indices."""
 
     names: tuple[str, ...]
     first_index: int | None
 
 
 def read_class_names(path: Path) -> ClassNames:
-    """Class names from a list, one per line in the order of the indices, or from a table with a header.
+    """Read class names from a list (one per line, in the order of the indices) or from a table with a header.
 
-    A table is a .csv or .tsv, or has tabs. One of its columns is called idx, index, id, class_id, label or value, and
-    one name, class_name, class or label_name, in any case and order. The first of several synonyms
-    (`building;edifice`) is taken. Indices that begin at 1 follow ADE20K: 0 is "other" and ignored.
+    A file is a table if it is a .csv or .tsv, or contains tabs. The index column is called idx, index, id, class_id,
+    label or value, the name column name, class_name, class or label_name, in any case and order. Of several synonyms
+    (`building;edifice`), the first is used. Indices that start at 1 follow ADE20K: 0 is "other" and ignored.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: not such a file; indices with gaps; more classes than 8 bits hold.
+        FileNotFoundError: there is no such file.
+        ValueError: the file has another form, the indices have gaps, or there are too many classes for 8 bits.
     """
     lines = read_lines(path, "class names")
     if not lines:
@@ -43,7 +44,7 @@ def read_class_names(path: Path) -> ClassNames:
     if len(found.names) > IGNORE_INDEX:
         raise ValueError(
             f"{path}: class names: found {len(found.names)}, expected at most {IGNORE_INDEX}, "
-            f"which is what 8-bit masks hold beside {IGNORE_INDEX}, the ignored"
+            f"the limit of 8-bit masks (index {IGNORE_INDEX} is ignored)"
         )
     return found
 
@@ -51,7 +52,7 @@ def read_class_names(path: Path) -> ClassNames:
 def _read_list(path: Path, lines: list[str]) -> tuple[str, ...]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
-            raise ValueError(f"{path}: line {number}: found no name; every index from 0 needs one, without gaps")
+            raise ValueError(f"{path}: line {number}: found no name, expected a name for every index from 0")
     return tuple(line.strip() for line in lines)
 
 
@@ -69,21 +70,21 @@ def _read_table(path: Path, lines: list[str]) -> ClassNames:
             index, name = int(row[index_column]), re.split(r"[;,]" if delimiter == "\t" else ";", row[name_column])[0]
         except (IndexError, ValueError):
             raise ValueError(
-                f"{path}: class names: found the row {row}, expected an index and a name in "
-                f"{header[index_column]} and {header[name_column]}"
+                f"{path}: class names: found the row {row}, expected an index in column {header[index_column]} and a "
+                f"name in column {header[name_column]}"
             ) from None
         if index in names or not name:
             raise ValueError(f"{path}: class {index}: found {'twice' if index in names else 'without a name'}")
         names[index] = name
     if not names:
-        raise ValueError(f"{path}: class names: found a header and no row below it")
+        raise ValueError(f"{path}: class names: found a header without rows")
     first = min(names)
     gaps = sorted(set(range(min(first, 1), max(names) + 1)) - set(names))
     if first < 0 or gaps:
         missing = ", ".join(map(str, gaps[:5]))
         raise ValueError(
-            f"{path}: classes: found indices from {first} to {max(names)} without {missing or 'sense'}, "
-            "expected all from 0, or all from 1 where 0 is ignored"
+            f"{path}: classes: found indices from {first} to {max(names)}{' without ' + missing if missing else ''}, "
+            "expected all from 0, or all from 1 (0 is then ignored)"
         )
     return ClassNames(tuple(names[index] for index in sorted(names)), first)
 

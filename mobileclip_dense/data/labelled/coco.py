@@ -1,10 +1,11 @@
-"""COCO (Lin 2014) as it is published: its annotation files, read.
+"""Reading of COCO (Lin 2014) in its published layout.
 
     ROOT/train2017/*.jpg   ROOT/annotations/instances_train2017.json
     ROOT/val2017/*.jpg     ROOT/annotations/instances_val2017.json
 
-Boxes are x, y, width, height in pixels. An object's segmentation is a list of polygons, or a run-length encoding in
-columns, its counts a list of numbers or pycocotools' compressed string; `iscrowd` marks groups that nobody counted.
+Boxes are x, y, width, height in pixels. The segmentation of an object is a list of polygons or a column-major
+run-length encoding, with counts as a list of numbers or as pycocotools' compressed string. `iscrowd` marks groups of
+objects that are annotated as one.
 """
 
 from dataclasses import dataclass, field
@@ -26,10 +27,14 @@ class CocoSet:
     """A data set in COCO's layout.
 
     Attributes:
-        root: its folder. class_names: names of the labels 1..N. category_ids: the file's ids for them, gaps and all.
-        num_train: images to train on: those with objects, the first `max_train_images` of them. num_val: held out.
-        left_out: what training and evaluation pass over, as (split, "images" or "annotations", place in that list of
-            the split's file).
+        root: folder of the data set.
+        class_names: names of the labels 1..N.
+        category_ids: category ids of the labels in the annotation files, which may have gaps.
+        num_train: number of training images: those with objects, at most `max_train_images`.
+        num_val: number of held-out images.
+        max_train_images: maximum number of training images; None: all.
+        left_out: entries that training and evaluation skip, as (split, "images" or "annotations", index in that list
+            of the annotation file).
     """
 
     root: Path
@@ -48,9 +53,9 @@ class CocoSet:
 
 
 def read_images(coco: CocoSet, split: Split) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The images of a split to train on or to measure on, each with its annotations, crowds among them.
+    """The usable images of a split, each with its annotations, crowds included.
 
-    `iscrowd` and `area` (that of the mask) are filled in where the file has none.
+    Missing `iscrowd` and `area` (of the mask) are filled in.
     """
     return usable_images(coco, split, read_annotations(coco.root, split))
 
@@ -58,7 +63,7 @@ def read_images(coco: CocoSet, split: Split) -> list[tuple[dict[str, Any], list[
 def usable_images(
     coco: CocoSet, split: Split, contents: dict[str, Any]
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """`read_images`, from the contents of the annotation file."""
+    """The result of `read_images` for given contents of the annotation file."""
     annotations: dict[Any, list[dict[str, Any]]] = {}
     for place, annotation in enumerate(contents["annotations"]):
         if (split, "annotations", place) not in coco.left_out:
@@ -75,7 +80,7 @@ def usable_images(
 
 
 def without_crowds(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The annotations of single objects."""
+    """The annotations of single objects, without crowds."""
     return [annotation for annotation in annotations if not annotation["iscrowd"]]
 
 
@@ -84,10 +89,11 @@ def _annotation_file(root: Path, split: Split) -> Path:
 
 
 def read_annotations(root: Path, split: Split) -> dict[str, Any]:
-    """The contents of an annotation file; its lists images, annotations and categories hold objects.
+    """The contents of an annotation file, whose images, annotations and categories are checked to be lists of objects.
 
     Raises:
-        FileNotFoundError: a folder or a file of the layout is missing. ValueError: the file is damaged.
+        FileNotFoundError: a folder or file of the layout is missing.
+        ValueError: the file is damaged.
     """
     path = _annotation_file(root, split)
     for folder in (root, root / f"{split}2017"):
@@ -100,20 +106,22 @@ def read_annotations(root: Path, split: Split) -> dict[str, Any]:
         entries = contents.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError(
-                f"{path}: {name}: found {type(entries).__name__}, expected a list of objects; these are "
-                "not COCO's instances"
+                f"{path}: {name}: found {type(entries).__name__}, expected a list of objects as in COCO's instances "
+                "files"
             )
     return contents
 
 
 def describe_coco(root: Path, contents: dict[Split, dict[str, Any]], max_train_images: int | None) -> CocoSet:
-    """The set that annotation files describe; the images are not opened.
+    """The data set of annotation files. Images are not opened.
 
     Args:
-        contents: see `read_annotations`, of the splits that are needed.
+        root: folder of the data set.
+        contents: contents of the annotation files (see `read_annotations`) by split.
+        max_train_images: maximum number of training images; None: all.
 
     Raises:
-        ValueError: the splits have different categories, or an entry of them is damaged.
+        ValueError: the splits have different categories, or a category is damaged.
     """
     found = {split: _categories(_annotation_file(root, split), contents[split]) for split in contents}
     first, *others = found
@@ -121,10 +129,9 @@ def describe_coco(root: Path, contents: dict[Split, dict[str, Any]], max_train_i
     for split in others:
         if found[split] != categories:
             raise ValueError(
-                f"{_annotation_file(root, split)}: categories: found others than in "
-                f"{_annotation_file(root, first).name} (such as "
-                f"{sorted(categories.items() ^ found[split].items())[:3]}), expected "
-                "the same"
+                f"{_annotation_file(root, split)}: categories: found differences from "
+                f"{_annotation_file(root, first).name} (e.g. {sorted(categories.items() ^ found[split].items())[:3]}), "
+                "expected the same categories"
             )
     num_images = {split: len(considered_places(contents[split], split, max_train_images)) for split in contents}
     return CocoSet(
@@ -134,12 +141,12 @@ def describe_coco(root: Path, contents: dict[Split, dict[str, Any]], max_train_i
 
 
 def _categories(path: Path, contents: dict[str, Any]) -> dict[int, str]:
-    """Names by id, in the order of the ids."""
+    """Category names by id, sorted by id."""
     names: dict[int, str] = {}
     for entry in contents["categories"]:
         number, name = entry.get("id"), entry.get("name")
         if type(number) is not int or not isinstance(name, str) or number in names:
-            raise ValueError(f"{path}: categories: found {entry}, expected an id of its own and a name")
+            raise ValueError(f"{path}: categories: found {entry}, expected a unique id and a name")
         names[number] = name
     if not names:
         raise ValueError(f"{path}: categories: found none, expected at least one")
@@ -147,7 +154,7 @@ def _categories(path: Path, contents: dict[str, Any]) -> dict[int, str]:
 
 
 def considered_places(contents: dict[str, Any], split: Split, max_train_images: int | None) -> list[int]:
-    """Places of the images that a split is made of: to train on only those with objects, and the first so many."""
+    """Indices of the images of a split in the annotation file. Training: at most `max_train_images` with objects."""
     if split == "val":
         return list(range(len(contents["images"])))
     with_objects = {entry.get("image_id") for entry in contents["annotations"]
@@ -155,7 +162,7 @@ def considered_places(contents: dict[str, Any], split: Split, max_train_images: 
     places = [
         place
         for place, image in enumerate(contents["images"])
-        if not is_id(image.get("id")) or image["id"] in with_objects  # what has no id is a problem, not empty
+        if not is_id(image.get("id")) or image["id"] in with_objects  # images without an id are reported later
     ]
     return places[:max_train_images]
 
@@ -179,5 +186,5 @@ COCO = Layout(
         "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
     ),
     licence="images under the terms of use of Flickr, annotations CC BY 4.0",
-    num_images=(117_266, 5_000),  # of 118,287 training images those with objects
+    num_images=(117_266, 5_000),  # training images with objects; train2017 has 118,287 images
 )

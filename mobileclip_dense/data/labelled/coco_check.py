@@ -1,4 +1,4 @@
-"""Whether a data set in COCO's layout can be trained on: every image and annotation is opened once."""
+"""Check of a data set in COCO's layout: every image and annotation is opened once before training."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,12 @@ from mobileclip_dense.data.labelled.coco_annotations import is_id, wrong_annotat
 from mobileclip_dense.data.scan_cache import Stamp, scan_with_cache, stamp_of
 
 _SHOWN = 10
-_VERSION = 2  # of the checks of an image; another one invalidates the cache
+_VERSION = 2  # of the checks of an image; a new version invalidates the cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """An image or an annotation that cannot be used: its place in the file's list, and the reason in words."""
+    """An image or annotation that cannot be used: its index in the file's list, and the reason as a message."""
 
     kind: Literal["images", "annotations"]
     place: int
@@ -33,16 +33,17 @@ class Problem:
 
 
 def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> CocoSet:
-    """The set at `config.data`, whose every image and annotation of `splits` was opened and checked.
+    """The data set at `config.data`, after opening and checking every image and annotation of `splits`.
 
     Args:
-        splits: those that are needed; to evaluate, ("val",): the training split may be missing.
+        config: settings of fine-tuning.
+        splits: splits to check. The others may be missing; evaluation needs ("val",) only.
 
     Raises:
-        FileNotFoundError: a folder or a file of the layout is missing.
-        ValueError: an annotation file is damaged, or the splits have different categories; or images or annotations
-            cannot be used: the first ten by file and id, with what was expected. With --skip-bad those are left out
-            and counted instead, if anything is left.
+        FileNotFoundError: a folder or file of the layout is missing.
+        ValueError: an annotation file is damaged, the splits have different categories, or images or annotations cannot
+            be used. The message lists the first ten by file and id. With `config.skip_bad` they are skipped and
+            counted instead, unless none remain.
     """
     contents = {split: read_annotations(config.data, split) for split in splits}
     coco = describe_coco(config.data, contents, config.max_train_images)
@@ -52,8 +53,8 @@ def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> Co
         more = [f"... and {len(messages) - _SHOWN} more"] if len(messages) > _SHOWN else []
         listed = "\n  ".join(messages[:_SHOWN] + more)
         raise ValueError(
-            f"{config.data}: {len(messages)} images or annotations cannot be used; correct them, or leave "
-            f"them out with --skip-bad:\n  {listed}"
+            f"{config.data}: {len(messages)} images or annotations cannot be used; correct them, or skip "
+            f"them with --skip-bad:\n  {listed}"
         )
     left_out = frozenset((split, problem.kind, problem.place) for split in splits for problem in problems[split])
     coco = replace(coco, left_out=left_out)
@@ -63,8 +64,8 @@ def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> Co
     for split in splits:
         if not any(without_crowds(annotations) for _, annotations in usable[split]):
             raise ValueError(
-                f"{coco.annotation_file(split)}: annotations: found no object that can be used (crowds do "
-                f"not count), expected some in {coco.image_folder(split)}"
+                f"{coco.annotation_file(split)}: annotations: found no usable object (crowds do not count), expected "
+                f"at least one in the images of {coco.image_folder(split)}"
             )
     _verify_visible(coco, config, usable.get("train", []))
     return replace(coco, num_train=len(usable.get("train", ())), num_val=len(usable.get("val", ())))
@@ -73,7 +74,7 @@ def check_coco(config: FinetuneConfig, splits: tuple[Split, ...] = SPLITS) -> Co
 def _verify_visible(
     coco: CocoSet, config: FinetuneConfig, images: list[tuple[dict[str, Any], list[dict[str, Any]]]]
 ) -> None:
-    """Raises ValueError where training would resize every object to less than a pixel, and so learn nothing."""
+    """Raises ValueError if training would resize every object to less than a pixel."""
     largest_px = config.scale_range[1] * min(config.crop_size_px)  # of the short side
     sides_px = [
         min(annotation["bbox"][2:]) * largest_px / min(image["height"], image["width"])
@@ -82,9 +83,8 @@ def _verify_visible(
     ]
     if sides_px and max(sides_px) < 1:
         raise ValueError(
-            f"{coco.annotation_file('train')}: bbox: found no object of at least one pixel when the short "
-            f"side of its image has {largest_px:g}, to which it is resized; are the boxes in pixels? "
-            "If so, raise --crop-size-px"
+            f"{coco.annotation_file('train')}: bbox: found no object of at least one pixel after resizing the short "
+            f"side of the images to {largest_px:g} pixels; are the boxes in pixels? If so, raise --crop-size-px"
         )
 
 
@@ -93,7 +93,7 @@ def _report(coco: CocoSet, problems: dict[Split, list[Problem]]) -> None:
         for kind in ("images", "annotations"):
             messages = [problem.message for problem in found if problem.kind == kind]
             if messages:
-                print(f"{coco.annotation_file(split)}: left out {len(messages)} {kind}, the first: {messages[0]}")
+                print(f"{coco.annotation_file(split)}: skipped {len(messages)} {kind}, the first: {messages[0]}")
 
 
 def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> list[Problem]:
@@ -104,7 +104,7 @@ def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> lis
     for place in considered_places(contents, split, coco.max_train_images):
         image = contents["images"][place]
         if (wrong := wrong_image_entry(image)) is None and image["id"] in places:
-            wrong = f"id: found {image['id']} twice, expected an id of its own"
+            wrong = f"id: found {image['id']} twice, expected unique ids"
         if wrong is None:
             places[image["id"]] = place
         else:
@@ -116,8 +116,8 @@ def _find_problems(coco: CocoSet, split: Split, contents: dict[str, Any]) -> lis
         image_place = places.get(number) if is_id(number) else None
         if image_place is not None:
             wrong = wrong_annotation(annotation, contents["images"][image_place], categories)
-        else:  # of an image that is left out, or of none
-            wrong = None if number in known else f"image_id: found {number!r}, which is not among the images"
+        else:  # of a skipped or unknown image
+            wrong = None if number in known else f"image_id: found {number!r}, expected the id of an image"
         if wrong is not None:
             name = f"annotation {annotation.get('id')!r}"
             problems.append(Problem(kind="annotations", place=place, message=f"{path}: {name}: {wrong}"))
@@ -141,7 +141,7 @@ def _stamp(folder: Path, entry: dict[str, Any]) -> Stamp | None:
 
 
 def _wrong_image(folder: Path, entry: dict[str, Any]) -> str:
-    """The problem of an image file in words; an empty string where there is none."""
+    """The problem of an image file, as a message; an empty string if there is none."""
     path = folder / entry["file_name"]
     try:
         height, width = load_image(path).shape[:2]

@@ -1,7 +1,7 @@
-"""A folder of a user's own for segmentation: ADE20K's folders without its class file.
+"""The layout of the user's own segmentation data: ADE20K's folders without its class file.
 
-Masks hold class indices from 0; 255 is ignored. A depth folder of a user's own has mmsegmentation's layout of NYUv2,
-see `NYU_FOLDER`.
+Masks hold class indices from 0; 255 is ignored. The user's own depth data has mmsegmentation's layout of NYUv2, see
+`NYU_FOLDER`.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A labelled data set that was found in a folder, and the layouts in which such sets are published."""
+"""Labelled data sets and their layouts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from mobileclip_dense.data.labelled.pairs import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSet:
-    """Training and held-out pairs, sorted by name, split as published.
+    """The training and held-out pairs of a data set, sorted by name.
 
     Attributes:
-        layout: name of its `Layout`; `find_set` fills it in.
-        class_names: by class index; empty for depth, and where the folder names none before the scan.
-        reduce_zero_label: ADE20K's convention. ignored_label: the index that means no class, beside 255.
-        num_skipped: pairs left out by the scan.
+        layout: name of the set's `Layout`, set by `find_set`.
+        class_names: class names by index. Empty for depth, and before the scan of a folder without class names.
+        reduce_zero_label: whether labels follow ADE20K's convention: 0 is ignored, 1 is the first class.
+        ignored_label: another index that is ignored, besides 255.
+        num_skipped: number of pairs that the scan skipped.
     """
 
     train: tuple[Pair, ...]
@@ -39,20 +40,21 @@ class LabelledSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The folders and files in which a labelled data set is published.
+    """A layout of a labelled data set: its folders and files.
 
     Attributes:
-        name: as messages and records show it.
-        task: what its labels are for.
+        name: name of the layout in messages and records.
+        task: task of the labels.
         recognised_by: the files and folders that `find` looks for, in one line.
-        find: from a folder to its set, without opening images, or None where the folder is laid out otherwise; raises
-            ValueError where a list of files or names cannot be read. None for detection, which reads COCO's layout
-            alone (`check_coco`).
-        data_set: NAME of `mobileclip-dense data check NAME PATH`; the forms in which a data set is published share it.
-            None for a folder of a user's own.
-        sources: what to download, and from where. licence: terms of use, as far as they are known.
-        num_images: training and held-out images of the complete data set; None where the layout has no fixed number.
-        unpacked_folders: folders to which the published archives unpack. `find_set` looks into them as well.
+        find: function (folder) -> set, or None if the folder has another layout. It does not open images. It raises
+            ValueError if a list of files or names cannot be read. None for detection, which supports COCO's layout only
+            (`check_coco`).
+        data_set: NAME in `mobileclip-dense data check NAME PATH`, shared by all layouts of a data set. None for the
+            user's own folder.
+        sources: download addresses.
+        licence: terms of use, if known.
+        num_images: number of training and held-out images of the complete data set; None if it varies.
+        unpacked_folders: folders that the published archives create. `find_set` looks into them as well.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Registry of the layouts of labelled data sets, and what reads it.
+"""The registry of layouts of labelled data sets.
 
-A new layout is one file with a `Layout` and one line in `LAYOUTS`; from outside of the package, one call of
-`register_layout`. Fine-tuning, evaluation, export and `mobileclip-dense data check` then know it.
+To add a layout, write a file with a `Layout` and add it to `LAYOUTS`, or call `register_layout` from outside the
+package. Fine-tuning, evaluation, export and `mobileclip-dense data check` read this registry.
 """
 
 from dataclasses import replace
@@ -29,44 +29,46 @@ LAYOUTS: list[Layout] = [
     NYU_MAT,
     COCO,
 ]
-"""All layouts. The first that a folder has is taken, so those that ask for more come before those that ask for less."""
+"""All layouts. The first match is used, so stricter layouts come before more general ones."""
 
 
 def register_layout(layout: Layout) -> None:
-    """Add a layout, in front of the others: it may ask for more than a folder of your own does.
+    """Register a layout. It is tried before the others, since it may be stricter than the user's own folder.
 
     Raises:
-        ValueError: there is a layout of that name.
+        ValueError: the name is registered already.
     """
     if any(layout.name == known.name for known in LAYOUTS):
-        raise ValueError(f"layout: found {layout.name!r} twice, expected a name of its own")
+        raise ValueError(f"layout: found {layout.name!r}, which is registered already, expected another name")
     LAYOUTS.insert(0, layout)
 
 
 def layouts_of(data_set: str) -> list[Layout]:
-    """The forms in which a data set is published; none for a name that is not known."""
+    """The layouts of a published data set; empty if the name is unknown."""
     return [layout for layout in LAYOUTS if layout.data_set == data_set]
 
 
 def published_names() -> list[str]:
-    """The data sets that are published in a known layout, by NAME of `mobileclip-dense data check`."""
+    """The names of the published data sets, as in `mobileclip-dense data check NAME PATH`."""
     return list(dict.fromkeys(layout.data_set for layout in LAYOUTS if layout.data_set is not None))
 
 
 def find_set(root: Path, task: Task, class_names: Path | None = None) -> LabelledSet:
-    """The labelled set at `root`, or in a folder of it to which a published archive unpacks; images stay unread.
+    """Find the labelled set in `root`, or in a subfolder that a published archive creates. Images are not opened.
 
-    `train` or `val` may be empty. The labelled .mat file of NYUv2 is unpacked the first time.
+    `train` or `val` may be empty. NYUv2's labelled .mat file is unpacked on first use.
 
     Args:
-        class_names: a file of `read_class_names`, in place of the folder's own names.
+        root: the folder (or NYUv2's labelled .mat file).
+        task: segment or depth.
+        class_names: file with class names that replace the folder's, see `read_class_names`.
 
     Raises:
-        FileNotFoundError: no such folder, or none of the layouts; the message lists what was looked for.
-        ValueError: a list of files or names cannot be read.
+        FileNotFoundError: there is no such folder, or it has none of the layouts. The message lists them.
+        ValueError: a list of files or names cannot be read, or the task is detect.
     """
     if task == "detect":
-        raise ValueError(f"{root}: --data: found task {task}, expected one with a label for each pixel")
+        raise ValueError(f"{root}: --data: found task {task}, expected segment or depth")
     if not root.exists():
         raise FileNotFoundError(f"{root}: --data: no such file or folder")
     layouts = [layout for layout in LAYOUTS if layout.task == task]
@@ -90,6 +92,6 @@ def _renamed(found: LabelledSet, path: Path) -> LabelledSet:
         found,
         class_names=names,
         reduce_zero_label=found.reduce_zero_label if first_index is None else first_index == 1,
-        # The layout's own index of no class may be one of these names' classes.
+        # The index that the layout ignores may be a class in this file.
         ignored_label=IGNORE_INDEX if first_index == 1 or found.ignored_label < len(names) else found.ignored_label,
     )

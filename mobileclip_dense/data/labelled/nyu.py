@@ -1,9 +1,9 @@
-"""NYU Depth v2 (Silberman 2012) in the forms it is published in.
+"""NYU Depth v2 (Silberman 2012) in its published layouts.
 
-the labelled .mat file      nyu_depth_v2_labeled.mat beside splits.mat
-the depth papers            the split files of BTS (Lee 2019) with the folders that they name
-mmsegmentation              images/{train,test}, annotations/{train,test}; also for a depth folder of a user's own
-synchronized pictures       rgb/rgb_N.jpg, depth/sync_depth_N.png
+labelled .mat file      nyu_depth_v2_labeled.mat next to splits.mat
+depth papers            the split files of BTS (Lee 2019) and the folders they refer to
+mmsegmentation          images/{train,test}, annotations/{train,test}; also for the user's own depth data
+synchronized images     rgb/rgb_N.jpg, depth/sync_depth_N.png
 """
 
 import re
@@ -29,13 +29,15 @@ _SOURCES = (
 
 
 def _find_split_files(root: Path) -> LabelledSet | None:
-    """Training and test pairs by the lists of BTS (Lee 2019), which AdaBins, MIM-Depth and others share.
+    """Training and test pairs from the lists of BTS (Lee 2019), which AdaBins, MIM-Depth and others also use.
 
-    A line is `/kitchen/rgb_00045.jpg /kitchen/sync_depth_00045.png 518.8579`: image, depth, focal length, relative to
-    the folder of that split (sync, official_splits/test, ...), sorted here by name. None where there is neither list.
+    A line has image, depth map and focal length: `/kitchen/rgb_00045.jpg /kitchen/sync_depth_00045.png 518.8579`. Paths
+    are relative to the folder of the split (sync, official_splits/test, ...). Pairs are sorted by name. None if there
+    is no list.
 
     Raises:
-        FileNotFoundError: the images of a list are in none of these folders. ValueError: a line is no such line.
+        FileNotFoundError: no folder contains the images of a list.
+        ValueError: a line has another form.
     """
     lists = [_first_list(root, names) for names in (_TRAIN_LISTS, _TEST_LISTS)]
     if lists == [None, None]:
@@ -54,20 +56,20 @@ def _read_list(root: Path, path: Path) -> tuple[Pair, ...]:
     for number, line in enumerate(read_lines(path, "NYUv2 list"), start=1):
         if not line.strip():
             continue
-        fields = re.split(r"[ \t]+", line.strip(" \t"))  # `split()` also cuts at separators that a name may hold
+        fields = re.split(r"[ \t]+", line.strip(" \t"))  # split() also splits at Unicode spaces
         if len(fields) not in (2, 3):
             raise ValueError(f"{path}: line {number}: found {line!r}, expected `IMAGE DEPTH FOCAL_LENGTH`")
         relative.append((fields[0].lstrip("/"), fields[1].lstrip("/")))
     if not relative:
-        raise ValueError(f"{path}: found no line, expected `IMAGE DEPTH FOCAL_LENGTH` for each picture")
-    # A few files may be missing, which the scan says; so the folder is the one that has most of the first.
+        raise ValueError(f"{path}: found an empty file, expected a line `IMAGE DEPTH FOCAL_LENGTH` for each image")
+    # Some files may be missing (the scan reports them), so the folder with most of the first images is used.
     first = relative[:20]
     folders = [root / folder for folder in _IMAGE_FOLDERS]
     present = [sum((folder / image).is_file() for image, _ in first) for folder in folders]
     if not any(present):
         raise FileNotFoundError(
             f"{path}: {first[0][0]}: no such file in {root} or its folders "
-            f"{', '.join(_IMAGE_FOLDERS[1:])}; unpack the pictures there"
+            f"{', '.join(_IMAGE_FOLDERS[1:])}; unpack the images there"
         )
     folder = folders[present.index(max(present))]
     return tuple(Pair(folder / image, folder / depth) for image, depth in sorted(relative))
@@ -79,7 +81,7 @@ def _find_folder(root: Path) -> LabelledSet | None:
 
 
 def _find_synchronized(root: Path) -> LabelledSet | None:
-    """Synchronized pictures without a split, all held out: pictures in both splits would be no test."""
+    """Synchronized images without a split. All of them are held out."""
     if not (root / "depth").is_dir():
         return None
     images = sorted(path for suffix in ("jpg", "png") for path in (root / "rgb").glob(f"rgb_*.{suffix}"))

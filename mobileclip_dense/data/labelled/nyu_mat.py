@@ -1,4 +1,4 @@
-"""NYU Depth v2's labelled .mat file, unpacked into pictures."""
+"""Unpacking of NYU Depth v2's labelled .mat file into images."""
 
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,30 @@ _SPLITS_URL = "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat
 
 
 def unpack(mat: Path) -> Path:
-    """The folder beside the labelled .mat file, named like it, with its pictures in mmsegmentation's layout.
+    """Unpack the labelled .mat file to a folder of the same name next to it, in mmsegmentation's layout.
 
-    images/{train,test}/NNNN.png, annotations/{train,test}/NNNN.png (16 bit, millimetres), numbered from 1 as in the
-    file, split by the splits.mat beside it. Depth is the sensor's (rawDepths), where pixels without a reading are 0, as
-    the depth papers measure on (Lee 2019, whose images have a black frame, these have not). It is written the first
-    time, and again when either file has changed.
+    Writes images/{train,test}/NNNN.png and annotations/{train,test}/NNNN.png (16 bit, millimetres), numbered from 1 as
+    in the file and split by splits.mat next to it. Depth is the sensor's (rawDepths), in which pixels without a
+    measurement are 0, as used by the depth papers (Lee 2019; their images have a black frame, these do not). The folder
+    is written on first use, and again if either file has changed.
+
+    Returns:
+        The folder.
 
     Raises:
-        FileNotFoundError: splits.mat is missing. ValueError: one of the files is not what it should be.
-        FileExistsError: the folder is there already, and something else.
+        FileNotFoundError: splits.mat is missing.
+        ValueError: a file is damaged or is another file.
+        FileExistsError: the folder exists and was not unpacked from this file.
     """
     folder, splits = mat.with_suffix(""), mat.parent / "splits.mat"
     if not splits.is_file():
-        raise FileNotFoundError(f"{splits}: no such file, expected beside {mat.name}; get it from {_SPLITS_URL}")
+        raise FileNotFoundError(f"{splits}: no such file, expected next to {mat.name}; get it from {_SPLITS_URL}")
     source = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in (mat, splits)}
     if folder.exists():
         record = folder / "source.json"
         if not record.is_file():
             raise FileExistsError(
-                f"{folder}: found a folder that is not {mat.name} unpacked, which would go there; move it away"
+                f"{folder}: found a folder that was not unpacked from {mat.name}, expected none; move or rename it"
             )
         if read_json(record) == source:
             return folder
@@ -47,7 +51,7 @@ def unpack(mat: Path) -> Path:
 
 
 def _read_splits(path: Path) -> dict[str, list[int]]:
-    """Numbers of the pictures, from 1, by split."""
+    """Numbers of the images (from 1) by split."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -70,18 +74,18 @@ def _write_pictures(mat: Path, numbers: dict[str, list[int]], folder: Path) -> N
             wanted = [(number, split) for split in numbers for number in numbers[split]]
             if not all(1 <= number <= len(images) for number, _ in wanted):
                 raise ValueError(
-                    f"{mat}: found {len(images)} pictures, expected all that splits.mat names, up to "
-                    f"{max(number for number, _ in wanted)}"
+                    f"{mat}: found {len(images)} images, expected at least {max(number for number, _ in wanted)}, the "
+                    "largest number in splits.mat"
                 )
             for number, split in progress_bar(wanted, f"unpack {mat.name}", unit="image"):
                 name = f"{split}/{number:04d}.png"
-                # MATLAB stores columns first: an image is [3,W,H] here, a depth map [W,H].
+                # MATLAB is column-major: an image is [3,W,H] here, a depth map [W,H].
                 image = np.ascontiguousarray(images[number - 1].transpose(2, 1, 0))
                 Image.fromarray(image).save(folder / "images" / name, compress_level=1)
                 depth = Image.fromarray(_millimetres(depths[number - 1].T))
                 depth.save(folder / "annotations" / name, compress_level=1)
     except OSError as error:
-        raise ValueError(f"{mat}: cannot be unpacked ({error}); is it complete, and is there room beside it?") from None
+        raise ValueError(f"{mat}: cannot be unpacked ({error}); is the file complete, or is the disk full?") from None
 
 
 def _datasets(mat: Path, file: Any) -> tuple[Any, Any]:
@@ -101,6 +105,6 @@ def _datasets(mat: Path, file: Any) -> tuple[Any, Any]:
 
 
 def _millimetres(depth_m: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
-    """Depth in millimetres; 0, no reading, where it is not finite, negative or too far for 16 bits."""
+    """Convert depth to millimetres. Values that are not finite, not positive or too large for 16 bits become 0."""
     millimetres = np.rint(depth_m.astype(np.float64) * 1000)
     return np.where((millimetres > 0) & (millimetres < 65536), millimetres, 0).astype(np.uint16)

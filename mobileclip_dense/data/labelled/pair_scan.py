@@ -1,4 +1,4 @@
-"""Checks of a single pair of image and label, and the cached scan of many."""
+"""Checks of a pair of image and label, and the cached scan of all pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,18 @@ from mobileclip_dense.data.labelled.pairs import Pair
 from mobileclip_dense.data.scan_cache import scan_with_cache, stamp_of
 
 _MAX_SHARE_BEYOND = 0.99
-_MIN_MEDIAN_SHARE = 1 / 200  # of the largest depth: 5 cm of 10 m, nearer than a depth camera sees
-_VERSION = 2  # of the meaning of a finding; another one invalidates the cache
+_MIN_MEDIAN_SHARE = 1 / 200  # of the maximum depth: 5 cm for 10 m, closer than depth cameras measure
+_VERSION = 2  # of the checks; a new version invalidates the cache
 
 
 class Finding(NamedTuple):
-    """Result of scanning a pair.
+    """The result of checking a pair.
 
-    `kind` names the problem in two or three words and is empty for a usable pair; `message` names the file. `labels`
-    are the class indices that occur, ascending; empty for depth.
+    Attributes:
+        kind: short name of the problem; empty for a usable pair.
+        message: the problem with the file's name; empty for a usable pair.
+        height_px, width_px: size of the image; 0 if it could not be read.
+        labels: the class indices that occur, ascending; empty for depth.
     """
 
     kind: str
@@ -36,10 +39,10 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules:
-    """The settings that decide whether labels are usable; findings are cached by them."""
+    """The settings that determine whether labels are usable. They are part of the cache key."""
 
     task: Task
-    num_classes: int  # 0: not known
+    num_classes: int  # 0: unknown
     reduce_zero_label: bool
     ignored_label: int
     max_depth_m: float
@@ -47,7 +50,7 @@ class LabelRules:
 
 
 def scan_pairs(pairs: Sequence[Pair], rules: LabelRules, root: Path) -> list[Finding]:
-    """A finding for each pair, in order, cached by the rules and by the sizes and times of both files."""
+    """The findings of all pairs, in order. They are cached by the rules and the size and time of both files."""
     return scan_with_cache(
         pairs, lambda pair: inspect_pair(pair, rules), stamps=[stamp_of(pair.image, pair.label) for pair in pairs],
         from_json=_finding_from_json, is_good=lambda finding: not finding.kind,
@@ -82,7 +85,7 @@ def _check_size(pair: Pair, image: tuple[int, ...], label: tuple[int, ...]) -> N
 
 
 def _check_classes(path: Path, labels: npt.NDArray[np.uint8], rules: LabelRules) -> tuple[int, ...]:
-    """The class indices that occur."""
+    """The class indices that occur. Raises UnusableFile if one of them is out of range."""
     present = tuple(int(index) for index in np.flatnonzero(np.bincount(labels.ravel())) if index != IGNORE_INDEX)
     largest = max(present, default=-1)
     if rules.num_classes and largest >= rules.num_classes:
@@ -96,24 +99,24 @@ def _check_classes(path: Path, labels: npt.NDArray[np.uint8], rules: LabelRules)
 
 
 def _check_depth(path: Path, depth_m: npt.NDArray[np.float32], rules: LabelRules) -> None:
-    """Raises UnusableFile where the readings suggest another unit: nearly all too far, or right before the lens."""
+    """Raises UnusableFile if there is no measurement, or if nearly all are so large or small that the unit is wrong."""
     readings = depth_m[depth_m > 0]
     if not readings.size:
-        raise UnusableFile("no depth reading", f"{path}: depth: found zeros only, which mean no reading")
-    furthest = rules.max_depth_m
+        raise UnusableFile("no depth reading", f"{path}: depth: found only zeros, which mean no measurement")
+    limit_m = rules.max_depth_m
     nearest_m, median_m, furthest_m = (float(value) for value in (readings.min(), np.median(readings), readings.max()))
-    beyond = float((readings >= furthest).mean())  # which no metric counts
-    if beyond > _MAX_SHARE_BEYOND or median_m < furthest * _MIN_MEDIAN_SHARE:
+    beyond = float((readings >= limit_m).mean())  # metrics ignore these
+    if beyond > _MAX_SHARE_BEYOND or median_m < limit_m * _MIN_MEDIAN_SHARE:
         raise UnusableFile(
             "depth scale",
-            f"{path}: depth: found {nearest_m:.3g} to {furthest_m:.3g} m, half of it within {median_m:.3g} m, expected "
-            f"readings up to {furthest:g} m; check --depth-units-per-m (now {rules.depth_units_per_m:g}) and "
+            f"{path}: depth: found {nearest_m:.3g} to {furthest_m:.3g} m with a median of {median_m:.3g} m, expected "
+            f"values up to {limit_m:g} m; check --depth-units-per-m (now {rules.depth_units_per_m:g}) and "
             "--max-depth-m",
         )
 
 
 def _finding_from_json(answer: Any) -> Finding | None:
-    """A finding from its cached JSON, in which tuples are lists; None where it is damaged."""
+    """Parse a finding from cached JSON, in which tuples are lists; None if it is damaged."""
     try:
         finding = Finding(*answer)
         finding = finding._replace(labels=tuple(finding.labels))

@@ -6,26 +6,26 @@ from typing import NamedTuple
 from mobileclip_dense.artifact.hidden import is_hidden
 from mobileclip_dense.artifact.images import IMAGE_SUFFIXES
 
-# What other pictures are called. They are paired too, so that the scan names them: a picture of a format that is not
-# read must not be passed over in silence, and some hold a JPEG under another name.
+# Suffixes of other image formats. These files are paired too, so that the scan reports unsupported formats instead of
+# silently skipping them. Some of them contain a JPEG.
 _OTHER_SUFFIXES = (".jfif", ".jpe", ".tif", ".tiff", ".gif", ".apng", ".heic", ".heif", ".avif", ".jxl", ".jp2",
                    ".j2k", ".ppm", ".pgm", ".pnm", ".tga", ".pcx", ".qoi", ".ico", ".psd", ".dng", ".cr2", ".nef",
                    ".arw", ".exr", ".hdr")  # fmt: skip
 
 
 class Pair(NamedTuple):
-    """An image and its mask or depth map; the scan reports files that are missing."""
+    """An image and its mask or depth map. The files may be missing; the scan reports that."""
 
     image: Path
     label: Path
 
 
 def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
-    """Images of a folder, sorted by name, each with the label of the same name.
+    """Pair the images of a folder, sorted by name, with the labels of the same name.
 
-    Images are told by their suffix, labels are .png, both in any case. Labels without an image are ignored. So are
-    pictures of unsupported formats, such as raw files, that have a supported picture of the same name beside them.
-    Empty where `images` is no folder.
+    Images are recognised by their suffix, labels by .png, both in any case. Labels without an image are ignored. Images
+    in unsupported formats (raw files, for example) are ignored if there is a supported image of the same name. The
+    result is empty if `images` is not a folder.
     """
     if not images.is_dir():
         return ()
@@ -38,7 +38,7 @@ def pair_by_name(images: Path, labels: Path) -> tuple[Pair, ...]:
 
 
 def pair_splits(root: Path, train: str, val: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Pairs of root/images/SPLIT and root/annotations/SPLIT by name, of both splits."""
+    """Pair root/images/SPLIT and root/annotations/SPLIT by name, for both splits."""
     pairs = [pair_by_name(root / "images" / split, root / "annotations" / split) for split in (train, val)]
     return pairs[0], pairs[1]
 

@@ -1,4 +1,4 @@
-"""Scan of a labelled set: every file is opened and checked once before training, and the findings are cached."""
+"""Scan of a labelled set: every file is opened and checked before training. The findings are cached."""
 
 import sys
 from collections import Counter
@@ -14,15 +14,15 @@ from mobileclip_dense.data.labelled.pair_scan import Finding, LabelRules, scan_p
 from mobileclip_dense.data.labelled.pairs import Pair
 
 _NUM_SHOWN = 10
-_MIN_SHARE_PRESENT = 0.5  # of the class indices up to the largest, where nobody has named the classes
+_MIN_SHARE_PRESENT = 0.5  # of the class indices up to the largest, without class names
 
 
 def check_set(config: FinetuneConfig) -> LabelledSet:
-    """The set at `config.data`, cut to `max_train_images`, with every file checked.
+    """Find the set at `config.data`, limit it to `max_train_images` and check every file.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_set` and `check_pairs`; or there is nothing to train on, or no image is
-            held out.
+        FileNotFoundError: see `find_set`.
+        ValueError: see `find_set` and `check_pairs`; or there are no training or no held-out images.
     """
     found = find_set(config.data, config.task, config.class_names)
     verify_splits(found, config.data)
@@ -30,16 +30,16 @@ def check_set(config: FinetuneConfig) -> LabelledSet:
 
 
 def verify_splits(found: LabelledSet, root: Path) -> None:
-    """Raises ValueError where there is nothing to train on, or no image is held out."""
+    """Raises ValueError if there are no training or no held-out images."""
     for pairs, what in ((found.train, "training"), (found.val, "held-out")):
         if not pairs:
             raise ValueError(f"{root}: found {found.layout} with {len(found.train)} training and {len(found.val)} "
-                             f"held-out images; without {what} images it cannot be trained on (`evaluate --data` needs "
-                             "only held-out ones)")  # fmt: skip
+                             f"held-out images, expected {what} images (`evaluate --data` needs only held-out images)"
+                             )  # fmt: skip
 
 
 def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
-    """`usable_pairs` of what `scan_set` finds.
+    """Scan a set and return its usable pairs.
 
     Raises:
         ValueError: see `usable_pairs`.
@@ -48,10 +48,10 @@ def check_pairs(found: LabelledSet, config: FinetuneConfig) -> LabelledSet:
 
 
 def scan_set(found: LabelledSet, config: FinetuneConfig) -> list[Finding]:
-    """A finding for each pair, training pairs first.
+    """The findings of all pairs, training pairs first.
 
     Raises:
-        ValueError: there is no pair.
+        ValueError: the set is empty.
     """
     if not found.train and not found.val:
         raise ValueError(f"{config.data}: found {found.layout} without an image")
@@ -62,29 +62,31 @@ def scan_set(found: LabelledSet, config: FinetuneConfig) -> list[Finding]:
 
 
 def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: FinetuneConfig) -> LabelledSet:
-    """The set without its unusable pairs, if `config.skip_bad`, and with numbered class names where it has none.
+    """The set without unusable pairs (if `config.skip_bad`), and with numbered class names if it has no names.
 
     Args:
-        findings: see `scan_set`.
+        found: the set.
+        findings: its findings, see `scan_set`.
+        config: settings of fine-tuning.
 
     Raises:
-        ValueError: there are unusable files (the first ten by name, and how many of each kind), or, if they are left
-            out, nothing remains; or no mask shows a class; or the masks do not hold class indices.
+        ValueError: there are unusable files (the message lists the first ten and the number of each kind), no pairs
+            remain without them, no mask contains a class, or the masks do not contain class indices.
     """
     names = found.class_names
     bad = [finding for finding in findings if finding.kind]
     if bad and not config.skip_bad:
         raise ValueError(
-            f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or leave them out with --skip-bad."
+            f"{describe_bad(config.data, bad, len(findings))}\nCorrect them, or skip them with --skip-bad."
         )
     good = [not finding.kind for finding in findings]
     train = _usable(found.train, good[: len(found.train)])
     val = _usable(found.val, good[len(found.train) :])
     if (found.train and not train) or (found.val and not val):
-        raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nLeft out, {len(train)} training and "
-                         f"{len(val)} held-out images would remain.")  # fmt: skip
+        raise ValueError(f"{describe_bad(config.data, bad, len(findings))}\nWithout them, {len(train)} training and "
+                         f"{len(val)} held-out images remain.")  # fmt: skip
     if bad:
-        print(f"{config.data}: left out {len(bad)} of {len(findings)} pairs: {count_kinds(bad)}")
+        print(f"{config.data}: skipped {len(bad)} of {len(findings)} pairs: {count_kinds(bad)}")
     if config.task == "segment":
         masks = [finding for finding in findings if not finding.kind]
         _warn_of_unlabelled(config.data, masks)
@@ -94,7 +96,7 @@ def usable_pairs(found: LabelledSet, findings: Sequence[Finding], config: Finetu
 
 
 def numbered_class_names(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """`class 0`, `class 1` and so on, up to the largest class index that occurs."""
+    """The names `class 0`, `class 1`, ..., up to the largest class index that occurs."""
     return tuple(f"class {index}" for index in range(max(_labels_of(findings), default=-1) + 1))
 
 
@@ -103,7 +105,7 @@ def _labels_of(findings: Sequence[Finding]) -> set[int]:
 
 
 def usable_set(config: FinetuneConfig) -> LabelledSet:
-    """The set that a finished run was trained on. It is scanned again only if files were left out then."""
+    """The set that a completed run was trained on. It is scanned again only if `config.skip_bad`."""
     return check_set(config) if config.skip_bad else find_set(config.data, config.task)
 
 
@@ -120,19 +122,19 @@ def label_rules(found: LabelledSet, config: FinetuneConfig) -> LabelRules:
 
 
 def describe_bad(root: Path, bad: Sequence[Finding], num_pairs: int) -> str:
-    """A message with the number of unusable pairs by kind, and the first ten of them by file."""
+    """A message with the number of unusable pairs by kind, and the first ten files."""
     lines = [f"{root}: {len(bad)} of {num_pairs} pairs cannot be used: {count_kinds(bad)}"]
     lines += [f"  {finding.message}" for finding in bad[:_NUM_SHOWN]]
     return "\n".join(lines + ([f"  ... and {len(bad) - _NUM_SHOWN} more"] if len(bad) > _NUM_SHOWN else []))
 
 
 def count_kinds(bad: Sequence[Finding]) -> str:
-    """Numbers by kind, such as `3 no mask, 1 other size`."""
+    """Counts by kind, e.g. `3 no mask, 1 other size`."""
     return ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in bad).most_common())
 
 
 def _fit_to_crop(pair: Pair, finding: Finding, config: FinetuneConfig) -> Finding:
-    """Refuse a depth image smaller than the crop: training neither rescales nor pads depth."""
+    """Mark a depth image smaller than the crop as unusable: training neither resizes nor pads depth."""
     if finding.kind or config.task != "depth":
         return finding
     if finding.height_px >= config.crop_size_px[0] and finding.width_px >= config.crop_size_px[1]:
@@ -153,19 +155,19 @@ def _warn_of_unlabelled(root: Path, masks: Sequence[Finding]) -> None:
 
 
 def _verify_labels(root: Path, train: Sequence[Finding], val: Sequence[Finding], *, named: bool) -> None:
-    """Raises ValueError where usable masks have no class to learn or to measure, or do not hold class indices."""
+    """Raises ValueError if the usable masks have no class to train or evaluate on, or do not contain class indices."""
     for masks, what in ((train, "training"), (val, "held-out")):
         if masks and not _labels_of(masks):
             raise ValueError(f"{root}: labels: found no class in any of {len(masks)} {what} masks: every pixel is "
                              f"ignored ({IGNORE_INDEX}); correct the masks or the class names")  # fmt: skip
     if not train:
         return
-    if max(_labels_of(train)) < 1:  # masks of 0 and 255 for two classes, for example
-        raise ValueError(f"{root}: labels: found class 0 alone in all {len(train)} training masks (and "
-                         f"{IGNORE_INDEX}, which means ignored), expected at least two classes; indices count from "
-                         "0, so a mask of two classes holds 0 and 1")  # fmt: skip
+    if max(_labels_of(train)) < 1:  # for example masks of two classes stored as 0 and 255
+        raise ValueError(f"{root}: labels: found only class 0 in all {len(train)} training masks ({IGNORE_INDEX} is "
+                         "ignored), expected at least two classes; a mask of two classes contains the indices 0 and 1"
+                         )  # fmt: skip
     present = sorted(_labels_of([*train, *val]))
-    if not named and len(present) <= present[-1] * _MIN_SHARE_PRESENT:  # masks scaled for the eye, for example
+    if not named and len(present) <= present[-1] * _MIN_SHARE_PRESENT:  # for example masks scaled for viewing
         shown = ", ".join(map(str, present[:6])) + (", ..." if len(present) > 6 else "")
         raise ValueError(f"{root}: labels: found {len(present)} values in all masks ({shown}), expected class indices "
                          f"without gaps from 0, not {present[-1] + 1} classes; give the classes the indices 0 to "

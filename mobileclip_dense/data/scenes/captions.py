@@ -1,7 +1,7 @@
-"""Captions of three qualities for the same picture.
+"""Captions of three qualities for the same image.
 
-`alt` is what the web gives: file names, slogans, words that are partly wrong. `clean` is one short true sentence.
-`reinforced` is several true and detailed ones, as a captioner writes them (arXiv 2405.08911, section 3).
+`alt` imitates alt text from the web: file names, slogans, partly wrong words. `clean` is one short, correct sentence.
+`reinforced` is several correct and detailed sentences, like those of a captioner (arXiv 2405.08911, section 3).
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from mobileclip_dense.config import CaptionQuality
 from mobileclip_dense.data.scenes.scene import COLOURS, KINDS, Rendered, Scene, SceneObject
 
-NUM_REINFORCED = 5  # as many synthetic captions as a DataCompDR sample has
+NUM_REINFORCED = 5  # synthetic captions per sample, as in DataCompDR
 
 _SLOGANS = (
     "Best prices on home decor, free shipping!",
@@ -25,7 +25,7 @@ _COUNT_WORDS = ("no", "one", "two", "three", "four", "five", "six")
 def write_captions(
     scene: Scene, view: Rendered, quality: CaptionQuality, rng: np.random.Generator
 ) -> tuple[str, list[str]]:
-    """Caption of one image and its synthetic captions: none, or NUM_REINFORCED beside the alt text if reinforced."""
+    """The caption of an image and its synthetic captions: NUM_REINFORCED if `quality` is reinforced, else none."""
     visible = [scene.objects[i] for i in view.visible_objects()]
     if quality == "clean":
         return _clean_caption(scene, visible), []
@@ -74,7 +74,7 @@ def _clean_caption(scene: Scene, visible: list[SceneObject]) -> str:
 
 
 def _reinforced_captions(scene: Scene, view: Rendered, rng: np.random.Generator) -> list[str]:
-    """All objects with their attributes; left and right; near and far; how many; the setting with the main object."""
+    """Five captions: attributes, left and right, near and far, the number of objects, and relations of the largest."""
     indices = view.visible_objects()
     if not indices:
         return [f"an empty scene {_place(scene)}"] * NUM_REINFORCED

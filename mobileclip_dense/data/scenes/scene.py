@@ -1,7 +1,7 @@
-"""Generated scenes: drawing their contents (`sample_scene`) and rendering them (`render`).
+"""Generated scenes: sampling of their contents (`sample_scene`) and rendering (`render`).
 
-Ray cast, one ray per pixel, one sun with hard shadows. Depth is what a depth camera gives: distance along the
-optical axis, 0 where nothing is within reach.
+Scenes are ray cast, with one ray per pixel and one sun with hard shadows. Depth is the distance along the optical axis,
+as measured by a depth camera, and 0 without a measurement.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mobileclip_dense.data.scenes.solids import SOLIDS, FloatArray, Placed, inte
 
 KINDS = tuple(SOLIDS)
 CLASS_NAMES = ("floor", "wall", "sky", *KINDS)
-MAX_DEPTH_M = 10.0  # the reach of the depth cameras behind NYUv2
+MAX_DEPTH_M = 10.0  # range of NYUv2's depth camera
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.82, 0.12, 0.10),
@@ -28,7 +28,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (0.10, 0.10, 0.11),
     "brown": (0.45, 0.26, 0.12),
 }
-# As in the world, things come in typical colours, most of the time.
+# Most objects have the typical colour of their kind, as in real images.
 TYPICAL_COLOUR = dict(zip(KINDS, COLOURS, strict=True))
 _TYPICAL_SHARE = 0.7
 MATERIALS = ("matte", "glossy", "striped", "checkered")
@@ -43,15 +43,15 @@ WALLS: dict[str, tuple[float, float, float]] = {
     "painted": (0.76, 0.78, 0.70),
     "panelled": (0.46, 0.40, 0.34),
 }
-_SKY, _FLOOR, _WALL = -1, -2, -3  # beside the indices of objects
+_SKY, _FLOOR, _WALL = -1, -2, -3  # objects have indices from 0
 _SKY_LOW, _SKY_HIGH = np.array([0.82, 0.88, 0.95], np.float32), np.array([0.36, 0.56, 0.86], np.float32)
 _SUN_AMBIENT = np.float32(0.38)
-_MIN_VISIBLE_FRACTION = 0.0015  # of the image: below this an object is not annotated and not spoken of
+_MIN_VISIBLE_FRACTION = 0.0015  # of the image; smaller objects are neither annotated nor mentioned in captions
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One solid with the words that describe it."""
+    """A solid and the words that describe it."""
 
     kind: str
     colour: str
@@ -62,7 +62,7 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A camera, a floor, a wall or the sky, one sun, and solids. Metres; x right, y up, z forward."""
+    """A scene: a camera, a floor, a wall or the sky, a sun, and solids. Metres; x right, y up, z forward."""
 
     objects: tuple[SceneObject, ...]
     floor: str
@@ -76,13 +76,13 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """The rendered image and its labels. H = W = size.
+    """A rendered image and its labels. H = W = size_px.
 
     Attributes:
         image: uint8 [H,W,3] RGB.
         classes: uint8 [H,W], index into CLASS_NAMES.
-        depth_m: float32 [H,W], 0 where there is no reading (sky, beyond MAX_DEPTH_M).
-        instances: int8 [H,W], index into the scene's objects, -1 elsewhere.
+        depth_m: float32 [H,W], 0 for sky and beyond MAX_DEPTH_M.
+        instances: int8 [H,W], index into the scene's objects; -1 for no object.
     """
 
     image: npt.NDArray[np.uint8]
@@ -91,20 +91,20 @@ class Rendered:
     instances: npt.NDArray[np.int8]
 
     def visible_objects(self) -> list[int]:
-        """Indices of the objects large enough in the image to be annotated, largest first."""
+        """Indices of the objects that are large enough to be annotated, largest first."""
         counts = np.bincount(self.instances[self.instances >= 0], minlength=1)
         order = np.argsort(-counts, kind="stable")
         return [int(i) for i in order if counts[i] >= max(4, _MIN_VISIBLE_FRACTION * self.instances.size)]
 
     def main_object(self) -> int | None:
-        """Index of the object that is at least twice as large in the image as every other; None if there is none."""
+        """Index of the object with at least twice the image area of every other object; None if there is none."""
         visible = self.visible_objects()
         areas = [int((self.instances == index).sum()) for index in visible]
         return visible[0] if visible and (len(areas) == 1 or areas[0] >= 2 * areas[1]) else None
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene: 1 to 4 solids that do not stand in each other, no two of the same kind and colour."""
+    """Sample a scene with 1 to 4 solids that do not intersect. No two have the same kind and colour."""
     outdoors = rng.random() < 0.4
     wall_distance_m = float(rng.uniform(4.5, 8.0))
     sun = np.array([rng.uniform(-0.8, 0.8), 1.0, rng.uniform(-0.9, 0.2)], np.float32)
@@ -157,7 +157,7 @@ def _clear_of(a: SceneObject, b: SceneObject) -> bool:
 
 
 def render(scene: Scene, size_px: int) -> Rendered:
-    """Ray cast a scene into a square image with its exact labels."""
+    """Render a scene to a square image with exact labels."""
     origin, directions, forward = _camera_rays(scene, size_px)
     distance, hit = _first_hits(scene, origin, directions)
     points = origin + directions * distance[:, None]
@@ -223,7 +223,7 @@ def _first_hits(scene: Scene, origin: FloatArray, directions: FloatArray) -> tup
 def _shade(
     scene: Scene, points: FloatArray, directions: FloatArray, normals: FloatArray, colour: FloatArray, gloss: FloatArray
 ) -> FloatArray:
-    """Lambert with an ambient floor, hard shadows, a highlight on glossy materials, and a little haze with distance."""
+    """Lambertian shading with ambient light, hard shadows, and highlights on glossy materials."""
     lambert = np.maximum(normals @ scene.sun, 0)
     facing = np.flatnonzero(lambert > 0)
     start = points[facing] + normals[facing] * np.float32(2e-3)
@@ -277,6 +277,6 @@ def _object_colour(item: SceneObject, local: FloatArray) -> FloatArray:
 
 
 def _hash_noise(x: FloatArray, y: FloatArray) -> FloatArray:
-    """White noise in [0,1) on the integer lattice: repeatable, without a random generator."""
+    """Deterministic white noise in [0,1) on the integer lattice, without a random generator."""
     key = np.floor(x).astype(np.int64) * 73856093 ^ np.floor(y).astype(np.int64) * 19349663
     return ((key * 2654435761 >> 8) & 0xFFFF).astype(np.float32) / np.float32(65536)

@@ -1,8 +1,8 @@
-"""The solids of the generated scenes: convex bodies, each an intersection of half-spaces and quadrics.
+"""The solids of the generated scenes: convex bodies, each an intersection of half-spaces and at most one quadric.
 
-Every solid lives in its own unit frame (about [-1, 1] on each axis, y up) and is placed in the world by a
-yaw rotation, a scale per axis and a translation. One routine intersects rays with all of them, because the
-intersection of convex bodies with a line is a single interval: enter at the last entry, leave at the first exit.
+A solid is defined in its unit frame (about [-1, 1] on each axis, y up). A rotation around y, a scale per axis and a
+translation place it in the world. One routine intersects rays with all solids: a line intersects a convex body in a
+single interval, from the last entry to the first exit of its constraints.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Solid:
     """A convex body.
 
     Attributes:
-        planes: float32 [K,4], rows (nx, ny, nz, d): the body is where n.x <= d.
-        quadric: (qx, qy, qz, ly, c): the body is where qx x^2 + qy y^2 + qz z^2 + ly y + c <= 0; None if absent.
-        height: extent along y relative to the horizontal extent, for natural proportions.
+        planes: float32 [K,4], rows (nx, ny, nz, d) of the constraints n.x <= d.
+        quadric: (qx, qy, qz, ly, c) of the constraint qx x^2 + qy y^2 + qz z^2 + ly y + c <= 0; None if there is none.
+        height: extent along y relative to the horizontal extent.
     """
 
     planes: FloatArray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
@@ -66,7 +66,7 @@ SOLIDS: dict[str, Solid] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A solid in the world: x right, y up, z forward, in metres; yaw in radians about y."""
+    """A solid placed in the world: x right, y up, z forward, in metres; yaw in radians around y."""
 
     solid: Solid
     centre: FloatArray  # [3]
@@ -78,18 +78,18 @@ class Placed:
         return float(np.linalg.norm(self.scale))
 
     def rotation(self) -> FloatArray:
-        """World from local, float32 [3,3]."""
+        """The rotation from local to world coordinates, float32 [3,3]."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], np.float32)
 
     def to_local(self, points: FloatArray, directions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """World points [P or 1,3] and directions [P,3] in the unit frame; a ray keeps its parameter t."""
+        """World points [P or 1,3] and directions [P,3] in the unit frame. The ray parameter t does not change."""
         to_unit = self.rotation() / self.scale
         return (points - self.centre) @ to_unit, directions @ to_unit
 
 
 def may_hit(placed: Placed, origins: FloatArray, directions: FloatArray) -> npt.NDArray[np.intp]:
-    """Indices of the rays (origins [P or 1,3], unit directions [P,3]) that meet the bounding sphere ahead of them."""
+    """Indices of the rays (origins [P or 1,3], unit directions [P,3]) that hit the bounding sphere in front of them."""
     to_centre = placed.centre - origins
     along = np.einsum("pc,pc->p", np.broadcast_to(to_centre, directions.shape), directions)
     radius = placed.bounding_radius_m
@@ -98,13 +98,15 @@ def may_hit(placed: Placed, origins: FloatArray, directions: FloatArray) -> npt.
 
 
 def intersect(placed: Placed, origins: FloatArray, directions: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Where rays enter and leave a solid.
+    """Intersect rays with a solid.
 
     Args:
-        origins: float32 [P,3] or [1,3], metres. directions: float32 [P,3].
+        placed: the solid.
+        origins: float32 [P,3] or [1,3], metres.
+        directions: float32 [P,3].
 
     Returns:
-        enter, leave: float32 [P], in units of the direction's length. The ray misses where enter >= leave.
+        enter, leave: ray parameters float32 [P], in units of the direction's length. A ray misses if enter >= leave.
     """
     o, d = placed.to_local(origins, directions)
     enter = np.full(len(d), -np.inf, np.float32)
@@ -133,8 +135,8 @@ def _intersect_quadric(
     discriminant = half_b * half_b - a * c
     root = np.sqrt(np.maximum(discriminant, 0))
     low, high = (-half_b - root) / a, (-half_b + root) / a
-    # A negative leading term only happens for the double cone: the ray runs through both nappes and is inside
-    # outside [high, low]. The caps keep the lower nappe, so take the half-line that lies there.
+    # The leading term is negative only for the double cone: the ray crosses both nappes and is inside the quadric
+    # outside of [high, low]. The caps select the lower nappe, so the result is the half-line on that side.
     cone = a < 0
     downward = d[:, 1] < 0
     first = np.where(cone, np.where(downward, low, -np.inf), low)
@@ -144,7 +146,7 @@ def _intersect_quadric(
 
 
 def normals_at(placed: Placed, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Outward unit normals at surface points [P,3], and the points in the unit frame (for textures), both [P,3]."""
+    """Outward unit normals at surface points [P,3], and the points in the unit frame (for textures). Both are [P,3]."""
     local = (points - placed.centre) @ (placed.rotation() / placed.scale)
     solid = placed.solid
     distances, gradients = [], []
@@ -158,7 +160,7 @@ def normals_at(placed: Placed, points: FloatArray) -> tuple[FloatArray, FloatArr
         value = (local * local) @ diagonal + solid.quadric[3] * local[:, 1] + solid.quadric[4]
         distances.append(value / np.maximum(np.linalg.norm(gradient, axis=1), 1e-6))
         gradients.append(gradient)
-    # The active constraint is the one nearest to its boundary.
+    # The point lies on the constraint with the largest (least negative) distance.
     active = np.argmax(np.stack(distances), axis=0)
     gradient = np.stack(gradients)[active, np.arange(len(local))]
     world = (gradient / placed.scale) @ placed.rotation().T

@@ -1,14 +1,13 @@
-"""Generated scenes written in the formats of the real data sets.
+"""Writing of generated scenes in the formats of published data sets.
 
 DIR/shards/{train,val}/00000.tar   img2dataset: KEY.jpg, KEY.txt, KEY.json; DataCompDR's KEY.syn.json if reinforced
 DIR/ade/{images,annotations}/{training,validation}, objectInfo150.csv   ADE20K (0 = other, 1.. = classes)
-DIR/nyu/{images,annotations}/{train,test}   NYU Depth v2 as mmsegmentation reads it (16-bit PNG, millimetres)
+DIR/nyu/{images,annotations}/{train,test}   NYU Depth v2 in mmsegmentation's layout (16-bit PNG, millimetres)
 DIR/coco/{train2017,val2017}, annotations/instances_{train,val}2017.json   COCO boxes and run-length masks
 DIR/classify/{train,val}/CLASS/*.jpg, class_names.txt   ImageNet's layout, for zero-shot classification
 
-`classify` holds the scenes in which one object is at least twice as large as every other: the class is its kind, which
-is what someone who has read captions of such pictures would say they show. All kinds have a folder, empty or not, so
-that each of them is an answer to choose from.
+`classify` holds the scenes in which one object has at least twice the area of every other object; its kind is the
+class. Every kind has a folder, possibly empty, so that zero-shot classification chooses among all kinds.
 """
 
 import io
@@ -37,14 +36,14 @@ from mobileclip_dense.data.scenes.scene import CLASS_NAMES, KINDS, Rendered, ren
 from mobileclip_dense.pages.progress import progress_bar
 
 IMAGES_PER_SHARD = 100
-_ONE_IN = 8  # every eighth image is held out for validation, in all layouts
+_HELD_OUT_EVERY = 8  # every eighth image is held out for validation, in all layouts
 _ADE_SPLIT = {"train": "training", "val": "validation"}
 _NYU_SPLIT = {"train": "train", "val": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One encoded scene, as the worker processes return it."""
+    """An encoded scene, as returned by the worker processes."""
 
     index: int
     jpeg: bytes
@@ -53,15 +52,15 @@ class Example:
     caption: str
     synthetic_captions: list[str]
     annotations: list[dict[str, Any]]  # COCO, without ids
-    main_kind: str | None  # None where no object stands out
+    main_kind: str | None  # None without a main object
 
     @property
     def split(self) -> str:
-        return "val" if self.index % _ONE_IN == _ONE_IN - 1 else "train"
+        return "val" if self.index % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1 else "train"
 
 
 def write_scenes(config: ScenesConfig) -> None:
-    """Generate scenes into `config.out`; the same config gives the same bytes.
+    """Generate scenes into `config.out`. The same config writes the same bytes.
 
     Raises:
         FileExistsError: the folder exists and --force was not given.
@@ -83,7 +82,7 @@ def write_scenes(config: ScenesConfig) -> None:
             {"num_images": config.num_images, "size_px": config.size_px, "caption_quality": config.caption_quality,
              "seed": config.seed},
         )  # fmt: skip
-    num_val = config.num_images // _ONE_IN
+    num_val = config.num_images // _HELD_OUT_EVERY
     print(
         f"{config.out}: {config.num_images - num_val} training and {num_val} validation scenes, "
         f"{len(CLASS_NAMES)} classes; shards/, ade/, nyu/, coco/, classify/"
@@ -91,14 +90,14 @@ def write_scenes(config: ScenesConfig) -> None:
 
 
 def _examples(config: ScenesConfig) -> Iterator[Example]:
-    """All examples in order, made in parallel."""
+    """All examples in order, generated in parallel."""
     make = partial(make_example, config.seed, config.size_px, config.caption_quality)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         yield from pool.map(make, range(config.num_images), chunksize=16)
 
 
 def make_example(seed: int, size_px: int, quality: Any, index: int) -> Example:
-    """Scene number `index` of the data set `seed`; the picture does not depend on the caption quality."""
+    """Generate scene `index` of the data set `seed`. The image does not depend on the caption quality."""
     scene = sample_scene(np.random.default_rng([seed, index]))
     view = render(scene, size_px)
     main = view.main_object()
@@ -159,7 +158,7 @@ def _write_class_names(path: Path) -> None:
 
 
 def _complete_classes(folder: Path) -> None:
-    """A folder for every kind, and their names, one to a line in the order of the folders."""
+    """Create a folder for every kind, and class_names.txt with one name per line in the order of the folders."""
     for split in ("train", "val"):
         for kind in KINDS:
             (folder / split / kind).mkdir(parents=True, exist_ok=True)
@@ -167,7 +166,7 @@ def _complete_classes(folder: Path) -> None:
 
 
 class _ShardWriter:
-    """Tar shards of IMAGES_PER_SHARD samples, byte for byte the same for the same samples."""
+    """Writes tar shards of IMAGES_PER_SHARD samples. The same samples give the same bytes."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""MCi, Apple's FastViT of MobileCLIP: stages that are the pyramid."""
+"""MCi, Apple's FastViT of MobileCLIP. The maps of its stages are the pyramid."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from mobileclip_dense.models.families.family import Family, Part
 
 
 class MCiFamily(Family[FastVit]):
-    """FastViTs of any number of stages."""
+    """FastViTs with any number of stages."""
 
     trunk_type = FastVit
 
@@ -20,18 +20,18 @@ class MCiFamily(Family[FastVit]):
         return [[trunk.stem], *([stage] for stage in trunk.stages)]
 
     def attention_blocks(self, trunk: FastVit) -> list[nn.Module]:
-        """The blocks of all stages, those that mix by convolutions too."""
+        """The blocks of all stages, including those that mix tokens with convolutions."""
         return [block for stage in trunk.stages for block in stage.blocks]
 
 
 @register_model
 def fastvit_mci_nano(pretrained: bool = False, **kwargs: Any) -> FastVit:
-    """An MCi of under 1.5 M parameters: the blocks of MCi0..2, few and narrow, for tests and demos.
+    """An MCi with less than 1.5 M parameters for tests and demos: fewer and narrower blocks of the kinds of MCi0..2.
 
-    LayerScale starts at 0.1 instead of 1e-5, so that the blocks take part from the first of few steps.
+    LayerScale starts at 0.1 instead of 1e-5, so that the blocks contribute from the first steps of a short training.
 
     Raises:
-        ValueError: pretrained weights were asked for; there are none.
+        ValueError: `pretrained` is set; there are no pretrained weights.
     """
     if pretrained:
         raise ValueError("fastvit_mci_nano: pretrained: there are no published weights; use pretrained=False")

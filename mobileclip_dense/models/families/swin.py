@@ -1,4 +1,4 @@
-"""Swin transformers, with mmsegmentation's norm behind each stage."""
+"""Swin transformers, with a norm after each stage as in mmsegmentation."""
 
 import math
 import re
@@ -23,22 +23,22 @@ _SWIN_TABLE = "relative_position_bias_table"
 
 
 class SwinFamily(Family[SwinTransformer]):
-    """Swins: their stages are the pyramid but for a norm of each map."""
+    """Swin transformers. The maps of their stages are the pyramid, after a norm of each map."""
 
     trunk_type = SwinTransformer
 
     def build_trunk(self, spec: EncoderSpec, drop_path_rate: float) -> SwinTransformer:
-        """timm's, computed as the authors' and mmsegmentation's, see `PadThenShift`."""
+        """Build timm's model, with the same results as the authors' and mmsegmentation's (see `PadThenShift`)."""
         trunk = super().build_trunk(spec, drop_path_rate)
         pad_then_shift(trunk)
         return trunk
 
     def build_pyramid(self, trunk: SwinTransformer, *, fresh: bool) -> nn.Module:
-        """The `OutputNorms`."""
+        """Build the `OutputNorms`."""
         return OutputNorms(tuple(int(info["num_chs"]) for info in trunk.feature_info))
 
     def layers(self, trunk: SwinTransformer) -> list[list[Part]]:
-        """Patch embedding and stages; the norms of the outputs are in none."""
+        """Patch embedding and stages, without the norms of the outputs."""
         return [[trunk.patch_embed], *([stage] for stage in trunk.layers)]
 
     def stages(self, trunk: SwinTransformer, pyramid: nn.Module) -> list[list[Part]]:
@@ -47,18 +47,18 @@ class SwinFamily(Family[SwinTransformer]):
         return [stem, *([*layer, norm] for layer, norm in zip(layers, pyramid.children(), strict=True))]
 
     def trunk_weights(self, state: State, trunk: SwinTransformer) -> State:
-        """Microsoft's and mmsegmentation's names translated, tables of relative positions of the trunk's windows."""
+        """Translate Microsoft's and mmsegmentation's names, and resample tables of relative positions."""
         return _fit_windows(_swin_from_mmseg(_swin_from_microsoft(state)), trunk)
 
     def split_pyramid(self, state: State) -> tuple[State, State]:
-        """mmsegmentation's norm0 .. norm3 are the pyramid."""
+        """Split off mmsegmentation's norm0 .. norm3, the weights of the pyramid."""
         outputs = {name: re.fullmatch(r"norm(\d)\.(\w+)", name) for name in state}
         norms = {f"{match[1]}.{match[2]}": state[name] for name, match in outputs.items() if match}
         return {name: tensor for name, tensor in state.items() if not outputs[name]}, norms
 
 
 class OutputNorms(nn.ModuleList):
-    """A LayerNorm over the channels of each map, as mmsegmentation's Swin has them."""
+    """A LayerNorm over the channels of each map, as in mmsegmentation's Swin."""
 
     def __init__(self, channels: tuple[int, ...]):
         super().__init__(LayerNorm2d(count, eps=1e-5) for count in channels)
@@ -69,14 +69,14 @@ class OutputNorms(nn.ModuleList):
 
 
 class PadThenShift(SwinTransformerBlock):
-    """timm's block on maps that windows do not divide, as the authors' and mmsegmentation's compute it.
+    """timm's block, with the same results as the authors' and mmsegmentation's for maps that need padding.
 
-    timm shifts first and pads then, so that what went around the edge sits beside the padding and outside the regions
-    that the mask keeps apart: weights of mmsegmentation would give other features than there.
+    timm shifts before it pads. Tokens that were rolled around the edge are then next to the padding, where the mask
+    does not separate them, and mmsegmentation's weights would give other features than in mmsegmentation.
     """
 
     def _attn(self, x: torch.Tensor) -> torch.Tensor:
-        """float [B,H,W,C] -> the same."""
+        """float [B,H,W,C] -> the same shape."""
         _, height, width, channels = x.shape
         window_height, window_width = self.window_size
         x = nn.functional.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
@@ -94,18 +94,18 @@ class PadThenShift(SwinTransformerBlock):
 
 
 def pad_then_shift(trunk: SwinTransformer) -> None:
-    """Make every block of a Swin a `PadThenShift`, in place; parameters and keys stay."""
+    """Make every block of a Swin a `PadThenShift`, in place. Parameters and keys do not change."""
     for module in trunk.modules():
         if isinstance(module, SwinTransformerBlock):
             module.__class__ = PadThenShift
 
 
 def _swin_from_microsoft(state: State) -> State:
-    """Downsampling ends a stage there and begins the next in timm; buffers are not stored."""
-    kept = {name: tensor for name, tensor in state.items() if not name.endswith(_SWIN_BUFFERS)}
-    if any(name.startswith(("layers.0.downsample.", "stages.0.downsample.")) for name in kept):
-        kept = {_DOWNSAMPLE.sub(_next_stage, name): tensor for name, tensor in kept.items()}
-    return kept
+    """Move downsampling from the end of a stage to the beginning of the next, as in timm, and drop the buffers."""
+    parameters = {name: tensor for name, tensor in state.items() if not name.endswith(_SWIN_BUFFERS)}
+    if any(name.startswith(("layers.0.downsample.", "stages.0.downsample.")) for name in parameters):
+        parameters = {_DOWNSAMPLE.sub(_next_stage, name): tensor for name, tensor in parameters.items()}
+    return parameters
 
 
 def _next_stage(found: re.Match[str]) -> str:
@@ -113,7 +113,7 @@ def _next_stage(found: re.Match[str]) -> str:
 
 
 def _swin_from_mmseg(state: State) -> State:
-    """mmsegmentation merges patches with nn.Unfold: its 4 C channels are [C,row,column], timm's [column,row,C]."""
+    """Translate names, and reorder patch merging: mmsegmentation's 4 C channels are [C,row,col], timm's [col,row,C]."""
     if not any(name.startswith("stages.") for name in state):
         return state
     merged = {
@@ -126,7 +126,7 @@ def _swin_from_mmseg(state: State) -> State:
 
 
 def _fit_windows(state: State, trunk: SwinTransformer) -> State:
-    """Tables of relative positions, resampled as timm does it where they are of another window."""
+    """Resample tables of relative positions for another window size, as timm does."""
     expected = {name: tensor for name, tensor in trunk.state_dict().items() if name.endswith(_SWIN_TABLE)}
     fitted = {}
     for name, found in ((name, state[name]) for name in expected.keys() & state.keys()):

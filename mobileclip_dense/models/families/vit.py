@@ -1,4 +1,4 @@
-"""Plain ViTs, on which ViTDet's simple feature pyramid stands."""
+"""Plain ViTs with ViTDet's simple feature pyramid."""
 
 import math
 import re
@@ -25,32 +25,32 @@ _CLIP_VIT = (
 
 
 class ViTFamily(Family[VisionTransformer]):
-    """ViTs with patches of 16 pixels: their one map, at stride 16, becomes four of 256 channels."""
+    """ViTs with patches of 16 pixels. Their map at stride 16 becomes a pyramid of four maps with 256 channels."""
 
     trunk_type = VisionTransformer
 
     def num_maps(self, trunk: VisionTransformer) -> int:
-        """The last map alone."""
+        """One, the last map."""
         return 1
 
     def build_pyramid(self, trunk: VisionTransformer, *, fresh: bool) -> nn.Module:
-        """The `SimpleFeaturePyramid`; or, without fresh levels, the last map as it was pretrained."""
+        """Build the `SimpleFeaturePyramid`, or the identity if not `fresh`."""
         return SimpleFeaturePyramid(trunk.embed_dim) if fresh else nn.Identity()
 
     def fix_input_size(self, trunk: VisionTransformer, height: int, width: int) -> None:
-        """Resample the position embeddings once and for all."""
+        """Resample the position embeddings for one image size, in place."""
         trunk.set_input_size((height, width))
         trunk.dynamic_img_size = False
         patches: Any = trunk.patch_embed
         patches.flatten, patches.strict_img_size = True, True
 
     def layers(self, trunk: VisionTransformer) -> list[list[Part]]:
-        """Embeddings of patches, positions and class, then each block."""
+        """The embeddings (patches, positions, class), then each block."""
         stem = [trunk.patch_embed, trunk.norm_pre, *trunk.parameters(recurse=False)]
         return [stem, *([block] for block in trunk.blocks)]
 
     def stages(self, trunk: VisionTransformer, pyramid: nn.Module) -> list[list[Part]]:
-        """A stage is a quarter of the blocks. The pyramid, which no pretraining knows, is in none."""
+        """The stem and four stages, each with a quarter of the blocks. The pyramid is not included."""
         stem, *blocks = self.layers(trunk)
         quarter = len(blocks) // _NUM_STAGES
         return [stem, *([*chain(*blocks[quarter * i : quarter * (i + 1)])] for i in range(_NUM_STAGES))]
@@ -60,19 +60,19 @@ class ViTFamily(Family[VisionTransformer]):
         return list(trunk.blocks)
 
     def trunk_weights(self, state: State, trunk: VisionTransformer) -> State:
-        """CLIP's names translated, LayerScale folded, position embeddings on the trunk's grid."""
+        """Translate CLIP's names, fold LayerScale and resample position embeddings to the trunk's grid."""
         return _fit_positions(_fold_layer_scale(_vit_from_clip(state)), trunk)
 
 
 class SimpleFeaturePyramid(nn.ModuleList):
-    """The last map of a plain ViT at strides 4, 8, 16 and 32 (ViTDet, arXiv 2203.16527, section 3).
+    """Maps at strides 4, 8, 16 and 32 from the last map of a plain ViT (ViTDet, arXiv 2203.16527, section 3).
 
-    Each level starts from that one map: two deconvolutions, one, none, a max-pooling; then 1x1 and 3x3 convolution,
+    The levels apply two deconvolutions, one, none and max-pooling to that map, followed by a 1x1 and a 3x3 convolution,
     each with LayerNorm over channels, as in ViTDet's code.
     """
 
     def __init__(self, width: int):
-        """Build it for a map of `width` channels."""
+        """Build the pyramid for a map with `width` channels."""
         double, quadruple = width // 2, width // 4
         resamplers: list[tuple[list[nn.Module], int]] = [
             ([nn.ConvTranspose2d(width, double, 2, stride=2), LayerNorm2d(double), nn.GELU(),
@@ -84,12 +84,12 @@ class SimpleFeaturePyramid(nn.ModuleList):
         super().__init__(nn.Sequential(*layers, *_project(channels)) for layers, channels in resamplers)
 
     def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps of which the last is float [B,width,H/16,W/16] -> four float [B,256,H/s,W/s], s = 4, 8, 16, 32."""
+        """The last map, float [B,width,H/16,W/16] -> four maps float [B,256,H/s,W/s], s = 4, 8, 16, 32."""
         return [level(maps[-1]) for level in self]
 
 
 def _project(channels: int) -> list[nn.Module]:
-    """To the pyramid's channels; no biases, the norms have them."""
+    """Project to the pyramid's channels. The convolutions have no bias, as the norms have one."""
     return [
         nn.Conv2d(channels, PYRAMID_CHANNELS, 1, bias=False),
         LayerNorm2d(PYRAMID_CHANNELS),
@@ -109,7 +109,7 @@ def _vit_from_clip(state: State) -> State:
 
 
 def _fold_layer_scale(state: State) -> State:
-    """DeiT III as a plain ViT, exactly: y = x + gamma (W f(x) + b) = x + (gamma W) f(x) + gamma b."""
+    """Fold DeiT III's LayerScale exactly: y = x + gamma (W f(x) + b) = x + (gamma W) f(x) + gamma b."""
     folded = {re.sub(r"gamma_(\d)$", r"ls\1.gamma", name): tensor for name, tensor in state.items()}
     for name in [name for name in folded if name.endswith(".gamma")]:
         block, last = name.rsplit(".ls", 1)[0], "attn.proj" if name.endswith("ls1.gamma") else "mlp.fc2"
@@ -121,9 +121,9 @@ def _fold_layer_scale(state: State) -> State:
 
 
 def _fit_positions(state: State, trunk: VisionTransformer) -> State:
-    """Position embeddings on the trunk's grid and with an entry for the class token where the trunk has one.
+    """Resample position embeddings to the trunk's grid, as timm does (bicubic, antialiased, without the class token).
 
-    One that is not there (DeiT III) is zero. Resampled as timm does it (bicubic, antialiased), the class token apart.
+    If the trunk has an entry for the class token and the source has none (DeiT III), a zero is added.
     """
     positions = state.get("pos_embed")
     if positions is None or positions.ndim != 3:
