@@ -29,7 +29,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], max_width: int = 80) -> str:
     """Format a table as lines of at most `max_width` characters, with an underlined header.
 
-    A row of one cell, in a table of several columns, is the heading of the rows below it, which are indented. Columns of
+    A row of one cell, in a table of several columns, is the heading of the indented rows below it. Columns of
     numbers, except the first column, are right-aligned. Cells of the widest columns are wrapped between words until the
     table fits. If it still does not fit, long words are shortened to their two ends with … between.
     """
