@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test docs compare results web test-web test-package samples chromium lint lock clean
+.PHONY: demo test docs compare results web test-web test-package chromium lint lock clean
 
 demo: .venv/installed
 	$(VENV)/python -m apps.demo --out demo

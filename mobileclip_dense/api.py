@@ -226,7 +226,7 @@ def pretrain(config: PretrainConfig) -> "Run":
         run.record["metrics"]
 
     Returns:
-        The run: its folder, config, record (run.json) and weights.
+        The run, with its folder, config, record (run.json) and weights.
 
     Raises:
         FileNotFoundError, ValueError: the data or the settings cannot be used. FileExistsError: the run exists.
@@ -245,7 +245,7 @@ def finetune(config: FinetuneConfig) -> "Run":
         run = finetune(create_config("nano-segment", data="scenes/ade", init="runs/clip", out="runs/segment"))
 
     Returns:
-        The run: its folder, config, record (run.json) and weights.
+        The run, with its folder, config, record (run.json) and weights.
 
     Raises:
         FileNotFoundError, ValueError: data, weights or settings cannot be used. FileExistsError: the run exists.
