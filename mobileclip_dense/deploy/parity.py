@@ -1,4 +1,4 @@
-"""How far a model is from PyTorch, and how far it may be: every output is judged."""
+"""Comparison of the outputs of an exported model with those of PyTorch, by the tolerances of its precision."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +16,16 @@ Golden = dict[str, npt.NDArray[Any]]
 
 
 def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Norm of the difference over the norm of `expected`, in float64; NaN where `found` is not finite."""
+    """The norm of the difference divided by the norm of `expected`, in float64. NaN if `found` is not finite."""
     a, b = found.astype(np.float64), expected.astype(np.float64)
     return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30)
 
 
 def compare_with_golden(where: Path, artifact: Artifact, golden: Golden, predictor: Predictor) -> dict[str, float]:
-    """Run the golden inputs one by one and judge every output; the figures, see `judge_outputs`.
+    """Run the golden inputs one by one and compare every output. Returns the figures of `judge_outputs`.
 
     Raises:
-        ValueError: golden.npz holds no example, or as `judge_outputs`.
+        ValueError: golden.npz has no example, or an error of `judge_outputs`.
     """
     if len(golden.get("input", ())) == 0:
         raise ValueError(f"{where}: golden.npz: input: found no example, expected at least one; export the model again")
@@ -42,17 +42,20 @@ def judge_outputs(
     """Compare every output of an artifact with PyTorch's, by the tolerances of its runtime and precision.
 
     Args:
-        expected: PyTorch's outputs by name, each [N,...]; other entries are passed over. found: the model's.
-        at: said after an output's name in errors, such as " at another shape".
+        where: start of error messages.
+        artifact: the outputs, runtime and precision.
+        expected: PyTorch's outputs by name, each [N,...]. Other entries are ignored.
+        found: outputs of the model by name, each [N,...].
+        at: text after the name of an output in error messages, for example " at another shape".
 
     Returns:
-        `<precision>_relative_error` of the first output, `<output>_relative_error` of every other one of floats; of a
-        class map `golden_agreement_percent`, the share of pixels with PyTorch's class, and `logits_agreement_percent`,
-        the share whose class is the best by the model's own logits.
+        `<precision>_relative_error` of the first output, and `<output>_relative_error` of every other float output. For
+        a class map: `golden_agreement_percent`, the share of pixels with PyTorch's class, and
+        `logits_agreement_percent`, the share of pixels with the best class of the model's own logits.
 
     Raises:
-        ValueError: an output is missing, of another shape or dtype, or further from PyTorch than is tolerated; or the
-            class map is not what the logits say.
+        ValueError: an output is missing, has another shape or dtype, or differs from PyTorch by more than the
+            tolerance; or the class map does not match the logits.
     """
     label = f"{where}: {artifact.runtime} {artifact.precision}"
     allowed = find_precision(artifact.runtime, artifact.precision)
@@ -81,11 +84,11 @@ def judge_outputs(
 
 
 def logits_agreement_percent(logits: npt.NDArray[Any], class_map: npt.NDArray[Any]) -> float:
-    """Share of pixels, in percent, whose class has the best score by the logits, near ties included (see NEAR_TIE).
+    """The share of pixels with a class that has the best logit, or a near tie with it (NEAR_TIE), in percent.
 
     Args:
-        logits: float [N,C,h,w]; upsampled here as mmsegmentation does it, bilinear, before the classes are compared.
-        class_map: integers [N,H,W]; a class that is not in 0..C-1 does not agree.
+        logits: float [N,C,h,w]. They are upsampled bilinearly to [N,C,H,W] before the comparison, as in mmsegmentation.
+        class_map: integers [N,H,W]. A class outside 0..C-1 counts as different.
     """
     agreeing = []
     for scores, classes in zip(torch.from_numpy(logits).float(), torch.from_numpy(class_map).long(), strict=True):

@@ -1,4 +1,4 @@
-"""What a pretraining run says while it runs: a progress bar, metrics.jsonl, and TensorBoard where it is installed."""
+"""The log of a pretraining run: a progress bar, metrics.jsonl, and TensorBoard if it is installed."""
 
 import time
 from importlib.util import find_spec
@@ -14,10 +14,10 @@ _EVERY = 10  # steps
 
 
 class Log:
-    """Writes in the first process, keeps silent in the others."""
+    """The log of a run. Only the first process writes."""
 
     def __init__(self, config: PretrainConfig, fabric: Fabric, step: int):
-        """Forget what was logged past `step`, from which the run goes on."""
+        """Open the log and drop entries after `step`, from which the run resumes."""
         self.folder, self.speaks = config.out, fabric.is_global_zero
         self.pairs_per_step = config.batch_size * fabric.world_size
         self.bar = tqdm(total=config.steps, initial=step, unit="step", desc="pretrain", disable=not self.speaks)
@@ -34,25 +34,25 @@ class Log:
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
 
     def step(self, step: int, **values: float) -> None:
-        """Note a step; every tenth is written, with the pairs per second since the last."""
+        """Log a step. Every tenth step is written, with the pairs per second since the last written one."""
         self.bar.update()
         if step % _EVERY or not self.speaks:
             return
         now = time.perf_counter()
-        pairs = (step - self.since_step) * self.pairs_per_step  # fewer than of ten steps after a resumption
+        pairs = (step - self.since_step) * self.pairs_per_step  # after resuming, there may be fewer than ten steps
         self.write(step, **values, pairs_per_s=pairs / (now - self.since))
         self.since, self.since_step = now, step
         self.bar.set_postfix(loss=f"{values['loss']:.3f}")
 
     def write(self, step: int, **values: float) -> None:
-        """Write figures of a step."""
+        """Write the figures of a step."""
         append_metrics(self.folder, step=step, **values)
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """End the bar."""
+        """Close the progress bar and TensorBoard."""
         self.bar.close()
         if self.board is not None:
             self.board.close()
