@@ -59,7 +59,7 @@ def test_the_class_token_has_no_distance_and_its_share_is_told() -> None:
 def test_patches_form_a_grid_of_squares_or_are_refused() -> None:
     assert grid_of(1 + 4 * 6, 1, (64, 96)) == (4, 6)
     assert grid_of(9, 0, (96, 96)) == (3, 3)
-    with pytest.raises(ValueError, match="found 24 patches of a 64x64 image, expected a grid of square ones"):
+    with pytest.raises(ValueError, match="found 24 patches of a 64x64 image, expected a grid of square patches"):
         grid_of(25, 1, (64, 64))
 
 
