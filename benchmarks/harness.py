@@ -1,4 +1,7 @@
-"""Shared parts of the benchmarks: settings and provenance of result files, and fresh processes. No torch."""
+"""Shared parts of the benchmarks: settings and provenance of result files, and fresh processes.
+
+It does not import torch.
+"""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -30,14 +33,14 @@ class ResultSettings:
 
 
 def compute_device_name() -> str:
-    """The GPU's name where torch has one, else the CPU's as `device_name` gives it."""
-    import torch  # most benchmarks do without
+    """The name of torch's GPU, or the name of the CPU (`device_name`) without a GPU."""
+    import torch  # not needed by most benchmarks
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else device_name()
 
 
 def provenance(device: str, *libraries: str) -> dict[str, Any]:
-    """Fields `device` and `versions` of a result file."""
+    """The fields `device` and `versions` of a result file."""
     return {"device": device, "versions": versions_of(*libraries)}
 
 
@@ -60,11 +63,17 @@ def latency_result(
     system: str | None = None,
     peak_memory_mb: float | None = None,
 ) -> dict[str, Any]:
-    """The result of an artifact, of the schema in `artifact/result.py`.
+    """The latency result of an artifact, in the schema of `artifact/result.py`.
 
     Args:
-        digest: the artifact's `artifact_sha256`. times_ms_by_threads: milliseconds of each run.
-        runtime: library and execution provider. device, system: None: this machine. peak_memory_mb: None: not known.
+        artifact: the artifact record.
+        digest: `artifact_sha256` of the artifact.
+        times_ms_by_threads: milliseconds of each run, by number of threads.
+        runtime: library and execution provider.
+        num_warmup: number of runs before the measured ones.
+        libraries: packages to record the versions of.
+        device, system: None: those of this machine.
+        peak_memory_mb: None: unknown.
     """
     return {
         "schema_version": RESULT_SCHEMA_VERSION,
@@ -82,10 +91,10 @@ def latency_result(
 
 
 def save_latency(path: Path, result: dict[str, Any], summary: str) -> None:
-    """`save_result` of what `latency_result` gave.
+    """Validate a result of `latency_result` and save it with `save_result`.
 
     Raises:
-        ValueError: the result is not of its schema.
+        ValueError: the result does not fit its schema.
     """
     check_result(result, path)
     save_result(path, result, summary)
@@ -94,10 +103,10 @@ def save_latency(path: Path, result: dict[str, Any], summary: str) -> None:
 def run_in_fresh_process(
     action: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Value:
-    """Call `action` in a new process, whose peak memory is then that of `action` alone; returns its value.
+    """Call `action` in a new process, so that its peak memory can be measured. Returns the value of `action`.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: the process was killed, as for want of memory.
+        concurrent.futures.process.BrokenProcessPool: the process was killed, for example because it ran out of memory.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(action, *args, **kwargs).result()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.latency ARTIFACT...`: latency and peak memory of ONNX artifacts on this machine."""
+"""`python -m benchmarks.latency ARTIFACT...`: the latency and the peak memory of ONNX artifacts on this machine."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,12 @@ class LatencyConfig:
     threads: tuple[int, ...] = (1, 2)
     """Numbers of threads to measure with."""
     runs: int = 100
-    """Timed runs for each artifact and thread count, after 5 for warming up."""
+    """Timed runs for each artifact and number of threads, after 5 warm-up runs."""
     out: Path = Path("results")
-    """Folder for the result files, ARTIFACT@DEVICE.json after the artifact's own name, with its hash where two
-    share a name; a file that exists is replaced only with --force."""
+    """Folder for the result files, ARTIFACT@DEVICE.json. ARTIFACT is the name of the artifact, with its hash if two
+    artifacts have the same name."""
     force: bool = False
-    """Replace result files that exist."""
+    """Replace existing result files."""
 
     def __post_init__(self) -> None:
         require(self, "artifacts", self.artifacts != (), "at least one artifact")
@@ -42,10 +42,11 @@ class LatencyConfig:
 
 
 def measure_latency(config: LatencyConfig) -> list[Path]:
-    """Write one result file per artifact; returns the paths. An artifact that is given twice is measured once.
+    """Write one result file for each artifact and return their paths. A repeated artifact is measured once.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_artifact`. FileExistsError: a result exists.
+        FileNotFoundError, ValueError: see `load_artifact`.
+        FileExistsError: a result exists and --force was not given.
     """
     device = device_name()
     loaded = load_artifacts(config.artifacts)
@@ -74,7 +75,7 @@ def measure_latency(config: LatencyConfig) -> list[Path]:
 
 
 def measure_peak_memory_mb(folder: Path) -> float:
-    """Resident memory that loading and running the model once adds to a fresh process, megabytes."""
+    """The resident memory that loading and running a model once adds to a fresh process, megabytes."""
     return run_in_fresh_process(_peak_memory_mb, folder)
 
 

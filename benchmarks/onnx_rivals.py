@@ -1,10 +1,10 @@
-"""`python -m benchmarks.onnx_rivals RUN`: our ONNX exports of an image tower against those that others would make.
+"""`python -m benchmarks.onnx_rivals RUN`: our ONNX exports of an image tower against other ways to export it.
 
-All rivals export the same weights at the same size and run in ONNX Runtime, in turn, round after round:
+All exports have the same weights and the same size. They run in ONNX Runtime in turn, round after round:
 
-    timm          timm.utils.onnx_export of the trained model, as timm's own script does it
+    timm          timm.utils.onnx_export of the trained model, as in timm's script
     fused         torch.onnx.export of timm's reparameterize_model, opset 18
-    tutorial      quantize_static over Conv, MatMul and Gemm of `fused`, with its defaults
+    tutorial      quantize_static of Conv, MatMul and Gemm in `fused`, with default settings
     preprocessed  the same after quant_pre_process, weights per channel
 """
 
@@ -48,13 +48,13 @@ _GEMM_SIDE = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class RivalsConfig(ResultSettings):
-    """Time our fp32 and int8 exports of an image tower against timm's export, torch's of timm's fused model, and the
-    tutorials' int8 of that: the same weights, the same size, in turn."""
+    """Measure our fp32 and int8 exports of an image tower against timm's export, torch's export of timm's fused model,
+    and int8 quantization of the latter as in tutorials. All have the same weights and size, and run in turn."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Pretraining run that was exported."""
     artifacts: Path = Path("artifacts")
-    """Folder that holds its fp32 and int8 embed-image artifacts."""
+    """Folder with its fp32 and int8 embed-image artifacts."""
     threads: int = 2
     """Threads of ONNX Runtime."""
     runs: int = 50
@@ -70,7 +70,8 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
     """Write and return the result.
 
     Raises:
-        FileNotFoundError, ValueError: the run or an artifact of it cannot be read. FileExistsError: the result exists.
+        FileNotFoundError, ValueError: the run or one of its artifacts cannot be read.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     run = load_run(config.run)
@@ -103,7 +104,7 @@ def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
         if load_onnx_artifact(path)[0].parent["weights_sha256"] == weights_sha256:
             return path
     raise FileNotFoundError(
-        f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
+        f"{folder}: found no {precision} embed-image artifact of the run, expected one; export it with "
         f"`python -m export.to_onnx RUN --precision fp32 int8`"
     )
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.report`: one page about runs, artifacts and results."""
+"""`python -m benchmarks.report`: an HTML page about runs, artifacts and results."""
 
 from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.report.report import ReportConfig, report

@@ -1,8 +1,8 @@
-"""Measurement of the compared models on this machine: peak memory one by one, latency in one interleaved run.
+"""Measurement of the compared models on this machine: peak memory one by one, latency in interleaved rounds.
 
-All models at once would not fit a small machine's memory, so a session is loaded, warmed up, timed and dropped, model
-after model, round after round: a slow hour of the machine hits all. What was measured is kept in the work folder, so
-that an interrupted run goes on with its next round, until the result is written.
+All models together would not fit into the memory of a small machine. In each round, every model is loaded, warmed up,
+timed and dropped, so that a slow period of the machine affects all models. Measurements are stored in the work folder,
+so that an interrupted run resumes with its next round.
 """
 
 import platform
@@ -23,8 +23,8 @@ from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 from mobileclip_dense.runtime.timing import summarize, time_in_turn
 
-NUM_WARMUP = 2  # after each loading
-SLOW_MS = 1000.0  # a model that takes longer is run once a round, and in the first _SLOW_ROUNDS only
+NUM_WARMUP = 2  # runs after each loading
+SLOW_MS = 1000.0  # a slower model runs once per round, and only in the first _SLOW_ROUNDS
 _RUNS_A_ROUND = 3
 _SLOW_ROUNDS = 5
 _NOTES = "measured.json"
@@ -34,7 +34,7 @@ Times = dict[str, dict[str, list[float]]]  # artifact's name -> threads -> milli
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Figures of one artifact; `latency_ms_by_threads` as in a result file."""
+    """The figures of one artifact; `latency_ms_by_threads` as in a result file."""
 
     artifact_sha256: str
     latency_ms_by_threads: dict[str, dict[str, float]]
@@ -44,7 +44,7 @@ class Measurement:
 def measure_artifacts(
     folders: Sequence[Path], threads: Sequence[int], num_rounds: int, work: Path
 ) -> dict[Path, Measurement]:
-    """Measure peak memory, then latency over rounds.
+    """Measure the peak memory of all artifacts, then their latency in rounds.
 
     Raises:
         FileNotFoundError, ValueError: see `load_artifact`.
@@ -95,7 +95,7 @@ def _measure_round(folders: Sequence[Path], threads: Sequence[int], before: list
 
 
 def discard_notes(work: Path) -> None:
-    """Delete the measurements of an interrupted run."""
+    """Delete the stored measurements of an interrupted run."""
     (work / _NOTES).unlink()
 
 
@@ -104,7 +104,7 @@ def _times_of(rounds: list[Times], name: str, threads: str) -> list[float]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Device, system, runtime and versions, for the result file."""
+    """The device, system, runtime and versions, for the result file."""
     return {
         **provenance(device_name(), "onnxruntime", "onnx", "torch", "timm", "mmsegmentation"),
         "system": platform.platform(),

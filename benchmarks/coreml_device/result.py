@@ -10,7 +10,7 @@ from mobileclip_dense.artifact.artifact import Artifact, load_artifact
 
 
 def load_coreml(folder: Path) -> Artifact:
-    """Raises ValueError if the artifact is not a Core ML one, and as `load_artifact`."""
+    """Load a Core ML artifact. Raises ValueError for an artifact of another runtime; see also `load_artifact`."""
     artifact = load_artifact(folder)
     if artifact.runtime != "coreml":
         raise ValueError(
@@ -21,7 +21,7 @@ def load_coreml(folder: Path) -> Artifact:
 
 
 def result_path(out: Path, name: str, device: str) -> Path:
-    """Path of the result of an artifact on a device; `name` is that of `result_names`."""
+    """The path of the result of an artifact on a device. `name` comes from `result_names`."""
     return out / f"{name}@{_slug(device)}.json"
 
 
@@ -35,7 +35,7 @@ def coreml_result(
     runtime: str,
     num_warmup: int,
 ) -> dict[str, Any]:
-    """`latency_result` of Core ML, which chooses its threads itself, so that they count as one."""
+    """The `latency_result` of Core ML, recorded as one thread, because Core ML chooses its threads itself."""
     return latency_result(
         artifact,
         digest,
@@ -49,5 +49,5 @@ def coreml_result(
 
 
 def _slug(name: str) -> str:
-    """A device's name as a part of a file name."""
+    """The name of a device for file names."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"

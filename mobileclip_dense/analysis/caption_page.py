@@ -87,8 +87,8 @@ def captions_page(
         *_sheets(pictures),
         "<h2>Captions that break the rules</h2>",
         "<p class='soft'>The first examples of each rule. File name: the caption contains a file name or is a number "
-        "given by a camera. URL: it contains an address. Boilerplate: it contains a phrase of shops or galleries. Names "
-        "nothing: no noun remains after removing those and words like photo.</p>",
+        "given by a camera. URL: it contains an address. Boilerplate: it contains a phrase of shops or galleries. "
+        "Names nothing: no noun remains after removing those and words like photo.</p>",
         *_examples(sets),
     ]
     return render_page("Captions", parts, _STYLE + _header_colours(len(sets)))

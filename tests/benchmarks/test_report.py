@@ -1,4 +1,4 @@
-"""The report lists what can be used, says of the rest which file and field it is, and keeps devices apart."""
+"""The report lists usable records, names file and field of the others, and keeps devices apart."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What can be wrong with a package on disk, each named by its file."""
+"""Damaged packages on disk: each error names the file."""
 
 import json
 import shutil
