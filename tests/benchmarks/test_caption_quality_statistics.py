@@ -119,8 +119,8 @@ def test_that_more_pairs_made_it_worse_is_said() -> None:
 
 
 def test_equal_curves_are_seldom_told_apart() -> None:
-    """The interval contains a factor of 1 in about 95 % of the trials with equally good captions. A bootstrap over three
-    seeds missed it two to four times as often."""
+    """The interval contains a factor of 1 in about 95 % of the trials with equally good captions. A bootstrap over
+    three seeds missed it two to four times as often."""
     rng = np.random.default_rng(0)
     num_wrong = 0
     for _ in range(200):

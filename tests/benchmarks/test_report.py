@@ -105,8 +105,8 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 OLDER_RUNS = [
-    (without(RECORD, "versions"), SETTINGS, "run.json: versions: missing"),
-    (without(RECORD, "parent"), SETTINGS, "run.json: parent: missing"),
+    (without(RECORD, "versions"), SETTINGS, "run.json: versions: found nothing"),
+    (without(RECORD, "parent"), SETTINGS, "run.json: parent: found nothing"),
     (RECORD | {"metrics": {}}, SETTINGS, "run.json: metrics.mIoU: found nothing"),
     (RECORD | {"metrics": {"mIoU": float("nan")}}, SETTINGS, "run.json: metrics.mIoU: found nan"),
     (RECORD | {"metrics": None}, SETTINGS, "run.json: metrics: found nothing"),

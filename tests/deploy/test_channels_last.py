@@ -16,7 +16,7 @@ SCORES, SIZE = (2, 7, 9, 5), (36, 20)
 
 
 class Upsampled(nn.Module):
-    """A model that upsamples scores from a quarter of the resolution and takes the argmax over classes or another axis."""
+    """A model that upsamples scores by 4 and takes the argmax over classes or another axis."""
 
     def __init__(self, axis: int, *, upsampled_too: bool = False):
         super().__init__()
