@@ -92,7 +92,7 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
         bytes_of[f"ours {precision}"] = (folder / "model.onnx").stat().st_size
     image = load_golden(ours["fp32"])["input"][:1]
     times = time_in_turn([partial(model, image) for model in models.values()], config.runs, progress="rivals")
-    latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
+    latencies = {name: summarize(times_ms) for name, times_ms in zip(models, times, strict=True)}
     result = _record(run.config.model, size_px, config, latencies, bytes_of, trunk)
     result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
     _print(result)

@@ -140,7 +140,7 @@ def _record(
     config: ThroughputConfig, workshop: Workshop, seconds: list[list[float]], num_texts: int, num_workers: int
 ) -> dict[str, Any]:
     num_views = config.images * config.num_augmentations
-    ours, teachers = (statistics.median(kept) for kept in seconds)
+    ours, teachers = (statistics.median(values) for values in seconds)
     cuda = workshop.device.type == "cuda"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("data", "out", "force", "num_workers")}
     return {

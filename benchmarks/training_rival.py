@@ -83,10 +83,10 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
     times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
     for _ in tqdm(range(config.rounds), unit="round", desc="training"):
-        for (name, compiled), kept in zip(variants, times.values(), strict=True):
+        for (name, compiled), seconds in zip(variants, times.values(), strict=True):
             with tempfile.TemporaryDirectory() as scratch:
-                kept += programs[name](config, Path(scratch), compiled)
-    medians = {name: median(kept) for name, kept in times.items()}
+                seconds += programs[name](config, Path(scratch), compiled)
+    medians = {name: median(seconds) for name, seconds in times.items()}
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "batch_size", "precision")},
         **provenance(compute_device_name(), "torch", "open_clip_torch", "timm"),

@@ -121,8 +121,8 @@ def claim_of_agreement(
             verdicts[task] = "supported"
         else:
             verdicts[task] = "not testable"
-        told = ", ".join(f"{name} {a} / {b}" for name, (a, b) in words.items())
-        parts.append(f"{task} (fine-tuning / probe): {told} ({verdicts[task]})")
+        outcomes = ", ".join(f"{name} {a} / {b}" for name, (a, b) in words.items())
+        parts.append(f"{task} (fine-tuning / probe): {outcomes} ({verdicts[task]})")
     return Claim(claim=claim, verdict=both(verdicts), by_task=verdicts, reason="; ".join(parts) + ".")
 
 

@@ -187,20 +187,20 @@ def _scaling(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str
 
 def _pretraining(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The figures of each pretraining on held-out images."""
-    told: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for quality in QUALITIES:
         metrics = [records[clip_name(quality, protocol.num_pairs[-1], seed)]["metrics"] for seed in protocol.seeds]
         recalls = [m["text_to_image_recall_at_1"] for m in metrics]
         summary = summarize(recalls)
-        told[quality] = {
+        figures[quality] = {
             "figure": "recall@1, text to image, %",
             **dataclasses.asdict(summary),
             "times_chance": summary.mean * metrics[0]["num_pairs"] / 100,
             "num_held_out": metrics[0]["num_pairs"],
         }
     tags = [records[f"{SUPERVISED}-{seed}"]["metrics"]["tag_map_percent"] for seed in protocol.seeds]
-    told[SUPERVISED] = {"figure": "mean average precision of tags, %", **dataclasses.asdict(summarize(tags))}
-    return told
+    figures[SUPERVISED] = {"figure": "mean average precision of tags, %", **dataclasses.asdict(summarize(tags))}
+    return figures
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
@@ -225,5 +225,5 @@ def _published(step: Step, first: Step, record: dict[str, Any]) -> dict[str, Any
     parent = record["parent"] and record["parent"]["weights_sha256"]
     base = settings_of(first)
     differing = {name: value for name, value in settings_of(step).items() if value != base[name]}
-    kept = ("seed", "device", "wall_time_s", "weights_sha256", "metrics")
-    return {"settings": differing, "parent_weights_sha256": parent} | {name: record[name] for name in kept}
+    published = ("seed", "device", "wall_time_s", "weights_sha256", "metrics")
+    return {"settings": differing, "parent_weights_sha256": parent} | {name: record[name] for name in published}

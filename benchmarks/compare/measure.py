@@ -53,25 +53,25 @@ def measure_artifacts(
     for folder in folders:
         load_artifact(folder)
     notes = work / _NOTES
-    kept: dict[str, Any] = read_json(notes) if notes.is_file() else {}
+    stored: dict[str, Any] = read_json(notes) if notes.is_file() else {}
     settings = {"artifacts": sorted(hashes.values()), "threads": list(threads), **describe_machine()}
-    if kept.get("settings") != settings:
-        if kept:
+    if stored.get("settings") != settings:
+        if stored:
             print(f"{notes}: measured of other artifacts or on another machine; starting over")
-        kept = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
+        stored = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
     for folder in tqdm(folders, desc="peak memory", unit="model"):
-        if folder.name not in kept["peak_memory_mb"]:
-            kept["peak_memory_mb"][folder.name] = measure_peak_memory_mb(folder)
-            write_json(notes, kept)
-    for _ in tqdm(range(len(kept["rounds"]), num_rounds), desc="latency", unit="round"):
-        kept["rounds"].append(_measure_round(folders, threads, kept["rounds"]))
-        write_json(notes, kept)
-    rounds = kept["rounds"][:num_rounds]
+        if folder.name not in stored["peak_memory_mb"]:
+            stored["peak_memory_mb"][folder.name] = measure_peak_memory_mb(folder)
+            write_json(notes, stored)
+    for _ in tqdm(range(len(stored["rounds"]), num_rounds), desc="latency", unit="round"):
+        stored["rounds"].append(_measure_round(folders, threads, stored["rounds"]))
+        write_json(notes, stored)
+    rounds = stored["rounds"][:num_rounds]
     return {
         folder: Measurement(
             artifact_sha256=hashes[folder],
             latency_ms_by_threads={str(n): summarize(_times_of(rounds, folder.name, str(n))) for n in threads},
-            peak_memory_mb=kept["peak_memory_mb"][folder.name],
+            peak_memory_mb=stored["peak_memory_mb"][folder.name],
         )
         for folder in folders
     }
@@ -100,7 +100,7 @@ def discard_notes(work: Path) -> None:
 
 
 def _times_of(rounds: list[Times], name: str, threads: str) -> list[float]:
-    return [value for kept in rounds for value in kept.get(name, {}).get(threads, [])]
+    return [value for times in rounds for value in times.get(name, {}).get(threads, [])]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _require_close(label: str, output: str, error: float, allowed: float) -> Non
                          f"the exported model is wrong")  # fmt: skip
 
 
-def _require_agreement(label: str, output: str, share: float, wanted: float, whose: str) -> None:
+def _require_agreement(label: str, output: str, share: float, wanted: float, what: str) -> None:
     if not share >= wanted:
-        raise ValueError(f"{label}: {output}: found {whose} in {share:.2f} % of the pixels, expected at least "
+        raise ValueError(f"{label}: {output}: found {what} in {share:.2f} % of the pixels, expected at least "
                          f"{wanted:g} %; the exported model is wrong")  # fmt: skip

@@ -64,11 +64,11 @@ def verify_images(folder: Path, max_bad_share: float) -> None:
         cache_key=f"zero-shot {folder.resolve()}", progress="check zero-shot images",
     )  # fmt: skip
     faults = [fault for fault in found if fault]
-    said = describe_bad(folder, faults, len(paths))
+    message = describe_bad(folder, faults, len(paths))
     if len(faults) > math.ceil(max_bad_share * len(paths)) or len(faults) == len(paths):
-        raise ValueError(f"{said}\nExpected at most {max_bad_share:.1%} (--max-bad-share); repair or remove them.")
+        raise ValueError(f"{message}\nExpected at most {max_bad_share:.1%} (--max-bad-share); repair or remove them.")
     if faults:
-        print(f"{said}\nThey will be left out.", file=sys.stderr)
+        print(f"{message}\nThey will be left out.", file=sys.stderr)
 
 
 def _fault_of(path: Path) -> str:
