@@ -1,8 +1,9 @@
-"""`python -m benchmarks.data_path SHARDS --out FILE`: reinforced samples per second and core, ours and the plain way.
+"""`python -m benchmarks.data_path SHARDS --out FILE`: reinforced samples per second and core, ours against a plain one.
 
-Both read the same shards, decode, replay a stored augmentation, tokenize two captions, pick the teachers' rows and
-stack a batch; in turn, batch after batch, in one process with one thread. The plain way is what one writes first:
-webdataset, Pillow, torchvision's transforms on Pillow images, ToTensor, `torch.load` of the whole pth.gz.
+Both loaders read the same shards, decode, replay a stored augmentation, tokenize two captions, select the teachers'
+rows and stack a batch. They run in turn, batch after batch, in one process with one thread. The plain loader is the
+obvious implementation: webdataset, Pillow, torchvision's transforms on Pillow images, ToTensor and `torch.load` of the
+whole pth.gz.
 """
 
 import gzip
@@ -51,21 +52,22 @@ _VERSIONED = ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "ope
 
 @dataclass(frozen=True, kw_only=True)
 class DataPathConfig(ResultSettings):
-    """Time loading of reinforced samples: this package against webdataset, Pillow, torchvision and torch.load."""
+    """Measure the loading of reinforced samples: this package against webdataset, Pillow, torchvision, torch.load."""
 
     shards: Annotated[Path, tyro.conf.Positional]
-    """Folder of reinforced shards (jpg, txt, syn.json, paug.json, pth.gz); made of 512-pixel scenes if missing."""
+    """Folder of reinforced shards (jpg, txt, syn.json, paug.json, pth.gz). If it is missing, shards of generated
+    512-pixel scenes are written to it."""
     out: Path = Path("results/data-path.json")
     image_size_px: int = 256
-    """Side of the training image."""
+    """Height and width of the training images, pixels."""
     batch_size: int = 32
-    """Samples in a batch."""
+    """Samples per batch."""
     batches: int = 40
-    """Timed batches of each way."""
+    """Timed batches of each loader."""
     num_scenes: int = 256
-    """Scenes to make if there are no shards."""
+    """Number of scenes to generate if there are no shards."""
     seed: int = 0
-    """Seeds scenes, embeddings and choices."""
+    """Seed of scenes, embeddings and choices."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "batch_size", "batches", at_least=1)
@@ -120,7 +122,7 @@ def measure_data_path(config: DataPathConfig) -> dict[str, Any]:
 
 
 def _our_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[Any]:
-    """Batches of this package's loader, without end."""
+    """Endless batches of this package's loader."""
     return iter(
         CaptionStream(
             [shards],
@@ -137,7 +139,7 @@ def _our_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig
 
 
 def _plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConfig) -> Iterator[list[torch.Tensor]]:
-    """Batches of the plain way, without end."""
+    """Endless batches of the plain loader."""
     rng = np.random.default_rng(config.seed)
     rows: list[tuple[torch.Tensor, ...]] = []
     while True:
@@ -158,7 +160,7 @@ def _plain_batches(shards: list[str], tokenizer: Tokenizer, config: DataPathConf
 
 
 def _plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
-    """Replay a stored augmentation as DataCompDR publishes it, on a Pillow image."""
+    """Apply a stored augmentation in DataCompDR's format to a Pillow image."""
     augmentation = from_param_aug(entry)
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     image = F.resized_crop(image, *augmentation.crop, [size_px, size_px], InterpolationMode.BICUBIC)
@@ -168,7 +170,7 @@ def _plain_replay(jpeg: bytes, entry: list[Any], size_px: int) -> Image.Image:
 
 
 def _largest_difference(shards: list[str], config: DataPathConfig) -> int:
-    """Largest difference in grey levels between images of the two ways, over one random augmentation per sample."""
+    """The largest difference in grey levels between images of the loaders, for one random augmentation per sample."""
     rng, largest = np.random.default_rng(config.seed), 0
     samples = (sample for shard in shards for sample in read_samples(shard))
     for _, sample in zip(range(_NUM_COMPARED), samples, strict=False):
@@ -181,7 +183,7 @@ def _largest_difference(shards: list[str], config: DataPathConfig) -> int:
 
 
 def _write_reinforced_scenes(folder: Path, count: int, seed: int) -> None:
-    """Write one shard of 512-pixel scenes with DataCompDR's members; the embeddings are random."""
+    """Write one shard of 512-pixel scenes in DataCompDR's format, with random embeddings."""
     generator = torch.Generator().manual_seed(seed)
 
     def embeddings(rows: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.demo_throughput ARTIFACT`: share of the model in a demo's time on a folder of photographs.
+"""`python -m benchmarks.demo_throughput ARTIFACT`: the share of a demo's time that the model takes, on photographs.
 
-The demo runs as a user would run it: files decoded, resized, drawn over, and written as PNG, all while the model runs.
+The demo runs as for a user: it decodes, resizes, overlays and writes PNG files while the model runs.
 """
 
 import io
@@ -28,23 +28,23 @@ from mobileclip_dense.runtime.onnx_model import load_onnx_artifact
 from mobileclip_dense.runtime.timing import NUM_WARMUP, summarize, time_in_turn
 
 _HEIGHT_PX, _WIDTH_PX = 480, 640
-_FALLOFF = 1.6  # of amplitude with frequency: JPEG then makes about 60 kB of it, as of a photograph of that size
+_FALLOFF = 1.6  # of amplitude with frequency; a JPEG then has about 60 kB, like a photograph of that size
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThroughputConfig(ResultSettings):
-    """Run a demo on a folder of photographs, and compare its time per photograph with the time of the model."""
+    """Run a demo on a folder of photographs, and compare its time per photograph with the latency of the model."""
 
     artifact: Annotated[Path, tyro.conf.Positional]
-    """ONNX artifact of a segmenter or a depth estimator."""
+    """ONNX artifact of a segmentation or depth model."""
     folder: Path | None = None
-    """Folder of photographs; None: generated ones, 640x480 JPEG."""
+    """Folder of photographs. None: generated 640x480 JPEG files."""
     images: int = 500
     """Number of generated photographs."""
     threads: int | None = None
-    """Threads of ONNX Runtime; None: one for each core."""
+    """Threads of ONNX Runtime. None: one per core."""
     runs: int = 50
-    """Timed runs of the model by itself."""
+    """Timed runs of the model alone."""
     out: Path = Path("results/demo-throughput.json")
 
     def __post_init__(self) -> None:
@@ -53,10 +53,11 @@ class ThroughputConfig(ResultSettings):
 
 
 def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
-    """Write and return the result: the demo's own summary without its inputs, and the model's latency by itself.
+    """Write and return the result: the demo's summary without its inputs, and the latency of the model alone.
 
     Raises:
-        FileNotFoundError, ValueError: the artifact or the folder cannot be used. FileExistsError: the result exists.
+        FileNotFoundError, ValueError: the artifact or the folder cannot be used.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     artifact, model = load_onnx_artifact(config.artifact, config.threads)
@@ -77,11 +78,11 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
     latency_alone = summarize(alone)
     result = {
         **{name: value for name, value in record.items() if name not in ("inputs", "failures")},
-        "artifact": artifact.name,  # the demo's own record has the folder's, which may be "."
+        "artifact": artifact.name,  # the demo's summary has the name of the folder, which may be "."
         "photographs": "generated, 640x480 JPEG" if config.folder is None else config.folder.name,
         "num_warmup": NUM_WARMUP,
         "model_alone_ms": latency_alone,
-        # Beside it, the model runs slower for want of the cores that read and draw: the stricter figure of the two.
+        # In the demo, the model is slower because reading and drawing use the cores too, so this share is stricter.
         "model_alone_share_percent": latency_alone["mean"] / record["wall_ms_per_frame"] * 100,
     }
     shares = record["model_share_percent"], result["model_alone_share_percent"]
@@ -89,13 +90,13 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
         config.out,
         result,
         f"{record['num_frames']} photographs, {record['wall_ms_per_frame']:.1f} ms each, "
-        f"{record['latency_ms']['model']['mean']:.1f} ms in the model ({shares[0]:.1f} %); the model by itself takes "
+        f"{record['latency_ms']['model']['mean']:.1f} ms in the model ({shares[0]:.1f} %); the model alone takes "
         f"{latency_alone['mean']:.1f} ms ({shares[1]:.1f} %)",
     )
 
 
 def write_photographs(folder: Path, count: int) -> Path:
-    """Write images with the spectrum of photographs, which take as long as photographs to decode and to encode."""
+    """Write images with the spectrum of photographs, so that decoding and encoding take as long as for photographs."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(count):
@@ -104,7 +105,7 @@ def write_photographs(folder: Path, count: int) -> Path:
 
 
 def _photograph(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Noise whose amplitude falls with frequency, mostly grey, as in photographs; uint8 [H,W,3]."""
+    """Mostly grey noise with an amplitude that falls with frequency, as in photographs; uint8 [H,W,3]."""
     rows, columns = np.fft.fftfreq(_HEIGHT_PX)[:, None], np.fft.rfftfreq(_WIDTH_PX)[None]
     envelope = 1 / np.maximum(np.hypot(rows, columns), 1 / _WIDTH_PX) ** _FALLOFF
     spectrum = np.fft.rfft2(rng.standard_normal((3, _HEIGHT_PX, _WIDTH_PX))) * envelope

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.dense_training`: a step of dense fine-tuning, ours and in mmsegmentation's settings.
+"""`python -m benchmarks.dense_training`: the time of a fine-tuning step, with our settings and with mmsegmentation's.
 
-Both arms take mmengine's `train_step` of the same model on the same random pictures, without loading, in turn.
-mmsegmentation's settings: float32, contiguous. Ours: bf16 autocast, channels-last on a GPU, torch.compile with
---compile.
+Both arms run mmengine's `train_step` of the same model on the same random images, without loading, in turn.
+mmsegmentation's settings: float32, contiguous tensors. Ours: bf16 autocast, channels-last on a GPU, and torch.compile
+with --compile.
 """
 
 from collections.abc import Callable
@@ -33,20 +33,20 @@ _NUM_CLASSES = 150
 
 @dataclass(frozen=True, kw_only=True)
 class DenseTrainingConfig(ResultSettings):
-    """Measure images per second of dense fine-tuning, ours and in mmsegmentation's settings, in turn."""
+    """Measure images per second of dense fine-tuning, with our settings and with mmsegmentation's, in turn."""
 
     encoder: str = "mci2"
-    """Encoder, as for `finetune`."""
+    """Encoder, as in `finetune`."""
     size_px: int = 512
-    """Height and width, pixels."""
+    """Height and width of the images, pixels."""
     batch_size: int = 16
     """Images per step."""
     compile: bool = False
-    """Compile ours with torch.compile."""
+    """Use torch.compile in our arm."""
     steps: int = 10
-    """Timed steps of each arm in each round, after one that is not."""
+    """Timed steps of each arm in each round, after one warm-up step."""
     rounds: int = 5
-    """How often the arms take turns."""
+    """Number of rounds. Each round runs both arms."""
     out: Path = Path("results/dense-training.json")
 
     def __post_init__(self) -> None:
@@ -57,13 +57,10 @@ class DenseTrainingConfig(ResultSettings):
 
 
 def measure_dense_training(config: DenseTrainingConfig) -> dict[str, Any]:
-    """Write the result.
-
-    Returns:
-        What was written; `images_per_s` by arm, `ours_against_stock` the ratio of the medians.
+    """Write and return the result: `images_per_s` of each arm, and `ours_against_stock`, the ratio of the medians.
 
     Raises:
-        FileExistsError: the result exists.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     arms = {
@@ -97,7 +94,7 @@ def _device() -> torch.device:
 
 
 def _arm(config: DenseTrainingConfig, precision: Any, placed: Callable[[Any], Any]) -> Callable[[], None]:
-    """A function that takes one training step."""
+    """A function that runs one training step."""
     settings = FinetuneConfig(
         data=Path(),
         out=Path(),
@@ -123,8 +120,8 @@ def _arm(config: DenseTrainingConfig, precision: Any, placed: Callable[[Any], An
 
 
 def _batch(config: DenseTrainingConfig) -> dict[str, Any]:
-    """Random pictures uint8 [3,H,W] and labels, as mmsegmentation's loader gives them."""
-    from mmseg.structures import SegDataSample  # only after mobileclip_dense.dense, whatever sorts imports
+    """Random images uint8 [3,H,W] and labels, in the format of mmsegmentation's loader."""
+    from mmseg.structures import SegDataSample  # must be imported after mobileclip_dense.dense
 
     generator, shape = torch.Generator().manual_seed(0), (config.size_px, config.size_px)
     samples = []

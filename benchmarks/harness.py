@@ -20,14 +20,14 @@ class ResultSettings:
 
 
 def compute_device_name() -> str:
-    """The GPU's name where torch has one, else the CPU's as `device_name` gives it."""
-    import torch  # most benchmarks do without
+    """The name of torch's GPU, or the name of the CPU (`device_name`) without a GPU."""
+    import torch  # not needed by most benchmarks
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else device_name()
 
 
 def provenance(device: str, *libraries: str) -> dict[str, Any]:
-    """Fields `device` and `versions` of a result file."""
+    """The fields `device` and `versions` of a result file."""
     return {"device": device, "versions": versions_of(*libraries)}
 
 

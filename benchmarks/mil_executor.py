@@ -1,4 +1,4 @@
-"""`python -m benchmarks.mil_executor ARTIFACT...`: run time of the MIL executor, and its distance to PyTorch."""
+"""`python -m benchmarks.mil_executor ARTIFACT...`: the run time of the MIL executor, and its error against PyTorch."""
 
 import time
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from mobileclip_dense.runtime.parity import compare_with_golden
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorConfig(ResultSettings):
-    """Run Core ML artifacts in the MIL executor on their golden images, and compare with PyTorch."""
+    """Run Core ML artifacts in the MIL executor on their golden images, and compare the outputs with PyTorch's."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Core ML artifact folders."""
@@ -36,7 +36,8 @@ def measure_executor(config: ExecutorConfig) -> dict[str, Any]:
     """Write and return the result.
 
     Raises:
-        FileNotFoundError, ValueError: an artifact is damaged. FileExistsError: the result exists.
+        FileNotFoundError, ValueError: an artifact is damaged.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     loaded = load_artifacts(config.artifacts)

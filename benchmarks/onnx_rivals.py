@@ -1,10 +1,10 @@
-"""`python -m benchmarks.onnx_rivals RUN`: our ONNX exports of an image tower against those that others would make.
+"""`python -m benchmarks.onnx_rivals RUN`: our ONNX exports of an image tower against other ways to export it.
 
-All rivals export the same weights at the same size and run in ONNX Runtime, in turn, round after round:
+All exports have the same weights and the same size. They run in ONNX Runtime in turn, round after round:
 
-    timm          timm.utils.onnx_export of the trained model, as timm's own script does it
+    timm          timm.utils.onnx_export of the trained model, as in timm's script
     fused         torch.onnx.export of timm's reparameterize_model, opset 18
-    tutorial      quantize_static over Conv, MatMul and Gemm of `fused`, with its defaults
+    tutorial      quantize_static of Conv, MatMul and Gemm in `fused`, with default settings
     preprocessed  the same after quant_pre_process, weights per channel
 """
 
@@ -48,13 +48,13 @@ _GEMM_SIDE = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class RivalsConfig(ResultSettings):
-    """Time our fp32 and int8 exports of an image tower against timm's export, torch's of timm's fused model, and the
-    tutorials' int8 of that: the same weights, the same size, in turn."""
+    """Measure our fp32 and int8 exports of an image tower against timm's export, torch's export of timm's fused model,
+    and int8 quantization of the latter as in tutorials. All have the same weights and size, and run in turn."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Pretraining run that was exported."""
     artifacts: Path = Path("artifacts")
-    """Folder that holds its fp32 and int8 embed-image artifacts."""
+    """Folder with its fp32 and int8 embed-image artifacts."""
     threads: int = 2
     """Threads of ONNX Runtime."""
     runs: int = 50
@@ -70,7 +70,8 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
     """Write and return the result.
 
     Raises:
-        FileNotFoundError, ValueError: the run or an artifact of it cannot be read. FileExistsError: the result exists.
+        FileNotFoundError, ValueError: the run or one of its artifacts cannot be read.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     run = load_run(config.run)
@@ -91,7 +92,7 @@ def measure_rivals(config: RivalsConfig) -> dict[str, Any]:
         bytes_of[f"ours {precision}"] = (folder / "model.onnx").stat().st_size
     image = load_golden(ours["fp32"])["input"][:1]
     times = time_in_turn([partial(model, image) for model in models.values()], config.runs, progress="rivals")
-    latencies = {name: summarize(kept) for name, kept in zip(models, times, strict=True)}
+    latencies = {name: summarize(times_ms) for name, times_ms in zip(models, times, strict=True)}
     result = _record(run.config.model, size_px, config, latencies, bytes_of, trunk)
     result["artifact_sha256"] = {precision: artifact_sha256(folder) for precision, folder in ours.items()}
     _print(result)

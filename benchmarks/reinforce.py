@@ -1,8 +1,7 @@
-"""`python -m benchmarks.reinforce DATA`: does `reinforce` keep its teachers busy?
+"""`python -m benchmarks.reinforce DATA`: the throughput of `reinforce` against its teachers' forward passes alone.
 
-Views per second of reinforcing a shard (read, decode, augment, encode, write) against the teachers' forward passes
-alone over as many views and captions in the same batches, already augmented and tokenized. Both in turn, round after
-round.
+It compares the views per second of reinforcing a shard (read, decode, augment, encode, write) with those of only the
+forward passes, on the same batches, already augmented and tokenized. Both run in turn, round after round.
 """
 
 import dataclasses
@@ -31,24 +30,24 @@ from mobileclip_dense.runtime.timing import time_in_turn
 
 @dataclass(frozen=True, kw_only=True)
 class ThroughputConfig(ResultSettings):
-    """Time `reinforce` against its teachers' own forward passes, in turn."""
+    """Measure `reinforce` against the forward passes of its teachers, in turn."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder of shards with synthetic captions, as `reinforce --data` takes it; the first shard of train is used."""
+    """Folder of shards with synthetic captions, as for `reinforce --data`. The first shard of train is used."""
     models: tuple[str, ...] = ("ViT-B-32",)
-    """open_clip models, with random weights, which take as long as trained ones."""
+    """open_clip models used as teachers, with random weights."""
     images: int = 16
-    """Images of the shard that is reinforced."""
+    """Number of images to reinforce."""
     num_augmentations: int = 8
     """Views per image."""
     batch_size: int = 32
     """Views per forward pass."""
     num_workers: int | None = None
-    """Processes that decode and augment; None: as `reinforce` chooses."""
+    """Processes that decode and augment. None: the default of `reinforce`."""
     threads: int = 2
     """Threads of torch on a CPU."""
     rounds: int = 5
-    """Timed rounds, after one that is not."""
+    """Timed rounds, after one warm-up round."""
     out: Path = Path("results/reinforce.json")
 
     def __post_init__(self) -> None:
@@ -61,7 +60,8 @@ def measure_throughput(config: ThroughputConfig) -> dict[str, Any]:
     """Write and return the result.
 
     Raises:
-        FileNotFoundError, ValueError: the data or a model cannot be used. FileExistsError: the result exists.
+        FileNotFoundError, ValueError: the data or a model cannot be used.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     torch.set_num_threads(config.threads)
@@ -99,7 +99,7 @@ def _first_images(config: ThroughputConfig, out: Path) -> Path:
     first = Path(list_shards(config.data, "train")[0])
     keys = [sample.key for sample in read_samples(str(first))][: config.images]
     if len(keys) < config.images:
-        raise ValueError(f"--images: found {config.images}, expected at most the {len(keys)} of {first}")
+        raise ValueError(f"--images: found {config.images}, expected at most {len(keys)}, the number in {first}")
     with tarfile.open(first) as source, tarfile.open(out, "w") as target:
         for member in source:
             if member.name.split(".")[0] in keys:
@@ -116,7 +116,7 @@ def _random_teachers(models: tuple[str, ...], folder: Path) -> list[str]:
 
 
 def _forward_passes(shard: Path, config: ThroughputConfig, workshop: Workshop) -> tuple[Callable[[], object], int]:
-    """A function that runs only the teachers' forward passes over the shard; and the number of its captions."""
+    """A function that runs only the teachers' forward passes on the shard, and the number of captions."""
     workshop.source.path = shard
     prepared = list(workshop.loader)
     texts = [caption for sample in prepared for caption in (*sample.captions, *sample.present)]
@@ -140,7 +140,7 @@ def _record(
     config: ThroughputConfig, workshop: Workshop, seconds: list[list[float]], num_texts: int, num_workers: int
 ) -> dict[str, Any]:
     num_views = config.images * config.num_augmentations
-    ours, teachers = (statistics.median(kept) for kept in seconds)
+    ours, teachers = (statistics.median(values) for values in seconds)
     cuda = workshop.device.type == "cuda"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("data", "out", "force", "num_workers")}
     return {

@@ -1,8 +1,8 @@
 """`python -m benchmarks.training_memory`: pairs per second and peak memory of a training step against batch size.
 
-For planning a run. Each row is a process of its own that trains a few steps on random pixels and captions, as the
-trainer does, without loading; rows run one after the other. On a GPU the memory is what torch allocated at its peak, on
-a CPU what the process held resident.
+Use it to plan a run. Each row runs in its own process, one after the other, and trains a few steps on random pixels and
+captions, without loading. The memory is torch's peak allocation on a GPU, and the peak resident memory of the process
+on a CPU.
 """
 
 from concurrent.futures.process import BrokenProcessPool
@@ -48,11 +48,12 @@ class TrainingMemoryConfig(ResultSettings):
     batch_sizes: tuple[int, ...] = (8, 16, 32, 64)
     """Pairs per step."""
     ways: tuple[Way, ...] = ("plain", "checkpointed", "two passes")
-    """plain; checkpointed: activations computed twice; two passes: four micro-batches with gradient caching."""
+    """Variants of the step. plain; checkpointed: gradient checkpointing; two passes: gradient caching over four
+    micro-batches."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the forward and backward pass."""
+    """Precision of the forward and backward pass."""
     steps: int = 3
-    """Timed steps of each row, after one that is not."""
+    """Timed steps of each row, after one warm-up step."""
     out: Path = Path("results/training-memory.json")
 
     def __post_init__(self) -> None:
@@ -61,16 +62,16 @@ class TrainingMemoryConfig(ResultSettings):
 
 
 def measure_table(config: TrainingMemoryConfig) -> None:
-    """Write the result.
+    """Measure all rows, write the result and print a table.
 
     Raises:
-        FileExistsError: the result exists.
+        FileExistsError: the result exists and --force was not given.
     """
     refuse_existing(config.out, config.force)
     rows = []
     for size, way in progress_bar(list(product(config.batch_sizes, config.ways)), unit="row"):
         measured: dict[str, float | None] = {"pairs_per_s": None, "peak_memory_mb": None}
-        with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # the latter: the system has killed it
+        with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # BrokenProcessPool: killed by the system
             measured.update(run_in_fresh_process(_measure, config, way, size))
         rows.append({"way": way, "batch_size": size, **measured})
     on_gpu = torch.cuda.is_available()

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.training_rival --data SHARDS`: our pretraining against open_clip's own, step for step.
+"""`python -m benchmarks.training_rival --data SHARDS`: the step time of our pretraining against open_clip's trainer.
 
-Both train the same open_clip model on the same shards through their own command lines, with the same batch, image size,
-precision, optimizer settings and number of loader workers, in turn, several times. A step's time is what each program
-itself reports between two steps, loading included; the steps in which it warms up (or compiles) are left out.
+Both train the same open_clip model on the same shards by their command lines, with the same batch size, image size,
+precision, optimizer settings and number of loader workers, in turn, several times. Step times are those that each
+program reports, loading included. Steps for warm-up or compilation are left out.
 
-open_clip's trainer wants pandas, which its wheel does not bring, and stumbles over webdataset 1.0 (KeyError: 'fname').
-Give it a folder of its own with both:
+open_clip's trainer needs pandas, which its wheel does not require, and fails with webdataset 1.0 (KeyError: 'fname').
+Install both into a separate folder for it:
 
     pip install --no-deps --target FOLDER 'webdataset<=0.2.86' pandas python-dateutil six braceexpand
 """
@@ -33,25 +33,25 @@ from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.pages.text_table import print_table
 from mobileclip_dense.run.training_log import read_metrics
 
-_WINDOW = 10  # steps: what our log averages over
+_WINDOW = 10  # steps averaged by our log
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRivalConfig(ResultSettings):
-    """Measure the time of a training step, ours against open_clip's trainer, in turn."""
+    """Measure the time of a training step of our trainer and of open_clip's, in turn."""
 
     data: Path
-    """Folder of shards with train/ and val/, as `mobileclip-dense scenes` writes."""
+    """Folder of shards with train/ and val/, as written by `mobileclip-dense scenes`."""
     open_clip_path: Path
     """Folder with an older webdataset and pandas for open_clip's trainer (see the module's docstring)."""
     model: str = "mci0"
-    """An encoder that open_clip's command knows; nano is none."""
+    """Encoder with a model in open_clip; not nano."""
     image_size_px: int = 128
-    """Training crop, pixels."""
+    """Height and width of the training crop, pixels."""
     batch_size: int = 32
     """Pairs per step."""
     windows: int = 3
-    """Timed windows of ten steps in each run; one more, the first, is not counted."""
+    """Timed windows of ten steps in each run, after one window for warm-up."""
     rounds: int = 2
     """Runs of each program."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -69,22 +69,24 @@ def measure_training(config: TrainingRivalConfig) -> dict[str, Any]:
     """Write and return the result.
 
     Raises:
-        FileExistsError: the result exists. FileNotFoundError: no such folder. ValueError: one of the programs failed.
+        FileExistsError: the result exists and --force was not given.
+        FileNotFoundError: `open_clip_path` has no webdataset.
+        ValueError: one of the programs failed.
     """
     refuse_existing(config.out, config.force)
     if not (config.open_clip_path / "webdataset").is_dir():
         raise FileNotFoundError(
-            f"{config.open_clip_path}: webdataset: not found; fill the folder as "
-            "`python -m pydoc benchmarks.training_rival` says"
+            f"{config.open_clip_path}: webdataset: not found; install it as described by "
+            "`python -m pydoc benchmarks.training_rival`"
         )
     programs: dict[str, Callable[..., list[float]]] = {"open_clip": _time_open_clip, "ours": _time_ours}
     variants = [(name, compiled) for compiled in (False, True)[: 1 + config.compile] for name in programs]
     times: dict[str, list[float]] = {f"{name}{', compiled' * compiled}": [] for name, compiled in variants}
     for _ in progress_bar(range(config.rounds), "training", unit="round"):
-        for (name, compiled), kept in zip(variants, times.values(), strict=True):
+        for (name, compiled), seconds in zip(variants, times.values(), strict=True):
             with tempfile.TemporaryDirectory() as scratch:
-                kept += programs[name](config, Path(scratch), compiled)
-    medians = {name: median(kept) for name, kept in times.items()}
+                seconds += programs[name](config, Path(scratch), compiled)
+    medians = {name: median(seconds) for name, seconds in times.items()}
     result = {
         **{field: getattr(config, field) for field in ("model", "image_size_px", "batch_size", "precision")},
         **provenance(compute_device_name(), "torch", "open_clip_torch", "timm"),
@@ -106,7 +108,7 @@ def _num_steps(config: TrainingRivalConfig) -> int:
 
 
 def _time_ours(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
-    """Seconds per step of each timed window."""
+    """The seconds per step of each timed window."""
     arguments = [
         "pretrain",
         "mci2-datacomp12m",
@@ -137,7 +139,7 @@ def _time_ours(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> li
 
 
 def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) -> list[float]:
-    """Seconds per step of each timed window, from the step times in open_clip's log, which include loading."""
+    """The seconds per step of each timed window, from the step times in open_clip's log, which include loading."""
     shards = "::".join(list_shards(str(config.data.absolute()), "train"))
     arguments = {
         "train-data": shards,
@@ -170,7 +172,7 @@ def _time_open_clip(config: TrainingRivalConfig, scratch: Path, compiled: bool) 
     if len(steps) < _num_steps(config):
         raise ValueError(
             f"open_clip_train: found the times of {len(steps)} steps, expected {_num_steps(config)}; "
-            f"its log ends:\n{log[-2000:]}"
+            f"end of its log:\n{log[-2000:]}"
         )
     return [sum(steps[start : start + _WINDOW]) / _WINDOW for start in range(_WINDOW, len(steps), _WINDOW)]
 

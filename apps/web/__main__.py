@@ -1,4 +1,4 @@
-"""`python -m apps.web`: the page that runs artifacts in a browser, built and served from this machine."""
+"""`python -m apps.web`: build the web page that runs artifacts in a browser, and serve it locally."""
 
 import sys
 import tempfile
@@ -12,37 +12,37 @@ from mobileclip_dense.command import run_with_settings
 from mobileclip_dense.config.check import require_numbers
 from mobileclip_dense.pages.terminal import printable
 
-_MOST_PORT = 65_535
+_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebConfig:
-    """Build the page with the artifacts of a folder and serve it on this machine, until Ctrl-C."""
+    """Build the web page with the artifacts of a folder and serve it on this machine until Ctrl-C."""
 
     artifacts: Path = Path("demo/artifacts")
-    """Folder of artifacts; the ONNX ones are bundled."""
+    """Folder of artifacts. Its ONNX artifacts are bundled."""
     samples: Path = HERE / "samples"
     """Folder of sample pictures."""
     host: str = "127.0.0.1"
-    """Address to listen on. Browsers give camera, threads and cryptography to localhost and to https only."""
+    """Address to listen on. Browsers allow camera, threads and cryptography only on localhost and over https."""
     port: int = 8000
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on. 0: any free port."""
     build_only: Path | None = None
-    """Write the page to this folder instead of serving it, for any file host. Without the two headers of
-    apps/web/server.py (Cross-Origin-Opener-Policy and -Embedder-Policy) it runs in a single thread."""
+    """Write the page to this folder instead of serving it, for any file host. The page runs in a single thread unless
+    the host sends the headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy of apps/web/server.py."""
     force: bool = False
     """Replace the folder of --build-only if it exists."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, "port", at_least=0, at_most=_MOST_PORT)
+        require_numbers(self, "port", at_least=0, at_most=_MAX_PORT)
 
 
 def web(config: WebConfig) -> None:
-    """Build, and serve unless told otherwise.
+    """Build the page, and serve it unless `build_only` is set.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: artifacts, samples or Node.js are missing, the build failed, or the
-            port is taken.
+        FileNotFoundError, ValueError, OSError: artifacts, samples or Node.js are missing, the build failed, or the port
+            is in use.
     """
     bundle = read_artifacts(config.artifacts)
     for name, problem in bundle.left_out.items():
@@ -52,10 +52,10 @@ def web(config: WebConfig) -> None:
         inputs = {"--artifacts": config.artifacts, "--samples": config.samples}
         with staged_folder(config.build_only, WEB_PAGE, force=config.force, inputs=inputs) as staging:
             build_page(staging, bundle, config.samples)
-        print(f"{config.build_only}: {num} artifacts; put the folder on any file host")
+        print(f"{config.build_only}: {num} artifacts; copy the folder to any file host")
         return
     with tempfile.TemporaryDirectory() as scratch:
-        server = open_server(Path(scratch), config.host, config.port)  # before the build: the port may be taken
+        server = open_server(Path(scratch), config.host, config.port)  # before the build, to fail early if in use
         with server:
             build_page(Path(scratch), bundle, config.samples)
             print(f"http://{config.host}:{server.server_port}/  ({num} artifacts; Ctrl-C stops)", flush=True)

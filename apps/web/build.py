@@ -1,4 +1,4 @@
-"""The page as a folder that any file host can serve: built by Vite, with artifacts and sample pictures beside it."""
+"""Building the web page as a folder for any file host: Vite's output, artifacts and sample pictures."""
 
 import re
 import shutil
@@ -16,8 +16,8 @@ INDEX_SCHEMA_VERSION = 1
 _TASKS = ("segment", "depth", "embed-image", "embed-text")
 _OLDEST_NODE = (20, 19)  # as in package.json
 _NODE_NEEDED = (
-    "{name}: {found}; the page is built with Node.js 20.19 or newer: install it (Debian 13 or newer: apt-get install "
-    "nodejs npm; nodejs.org has it for others) and try again"
+    "{name}: {found}, expected Node.js 20.19 or newer to build the page; install it (Debian 13 or newer: apt-get "
+    "install nodejs npm; other systems: nodejs.org) and try again"
 )
 
 
@@ -26,8 +26,8 @@ class Bundle:
     """The artifacts of a page.
 
     Attributes:
-        artifacts: with their folders; verified, fp32 first within a task.
-        left_out: by name of the folder, why an artifact cannot be on the page.
+        artifacts: verified artifacts with their folders, fp32 first within a task.
+        left_out: the reason why an artifact cannot be on the page, by the name of its folder.
     """
 
     artifacts: list[tuple[Path, Artifact]] = field(default_factory=list)
@@ -35,19 +35,19 @@ class Bundle:
 
 
 def read_artifacts(folder: Path) -> Bundle:
-    """The ONNX artifacts of a folder of artifacts. Core ML artifacts and hidden folders are passed over.
+    """Read the ONNX artifacts in a folder. Core ML artifacts and hidden folders are ignored.
 
-    Of those with the same recorded name, the one whose folder has that name is taken, otherwise the first.
+    If several artifacts record the same name, the one in a folder of that name is used, otherwise the first.
 
     Raises:
-        FileNotFoundError: the folder is missing, or holds no ONNX artifact that can be used.
+        FileNotFoundError: the folder is missing, or has no usable ONNX artifact.
     """
     bundle = Bundle()
     found = []
     for path in sorted(path for path in folder.glob("*/") if _is_artifact(path)):
         try:
             artifact = _load_for_page(path)
-        except Exception as error:  # of this artifact; the page has the others
+        except Exception as error:  # a problem of one artifact must not affect the others
             text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
             bundle.left_out[path.name] = text.replace(f"{path}/", "").replace(f"{path}: ", "")
         else:
@@ -56,8 +56,8 @@ def read_artifacts(folder: Path) -> Bundle:
     names: dict[str, str] = {}
     for path, artifact in sorted(found, key=lambda entry: entry[0].name != entry[1].name):
         if artifact.name in names:
-            bundle.left_out[path.name] = (f"artifact.json: name: found {artifact.name}, which the folder "
-                                          f"{names[artifact.name]} holds already; remove one of them")  # fmt: skip
+            bundle.left_out[path.name] = (f"artifact.json: name: found {artifact.name}, which is also the name in the "
+                                          f"folder {names[artifact.name]}; remove one of them")  # fmt: skip
         else:
             names[artifact.name] = path.name
             bundle.artifacts.append((path, artifact))
@@ -75,13 +75,13 @@ def _is_artifact(path: Path) -> bool:
 
 
 def _load_for_page(folder: Path) -> Artifact | None:
-    """A verified artifact, None for one that needs another runtime than ONNX's."""
+    """A verified artifact, None for an artifact of another runtime than ONNX."""
     if read_json(folder / "artifact.json").get("runtime") in TARGETS.keys() - {"onnx"}:
         return None
     artifact = load_artifact(folder)
     if artifact.task not in _TASKS:
         raise ValueError(f"artifact.json: task: found {artifact.task!r}, expected one of {', '.join(_TASKS)}")
-    if not re.fullmatch(r"\w[^/\\]*", artifact.name):  # it becomes a folder of the page
+    if not re.fullmatch(r"\w[^/\\]*", artifact.name):  # used as the name of a folder of the page
         raise ValueError(f"artifact.json: name: found {artifact.name!r}, expected the name of a folder")
     return artifact
 
@@ -90,8 +90,8 @@ def build_page(out: Path, bundle: Bundle, samples: Path) -> None:
     """Write the page to the empty folder `out`.
 
     Raises:
-        FileNotFoundError: Node.js or the samples are missing. ValueError: Node.js is too old, or npm or Vite failed;
-            their words are shown.
+        FileNotFoundError: Node.js or the samples are missing.
+        ValueError: Node.js is too old, or npm or Vite failed; the message contains their output.
     """
     _require_node()
     _install_packages()
@@ -99,7 +99,7 @@ def build_page(out: Path, bundle: Bundle, samples: Path) -> None:
         ["npm", "run", "--silent", "build", "--", "--outDir", str(out.resolve()), "--emptyOutDir", "--logLevel", "warn"]
     )
     for folder, artifact in bundle.artifacts:
-        # With the time of this build: to a browser that holds another artifact of that name, an older one is unchanged.
+        # Copied with the time of this build: a browser with a cached artifact of that name would ignore an older file.
         shutil.copytree(folder, out / "models" / artifact.name, ignore=shutil.ignore_patterns(".*"),
                         copy_function=shutil.copyfile)  # fmt: skip
     index = {
@@ -110,7 +110,7 @@ def build_page(out: Path, bundle: Bundle, samples: Path) -> None:
     write_json(out / "models" / "index.json", index)
     pictures = sorted(path for path in samples.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not pictures:
-        raise FileNotFoundError(f"{samples}: samples: found no picture; expected {', '.join(IMAGE_SUFFIXES)}")
+        raise FileNotFoundError(f"{samples}: samples: found no picture, expected {', '.join(IMAGE_SUFFIXES)}")
     (out / "samples").mkdir()
     for picture in pictures:
         shutil.copy(picture, out / "samples" / picture.name)
@@ -118,7 +118,7 @@ def build_page(out: Path, bundle: Bundle, samples: Path) -> None:
 
 
 def _entry(folder: Path, artifact: Artifact) -> dict[str, object]:
-    """What the page must know before it downloads anything."""
+    """The entry of an artifact in models/index.json, which the page reads before it downloads a model."""
     return {
         "name": artifact.name,
         "task": artifact.task,
@@ -141,7 +141,7 @@ def _require_node() -> None:
 
 
 def _install_packages() -> None:
-    """npm ci, unless the packages of this lock file are there."""
+    """Run `npm ci`, unless the packages of this lock file are installed."""
     lock, stamp = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
     if not stamp.is_file() or stamp.stat().st_mtime < lock.stat().st_mtime:
         print("apps/web: installing npm packages", flush=True)

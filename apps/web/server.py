@@ -1,4 +1,4 @@
-"""A server for the page: files of one folder, with the headers that let a browser share memory between threads."""
+"""A local file server for the page, with the headers that browsers require for memory shared between threads."""
 
 import errno
 from contextlib import suppress
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class PageHandler(SimpleHTTPRequestHandler):
-    """GET and HEAD of files; no listings."""
+    """Serves GET and HEAD of files, without directory listings."""
 
     protocol_version = "HTTP/1.1"
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {
@@ -19,12 +19,12 @@ class PageHandler(SimpleHTTPRequestHandler):
     }  # fmt: skip
 
     def handle(self) -> None:
-        """A browser that leaves in the middle of a download is nothing to report."""
+        """Handle a connection. A browser may close it during a download, which is not an error."""
         with suppress(ConnectionError):
             super().handle()
 
     def end_headers(self) -> None:
-        """Cross-origin isolation, and no copy in a cache that is older than the file."""
+        """Add the headers for cross-origin isolation, and for revalidation of cached files."""
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
@@ -33,25 +33,25 @@ class PageHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def list_directory(self, path: Any) -> None:  # the base class may return a file to send
-        """Refused."""
+        """Refuse directory listings."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the terminal holds the address."""
+        """Log nothing, so that the address stays visible in the terminal."""
 
 
 def open_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
-    """A server that is bound but does not serve yet; port 0 takes a free one.
+    """A server that is bound to its port but does not serve yet. Port 0: any free port.
 
     Raises:
-        OSError: the port is taken or may not be used, in words for a user.
+        OSError: the port is in use or not allowed, or the host is invalid.
     """
     try:
         return ThreadingHTTPServer((host, port), partial(PageHandler, directory=str(folder)))
     except UnicodeError:
-        raise OSError(f"--host: found {host!r}, expected an address or a name of this machine") from None
+        raise OSError(f"--host: found {host!r}, expected an address or host name of this machine") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise OSError(f"--port: {port} is in use on {host}; stop what uses it, or take another: make web PORT=8001"
-                          ) from None  # fmt: skip
+            raise OSError(f"--port: {port} is in use on {host}; stop the other server, or use another port: "
+                          "make web PORT=8001") from None  # fmt: skip
         raise OSError(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from None

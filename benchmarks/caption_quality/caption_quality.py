@@ -1,11 +1,12 @@
-"""`python -m benchmarks.caption_quality`: the paper's comparison of caption qualities, reproduced small.
+"""`python -m benchmarks.caption_quality`: the paper's comparison of caption qualities, at small scale.
 
-For each caption quality of the generated scenes: pretraining with CLIP on the same pictures in the same order, with the
-same steps and seeds; then fine-tuning and a linear probe on few labelled scenes, for segmentation and depth. Beside it
-no pretraining, and supervised pretraining on tags of the same pictures. Then the paper's figure 2: what fewer pairs do.
+For each caption quality of the generated scenes, it pretrains with CLIP's loss on the same images in the same order,
+with the same steps and seeds. Then it fine-tunes and trains a linear probe on few labelled scenes, for segmentation and
+depth. The baselines are no pretraining, and supervised pretraining on tags of the same images. It also repeats the
+paper's figure 2, with fewer pairs.
 
-Every step makes a folder; what is there is not made again, and a step that was interrupted goes on, so the command can
-be repeated until it is through: `--minutes 9` stops it, with everything saved, in time for a scheduler's limit.
+Each step writes a folder. Complete folders are kept and interrupted steps resume, so the command can be repeated until
+it is complete. `--minutes 9` stops it, with everything saved, before the time limit of a scheduler.
 """
 
 import time
@@ -18,24 +19,24 @@ from mobileclip_dense.config.check import require_numbers
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionQualityConfig:
-    """Compare caption qualities, no pretraining and supervised pretraining on dense tasks, over seeds; one page."""
+    """Compare caption qualities, no pretraining and supervised pretraining on dense tasks, over seeds, on one page."""
 
     preset: Literal["cpu", "gpu"] = "cpu"
-    """cpu: nano model at 64 px, under 20 minutes on 2 cores; gpu: MCi2 at 256 px, hours of one large GPU."""
+    """cpu: nano model at 64 px, under 20 minutes on 2 cores. gpu: MCi2 at 256 px, hours on one large GPU."""
     out: Path = Path("caption-quality")
-    """Folder for scenes, runs, logs, the page and its figures (JSON); the same command goes on where it was stopped."""
+    """Folder for scenes, runs, logs, the page and its figures (JSON). The same command resumes an interrupted run."""
     minutes: float | None = None
-    """Minutes after which to stop, with everything saved; None: run to the end."""
+    """Minutes after which to stop, with everything saved. None: run to the end."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "minutes", above=0)
 
 
 def measure_caption_quality(config: CaptionQualityConfig) -> None:
-    """Run what is not done yet, then write the page and the JSON.
+    """Run the incomplete steps, then write the page and its JSON.
 
     Raises:
-        ValueError: a step failed, or a folder of --out was made with other settings.
+        ValueError: a step failed, or a folder in --out was made with other settings.
     """
     from benchmarks.caption_quality.lanes import run_plan
     from benchmarks.caption_quality.page import write_page

@@ -1,10 +1,9 @@
-"""The paper's claims, judged by a rule that was fixed before the figures were measured.
+"""The verdicts on the paper's claims, by a rule that was fixed before the measurement.
 
-A gain is *supported* where its 95 % interval (Welch) lies above 0. It is *not supported* where the interval lies below
-any gain worth having: 5 % of the other arm's figure (the paper's own gains are 12.1 % of mIoU and 11.5 % of RMSE). It
-is *not testable* where the interval holds both 0 and such a gain: the seeds spread too widely for a verdict. A claim is
-supported where it is for segmentation and for depth, not supported where it is not for one of them, and otherwise not
-testable.
+A gain is *supported* if its 95 % interval (Welch) is above 0. It is *not supported* if the interval is below a relevant
+gain, 5 % of the other arm's figure (the paper's gains are 12.1 % of mIoU and 11.5 % of RMSE). It is *not testable* if
+the interval contains both 0 and such a gain, because the spread between seeds is too wide. A claim is supported if it
+is supported for segmentation and depth, not supported if it is not supported for one of them, otherwise not testable.
 """
 
 import math
@@ -32,7 +31,10 @@ class Claim:
     """A claim of the paper and its verdict here: supported, not supported or not testable.
 
     Attributes:
-        by_task: the verdict for each task. reason: how it was decided, with the figures.
+        claim: the claim.
+        verdict: the verdict over both tasks.
+        by_task: the verdict for each task.
+        reason: the figures that decide it, as a sentence.
     """
 
     claim: str
@@ -42,7 +44,7 @@ class Claim:
 
 
 def judge_gain(comparison: Comparison) -> Verdict:
-    """Verdict on one gain, by the rule in the module's docstring."""
+    """The verdict on one gain, by the rule in the module's docstring."""
     low, high = comparison.welch
     if low > 0:
         return "supported"
@@ -50,10 +52,10 @@ def judge_gain(comparison: Comparison) -> Verdict:
 
 
 def judge_efficiency(efficiency: Efficiency) -> Verdict:
-    """Verdict on a factor: supported above 1, not supported below 1.5, not testable where the interval holds both.
+    """The verdict on a factor: supported above 1, not supported below 1.5, not testable if the interval has both.
 
-    Not testable where more pairs of the worse captions do not surely help. That condition came after the first
-    measurement: its curves did not rise, and a factor of at least 25 was read off them.
+    It is also not testable if more pairs of the worse captions do not clearly help. This condition was added after the
+    first measurement, in which the curves did not rise and would have given a factor of at least 25.
     """
     if not efficiency.more_pairs_help:
         return "not testable"
@@ -64,18 +66,20 @@ def judge_efficiency(efficiency: Efficiency) -> Verdict:
 
 
 def both(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """Verdict on a claim about all tasks."""
+    """The verdict on a claim about all tasks."""
     if all(verdict == "supported" for verdict in verdicts.values()):
         return "supported"
     return "not supported" if "not supported" in verdicts.values() else "not testable"
 
 
 def claim_of_gains(claim: str, by_task: Mapping[str, Comparison], learnt: float) -> Claim:
-    """A claim that one arm beats another.
+    """A claim that one arm is better than another.
 
     Args:
-        learnt: held-out recall@1 of the pretraining, as a multiple of chance. Below 3 it has learnt too little for
-            anything to follow, and the claim is not testable.
+        claim: the claim.
+        by_task: the comparison for each task.
+        learnt: held-out recall@1 of the pretraining, as a multiple of chance. Below 3, the pretraining has learnt too
+            little, and the claim is not testable.
     """
     verdicts = {task: judge_gain(comparison) for task, comparison in by_task.items()}
     if learnt < _LEARNT:
@@ -88,7 +92,7 @@ def claim_of_gains(claim: str, by_task: Mapping[str, Comparison], learnt: float)
 
 
 def claim_of_efficiency(claim: str, by_task: Mapping[str, Efficiency]) -> Claim:
-    """The claim that fewer pairs of better captions do what more pairs of worse ones do."""
+    """The claim that fewer pairs with better captions are as good as more pairs with worse captions."""
     verdicts = {task: judge_efficiency(efficiency) for task, efficiency in by_task.items()}
     parts = [f"{task}: {factor_sentence(e)} ({verdicts[task]})" for task, e in by_task.items()]
     return Claim(claim=claim, verdict=both(verdicts), by_task=verdicts, reason="; ".join(parts) + ".")
@@ -97,10 +101,11 @@ def claim_of_efficiency(claim: str, by_task: Mapping[str, Efficiency]) -> Claim:
 def claim_of_agreement(
     claim: str, finetune: Mapping[str, Mapping[str, Comparison]], probe: Mapping[str, Mapping[str, Comparison]]
 ) -> Claim:
-    """The claim that a linear probe says of every comparison what fine-tuning says.
+    """The claim that a linear probe gives the same outcomes as fine-tuning.
 
-    Each says better, worse or, where its interval holds 0, undecided. Supported for a task: the same word for every
-    comparison, and not all undecided; not supported: opposite words for one; otherwise not testable.
+    The outcome of a comparison is better, worse, or undecided if its interval contains 0. The claim is supported for a
+    task if all outcomes are equal and not all are undecided, not supported if the outcomes of one comparison are
+    opposite, and otherwise not testable.
 
     Args:
         finetune, probe: name of the comparison -> task -> comparison.
@@ -116,8 +121,8 @@ def claim_of_agreement(
             verdicts[task] = "supported"
         else:
             verdicts[task] = "not testable"
-        told = ", ".join(f"{name} {a} / {b}" for name, (a, b) in words.items())
-        parts.append(f"{task} (fine-tuning / probe): {told} ({verdicts[task]})")
+        outcomes = ", ".join(f"{name} {a} / {b}" for name, (a, b) in words.items())
+        parts.append(f"{task} (fine-tuning / probe): {outcomes} ({verdicts[task]})")
     return Claim(claim=claim, verdict=both(verdicts), by_task=verdicts, reason="; ".join(parts) + ".")
 
 
@@ -134,7 +139,7 @@ def _gain_sentence(c: Comparison) -> str:
 
 
 def factor_sentence(e: Efficiency) -> str:
-    """A factor in words, with its interval; or the reason why there is none."""
+    """A factor with its interval as text, or the reason why there is none."""
     if not e.more_pairs_help:
         return (
             f"{short_factor(e)}: all pairs instead of the fewest {_rise(e.rise)} with the worse captions and "
@@ -149,7 +154,7 @@ def _rise(interval: tuple[float, float]) -> str:
 
 
 def short_factor(e: Efficiency) -> str:
-    """A factor alone, for a title."""
+    """A factor without its interval, for a title."""
     return _factor(e.factor, e.largest) if e.more_pairs_help else "no factor"
 
 

@@ -1,7 +1,7 @@
-"""Running the steps of a plan side by side: a process for each lane, that keeps its imports from step to step.
+"""Running the steps of a plan in parallel: each lane is a process that keeps its imports from step to step.
 
-A lane that is told to stop (SIGTERM, or its time is up) leaves its step where its last checkpoint is; the same plan
-goes on there.
+A lane that is stopped (by SIGTERM, or at the end of its time) leaves its step at the last checkpoint, from which the
+same plan resumes.
 """
 
 import contextlib
@@ -23,17 +23,20 @@ class StoppedError(Exception):
 
 
 def run_plan(plan: list[Step], logs: Path, *, lanes: int, threads: int, stop_at: float | None = None) -> bool:
-    """Run every step of the plan that is not complete.
+    """Run all incomplete steps of the plan.
 
     Args:
-        logs: folder for the output of each step. lanes: steps side by side. threads: of each.
-        stop_at: `time.time()` at which what is running is stopped; None: never.
+        plan: the steps.
+        logs: folder for the output of each step.
+        lanes: number of parallel steps.
+        threads: threads of each step.
+        stop_at: `time.time()` at which running steps are stopped. None: never.
 
     Returns:
-        Whether all of the plan is done.
+        Whether the whole plan is complete.
 
     Raises:
-        ValueError: a folder was made with other settings, or a step failed; the message holds the end of its output.
+        ValueError: a folder was made with other settings, or a step failed; the message has the end of its output.
     """
     for step in plan:
         check_settings(step)
@@ -66,7 +69,7 @@ def _outcome(future: Future[bool], step: Step, logs: Path) -> bool:
         return future.result()
     except (ValueError, OSError) as error:
         tail = "\n".join((logs / f"{step.name}.log").read_text().replace("\r", "\n").splitlines()[-10:])
-        raise ValueError(f"{step.name} failed: {error}; the end of {logs / step.name}.log:\n{tail}") from None
+        raise ValueError(f"{step.name} failed: {error}; end of {logs / step.name}.log:\n{tail}") from None
 
 
 def _enter_lane(threads: int) -> None:
@@ -75,7 +78,7 @@ def _enter_lane(threads: int) -> None:
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(0)
-    # `pretrain` puts a handler of its own here while it trains, and saves the very step.
+    # While it trains, `pretrain` replaces this handler by its own, which saves the current step.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
@@ -85,7 +88,7 @@ def _stop(*_: Any) -> None:
 
 
 def run_step(step: Step, log: Path, stop_at: float | None = None) -> bool:
-    """Make one folder in this process; False if it was stopped before it was complete."""
+    """Run one step in this process. Returns False if it was stopped before it was complete."""
     if stop_at is not None:
         signal.setitimer(signal.ITIMER_REAL, max(0.01, stop_at - time.time()))
     try:
@@ -97,7 +100,7 @@ def run_step(step: Step, log: Path, stop_at: float | None = None) -> bool:
         if stop_at is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
     if step.complete:
-        shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)  # optimizer states of so many runs fill disks
+        shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)  # the optimizer states would fill the disk
     return step.complete
 
 

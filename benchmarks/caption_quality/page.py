@@ -155,11 +155,11 @@ def _interval(ends: Sequence[float], digits: int) -> str:
 
 
 def _efficiency_sentence(result: dict[str, Any]) -> str:
-    told = [f"{task} {factor_sentence(Efficiency(**e))}" for task, e in result["data_efficiency"].items()]
+    factors = [f"{task} {factor_sentence(Efficiency(**e))}" for task, e in result["data_efficiency"].items()]
     return (
         f"How many times fewer pairs with {BETTER} captions do what {result['num_pairs'][-1]} pairs with {WORSE} "
         f"text do, interpolated against the logarithm of the number; 95 % interval over "
-        f"{len(result['seeds'])} seeds: {'; '.join(told)}."
+        f"{len(result['seeds'])} seeds: {'; '.join(factors)}."
     )
 
 
@@ -167,11 +167,11 @@ def _pretraining_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]
     rows = [
         [
             arm,
-            told["figure"],
-            f"{told['mean']:.1f} ± {told['standard_error']:.1f}",
-            f"{told['times_chance']:.1f}x chance" if "times_chance" in told else "-",
+            figures["figure"],
+            f"{figures['mean']:.1f} ± {figures['standard_error']:.1f}",
+            f"{figures['times_chance']:.1f}x chance" if "times_chance" in figures else "-",
         ]
-        for arm, told in result["pretraining"].items()
+        for arm, figures in result["pretraining"].items()
     ]
     return ["pretraining", "held-out figure", "mean and standard error", ""], rows
 

@@ -1,7 +1,7 @@
-"""Protocols of `benchmarks.caption_quality` and their steps, each of which writes one folder.
+"""The protocols of `benchmarks.caption_quality` and their steps. Each step writes one folder.
 
-The protocol is fixed by what makes pretraining learn (held-out recall well above chance in minutes), not by how the
-comparison comes out.
+The settings of a protocol were chosen so that pretraining learns (held-out recall well above chance in minutes), not by
+the result of the comparison.
 """
 
 import dataclasses
@@ -28,12 +28,15 @@ class Protocol:
     """One scale of the benchmark.
 
     Attributes:
-        num_shards: of pretraining pairs, 100 to a shard; ascending, the last is what the arms are compared at.
-        num_images, num_labelled: generated scenes to pretrain on, and others for the dense tasks; every eighth is held
-            out. size_px: of all of them.
-        seeds: of pretraining, and of the fine-tuning that follows.
-        pretrain, finetune: settings but for paths, seeds and tasks. probe: what a linear probe has otherwise.
-        lanes: steps side by side. threads: of each.
+        size_px: height and width of all scenes.
+        num_images: number of generated scenes for pretraining. Every eighth scene is held out.
+        num_labelled: number of other scenes for the dense tasks. Every eighth scene is held out.
+        num_shards: numbers of pretraining shards of 100 pairs, ascending. The arms are compared at the last one.
+        seeds: seeds of pretraining and of the fine-tuning after it.
+        pretrain, finetune: settings without paths, seeds and tasks.
+        probe: settings of a linear probe that differ from `finetune`.
+        lanes: number of parallel steps.
+        threads: threads of each step.
     """
 
     size_px: int
@@ -49,7 +52,7 @@ class Protocol:
 
     @property
     def num_pairs(self) -> tuple[int, ...]:
-        """Pretraining pairs of each size."""
+        """The number of pretraining pairs for each number of shards."""
         return tuple(number * IMAGES_PER_SHARD for number in self.num_shards)
 
 
@@ -89,11 +92,14 @@ PROTOCOLS = {"cpu": CPU, "gpu": GPU}
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One folder to make.
+    """A step of the plan, which writes one folder.
 
     Attributes:
-        config: settings of the command that makes it, its `out` among them. scenes: of the rival, where its tags are.
-        after: steps whose folders it reads.
+        name: unique name.
+        kind: kind of the step.
+        config: settings of its command, including `out`.
+        scenes: folder of scenes with the tags for supervised pretraining, None for other steps.
+        after: names of the steps that must be complete before.
     """
 
     name: str
@@ -114,17 +120,17 @@ class Step:
 
 
 def clip_name(quality: str, num_pairs: int, seed: int) -> str:
-    """Name of a pretraining step."""
+    """The name of a pretraining step."""
     return f"clip-{quality}-{num_pairs}-{seed}"
 
 
 def tuned_name(task: str, tuning: str, start: str) -> str:
-    """Name of a fine-tuning step; `start` is the name of the pretraining, or scratch-SEED."""
+    """The name of a fine-tuning step. `start` is the name of the pretraining step, or scratch-SEED."""
     return f"{task}-{tuning}-{start}"
 
 
 def steps(protocol: Protocol, out: Path) -> list[Step]:
-    """All steps, in an order in which they could be run one after the other."""
+    """All steps, in an order in which they can run one after the other."""
     return [*_scenes(protocol, out), *_pretrainings(protocol, out), *_tunings(protocol, out)]
 
 
@@ -137,7 +143,7 @@ def _scenes(protocol: Protocol, out: Path) -> Iterator[Step]:
             caption_quality=quality,
         )
         yield Step(name=f"scenes-{quality}", kind="scenes", config=config)
-    # Other scenes for the dense tasks: their pictures must not have been pretrained on.
+    # The dense tasks have other scenes, because their images must not be seen in pretraining.
     config = ScenesConfig(
         out=out / "scenes" / "labelled",
         num_images=protocol.num_labelled,
@@ -164,7 +170,7 @@ def _pretrainings(protocol: Protocol, out: Path) -> Iterator[Step]:
 
 
 def arms(protocol: Protocol) -> list[tuple[CaptionQuality, int]]:
-    """Caption quality and number of shards of each pretraining with CLIP: all at the largest, two at the others."""
+    """The caption quality and number of shards of each CLIP pretraining: all at the largest size, two at the others."""
     compared = [(quality, protocol.num_shards[-1]) for quality in QUALITIES]
     scaled = [(quality, n) for n in protocol.num_shards[:-1] for quality in QUALITIES if quality in (WORSE, BETTER)]
     return compared + scaled
@@ -206,7 +212,7 @@ def _tuning(protocol: Protocol, out: Path, task: Any, labels: str, tuning: str, 
 
 
 def settings_of(step: Step) -> dict[str, Any]:
-    """Settings of a step as written to its folder; paths begin at scenes/ or runs/, so that folders may move."""
+    """The settings of a step as written to its folder. Paths are relative to --out, so that folders may move."""
     if isinstance(step.config, ScenesConfig):
         values = dataclasses.asdict(step.config)
         return {name: value for name, value in values.items() if name not in ("out", "force")}
@@ -240,5 +246,5 @@ def check_settings(step: Step) -> None:
     if changed:
         raise ValueError(
             f"{step.folder}: made with other settings ({', '.join(changed)}); choose another --out, or "
-            "remove this folder and what was trained from it"
+            "remove this folder and the runs trained from it"
         )

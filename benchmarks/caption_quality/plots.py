@@ -18,7 +18,7 @@ _COLOURS = {"finetune": "#1f6fb4", "probe": "#d8722c", WORSE: "#8a8f98", BETTER:
 
 
 def render_plot(draw: Any, result: dict[str, Any], task: str, caption: str) -> str:
-    """An HTML figure of one task, drawn by one of the functions below."""
+    """An HTML figure for one task, drawn by `draw`, one of the functions below."""
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.subplots()
     draw(axes, result, task)
@@ -32,7 +32,7 @@ def render_plot(draw: Any, result: dict[str, Any], task: str, caption: str) -> s
 
 
 def draw_arms(axes: Axes, result: dict[str, Any], task: str) -> None:
-    """Figures of every seed, mean and standard error of each arm."""
+    """Draw the figures of all seeds, and the mean and standard error of each arm."""
     arms = list(result["arms"][TUNINGS[0]])
     for tuning, shift in zip(TUNINGS, (-0.14, 0.14), strict=True):
         for row, arm in enumerate(arms):
@@ -54,7 +54,7 @@ def draw_arms(axes: Axes, result: dict[str, Any], task: str) -> None:
 
 
 def draw_gains(axes: Axes, result: dict[str, Any], task: str) -> None:
-    """Relative gains of the comparisons with their 95 % intervals."""
+    """Draw the relative gains of the comparisons with their 95 % intervals."""
     names = list(result["comparisons"][TUNINGS[0]])
     for tuning, shift in zip(TUNINGS, (-0.14, 0.14), strict=True):
         for row, name in enumerate(names):
@@ -78,7 +78,7 @@ def draw_gains(axes: Axes, result: dict[str, Any], task: str) -> None:
 
 
 def draw_scaling(axes: Axes, result: dict[str, Any], task: str) -> None:
-    """Figures against the number of pretraining pairs."""
+    """Draw the figures against the number of pretraining pairs."""
     pairs = result["num_pairs"]
     for quality in (WORSE, BETTER):
         of_size = result["scaling"][quality][task]

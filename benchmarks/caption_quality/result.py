@@ -48,10 +48,10 @@ Figures = dict[str, dict[str, dict[str, list[float]]]]  # tuning -> arm -> task 
 
 
 def collect(protocol: Protocol, preset: str, plan: list[Step]) -> dict[str, Any]:
-    """The result of a plan whose steps are all complete; plain values, no path of this machine.
+    """The result of a complete plan, as plain values without local paths.
 
     Raises:
-        ValueError: a run was not trained from the weights that its parent has now.
+        ValueError: the parent of a run was trained again after the run.
     """
     records = {step.name: read_json(step.folder / "run.json") for step in plan if step.kind != "scenes"}
     for step in plan:
@@ -127,7 +127,7 @@ def _arms(figures: Figures) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
 
 
 def _runs(plan: list[Step], records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Published records of all runs, by the step's name."""
+    """The published records of all runs, by the name of the step."""
     first = _first_of_kind(plan)
     return {step.name: _published(step, first[step.kind], records[step.name]) for step in plan if step.kind != "scenes"}
 
@@ -139,8 +139,8 @@ def _check_parent(step: Step, records: dict[str, dict[str, Any]]) -> None:
     found, expected = records[step.name]["parent"]["weights_sha256"], records[parent]["weights_sha256"]
     if found != expected:
         raise ValueError(
-            f"{step.folder}: parent: found weights {found[:12]}…, {parent} has {expected[:12]}…; it was "
-            "trained again since: remove this folder and repeat the command"
+            f"{step.folder}: parent: found weights {found[:12]}…, expected {expected[:12]}… as in {parent}, which was "
+            "trained again; remove this folder and repeat the command"
         )
 
 
@@ -169,7 +169,7 @@ def _compare(figures: dict[str, dict[str, list[float]]], a: str, b: str) -> dict
 
 
 def _scaling(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[list[float]]]]:
-    """Quality -> task -> for each number of pairs the figure of each seed."""
+    """Quality -> task -> for each number of pairs, the figure of each seed."""
     return {
         quality: {
             task: [
@@ -186,21 +186,21 @@ def _scaling(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str
 
 
 def _pretraining(protocol: Protocol, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Figures of each pretraining on held-out pictures."""
-    told: dict[str, dict[str, Any]] = {}
+    """The figures of each pretraining on held-out images."""
+    figures: dict[str, dict[str, Any]] = {}
     for quality in QUALITIES:
         metrics = [records[clip_name(quality, protocol.num_pairs[-1], seed)]["metrics"] for seed in protocol.seeds]
         recalls = [m["text_to_image_recall_at_1"] for m in metrics]
         summary = summarize(recalls)
-        told[quality] = {
+        figures[quality] = {
             "figure": "recall@1, text to image, %",
             **dataclasses.asdict(summary),
             "times_chance": summary.mean * metrics[0]["num_pairs"] / 100,
             "num_held_out": metrics[0]["num_pairs"],
         }
     tags = [records[f"{SUPERVISED}-{seed}"]["metrics"]["tag_map_percent"] for seed in protocol.seeds]
-    told[SUPERVISED] = {"figure": "mean average precision of tags, %", **dataclasses.asdict(summarize(tags))}
-    return told
+    figures[SUPERVISED] = {"figure": "mean average precision of tags, %", **dataclasses.asdict(summarize(tags))}
+    return figures
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
@@ -221,9 +221,9 @@ def _first_of_kind(plan: list[Step]) -> dict[str, Step]:
 
 
 def _published(step: Step, first: Step, record: dict[str, Any]) -> dict[str, Any]:
-    """Figures of a run, and its settings that differ from those of the first run of its kind."""
+    """The figures of a run, and the settings that differ from the first run of its kind."""
     parent = record["parent"] and record["parent"]["weights_sha256"]
     base = settings_of(first)
     differing = {name: value for name, value in settings_of(step).items() if value != base[name]}
-    kept = ("seed", "device", "wall_time_s", "weights_sha256", "metrics")
-    return {"settings": differing, "parent_weights_sha256": parent} | {name: record[name] for name in kept}
+    published = ("seed", "device", "wall_time_s", "weights_sha256", "metrics")
+    return {"settings": differing, "parent_weights_sha256": parent} | {name: record[name] for name in published}

@@ -1,4 +1,4 @@
-"""The statistics of a comparison over seeds: means, intervals, effect sizes, the data-efficiency factor."""
+"""The statistics of comparisons over seeds: means, intervals, effect sizes, the data-efficiency factor."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,18 @@ import numpy as np
 from scipy import optimize, special, stats
 
 _CONFIDENCE = 0.95
-NOT_REACHED = 0.0  # as a data-efficiency factor: no number of pairs of the better captions does it
+NOT_REACHED = 0.0  # as a data-efficiency factor: no measured number of pairs with better captions reaches the target
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Figures of one arm. standard_error: of the mean, sd (n - 1) / sqrt(n); NaN for a single figure."""
+    """The figures of one arm.
+
+    Attributes:
+        values: figure of each seed.
+        mean: their mean.
+        standard_error: standard error of the mean, sd (n - 1) / sqrt(n); NaN for a single figure.
+    """
 
     values: tuple[float, ...]
     mean: float
@@ -22,12 +28,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Gain of arm A over arm B.
+    """The gain of arm A over arm B.
 
     Attributes:
-        gain: difference of the means, positive where A is better, in the figure's unit. reference: the mean of B.
-        welch, paired: 95 % intervals of the gain, by Welch's t (arms of unequal spread) and over the differences of
-            equal seeds. p_value: of Welch's test, two-sided.
+        gain: difference of the means, positive if A is better, in the unit of the figure.
+        reference: mean of B.
+        welch: 95 % interval of the gain by Welch's t (arms of unequal spread).
+        paired: 95 % interval of the gain over the differences of equal seeds.
+        p_value: p-value of Welch's test, two-sided.
         effect_size: Hedges' g, the gain in pooled standard deviations, corrected for few seeds.
         effect_interval: its 95 % interval from the noncentral t distribution.
     """
@@ -42,21 +50,21 @@ class Comparison:
 
     @property
     def relative_gain(self) -> float:
-        """The gain as a share of the other arm's figure."""
+        """The gain as a share of the mean of B."""
         return _ratio(self.gain, self.reference)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """Factor by which better captions need fewer pairs to reach the figure of all pairs of the worse captions.
+    """The factor by which better captions need fewer pairs to reach the figure of all pairs with worse captions.
 
     Attributes:
-        factor: NOT_REACHED (0) where the better captions never get there. censored: they are there at the smallest
-            number of pairs measured already, so that the factor is a lower bound.
-        interval: 95 % interval, see `data_efficiency`; its ends are bounded by 0 and `largest`.
-        largest: the largest factor that these numbers of pairs can show.
-        rise: 95 % interval (Welch) of the gain of all pairs of the worse captions over the fewest; better_rise: the
-            same of the better ones.
+        factor: the factor; NOT_REACHED (0) if the better captions never reach it.
+        censored: the better captions reach it at the smallest measured number of pairs, so the factor is a lower bound.
+        interval: 95 % interval, see `data_efficiency`; its ends are limited to 0 and `largest`.
+        largest: the largest factor that the measured numbers of pairs can show.
+        rise: 95 % interval (Welch) of the gain of all pairs over the fewest pairs, for the worse captions.
+        better_rise: the same for the better captions.
     """
 
     factor: float
@@ -68,25 +76,25 @@ class Efficiency:
 
     @property
     def more_pairs_help(self) -> bool:
-        """Whether more pairs of the worse captions help, by an interval above 0.
+        """Whether more pairs with worse captions help: their interval is above 0.
 
-        Where they do not, few pairs of any captions may reach their figure, and the factor says nothing.
+        If they do not, few pairs with any captions may reach the same figure, and the factor has no meaning.
         """
         return self.rise[0] > 0
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean and standard error of one or more figures."""
+    """The mean and standard error of one or more figures."""
     n = len(values)
     error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return Summary(values=tuple(values), mean=float(np.mean(values)), standard_error=error)
 
 
 def compare(a: Sequence[float], b: Sequence[float], *, larger_is_better: bool) -> Comparison:
-    """Arm A against arm B, whose figures belong to the same seeds in the same order.
+    """Compare arm A with arm B, which have figures of the same seeds in the same order.
 
     Raises:
-        ValueError: fewer than two seeds, or not as many in one arm as in the other.
+        ValueError: there are fewer than two seeds, or the arms have different numbers of seeds.
     """
     if len(a) < 2 or len(a) != len(b):
         raise ValueError(f"seeds: found {len(a)} and {len(b)} figures, expected two or more, as many in both arms")
@@ -95,7 +103,7 @@ def compare(a: Sequence[float], b: Sequence[float], *, larger_is_better: bool) -
     n, gain = len(x), float(x.mean() - y.mean())
     variances = x.var(ddof=1), y.var(ddof=1)
     error = math.sqrt((variances[0] + variances[1]) / n)
-    # Welch-Satterthwaite; without any spread the interval is a point.
+    # Welch-Satterthwaite degrees of freedom; without spread, the interval is a point.
     freedom = (variances[0] + variances[1]) ** 2 * (n - 1) / (variances[0] ** 2 + variances[1] ** 2) if error else 1.0
     pooled = math.sqrt((variances[0] + variances[1]) / 2)
     shrink = 1 - 3 / (4 * (2 * n - 2) - 1)  # Hedges' correction
@@ -122,14 +130,14 @@ def _t_interval(centre: float, error: float, freedom: float) -> tuple[float, flo
 
 
 def _effect_interval(effect: float, n: int) -> tuple[float, float]:
-    """Noncentralities for which the observed t lies at either end of its distribution, as effect sizes."""
+    """The noncentralities that put the observed t at the 2.5 and 97.5 % points, as effect sizes."""
     if not math.isfinite(effect):
         return effect, effect
     root, freedom = math.sqrt(n / 2), 2 * n - 2
     t, tail = effect * root, (1 - _CONFIDENCE) / 2
-    # scipy's noncentral t gives NaN for large t: its definition instead, averaged over quantiles of the deviation.
+    # scipy's noncentral t is NaN for large t, so its definition is averaged over quantiles of the deviation instead.
     deviations = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, freedom) / freedom)
-    reach = 20 + 6 * abs(t)  # the noncentrality is never further from t than that
+    reach = 20 + 6 * abs(t)  # an upper bound of the distance between the noncentrality and t
 
     def end(share: float) -> float:
         def surplus(noncentrality: float) -> float:
@@ -141,13 +149,15 @@ def _effect_interval(effect: float, n: int) -> tuple[float, float]:
 
 
 def pairs_needed(curve: Mapping[int, float], target: float, *, larger_is_better: bool) -> float:
-    """The number of pairs at which a curve first reaches a target, by interpolation against the logarithm.
+    """The number of pairs at which a curve first reaches a target, interpolated over the logarithm of the number.
 
     Args:
         curve: figure by number of pairs.
+        target: the figure to reach.
+        larger_is_better: whether larger figures are better.
 
     Returns:
-        The smallest number where the curve is there from the start; infinity where it never gets there.
+        The smallest measured number if the curve starts at or above the target; infinity if it never reaches it.
     """
     sign = 1.0 if larger_is_better else -1.0
     numbers = sorted(curve)
@@ -168,14 +178,14 @@ def data_efficiency(
     larger_is_better: bool,
     num_draws: int = 2000,
 ) -> Efficiency:
-    """The factor for the mean curve, and its 2.5 and 97.5 % points over draws of every cell's mean.
+    """The factor of the mean curves, with its 2.5 and 97.5 % points over random draws of all means.
 
-    A mean is drawn as Student's t says where it may be, given the standard error of so few seeds; a bootstrap over
-    three seeds would have a handful of different means, all too close together.
+    Means are drawn from Student's t distribution with the standard error of the few seeds. A bootstrap over three seeds
+    would only have a few different means, too close together.
 
     Args:
-        better, worse: figures of each seed (two or more) by number of pairs; what the worse captions reach with the
-            most is the target.
+        better, worse: figures of each seed (two or more) by number of pairs. The target is the figure of the worse
+            captions with the most pairs.
     """
     smallest, num_pairs = min(better), max(worse)
 

@@ -1,7 +1,7 @@
-"""The rival of CLIP's pretraining: the image tower learns from tags which kinds of objects are in a picture.
+"""Supervised pretraining, the baseline of CLIP pretraining: the image tower learns to predict the tags of an image.
 
-Everything but the target is CLIP's: the tower, the pictures, their order and their crops, the number of steps, the
-batch, the optimizer and its schedule.
+Everything except the target is as in CLIP pretraining: the tower, the images, their order and crops, the number of
+steps, the batch size, the optimizer and its schedule.
 """
 
 import time
@@ -36,14 +36,14 @@ _MEASURE_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Tags:
-    """Kinds of objects in each picture, from COCO annotations: sample key to float32 [num_kinds]."""
+    """The kinds of objects in each image, from COCO annotations: sample key to float32 [num_kinds]."""
 
     kinds: tuple[str, ...]
     of_key: dict[str, Tensor]
 
 
 def read_tags(annotations: Path) -> Tags:
-    """The tags of `DIR/coco/annotations/instances_*.json`, as `mobileclip-dense scenes` writes it.
+    """Read the tags from `DIR/coco/annotations/instances_*.json`, as written by `mobileclip-dense scenes`.
 
     Raises:
         FileNotFoundError, ValueError: see `read_json`.
@@ -57,11 +57,11 @@ def read_tags(annotations: Path) -> Tags:
 
 
 def pretrain_supervised(config: PretrainConfig, scenes: Path) -> None:
-    """Train, or go on training, `config.out`: weights.safetensors under timm's keys, which `finetune --init` takes.
+    """Train or resume `config.out`. Writes weights.safetensors with timm's keys, for `finetune --init`.
 
     Args:
-        config: CLIP's settings; captions, loss and evaluation of it have no meaning here.
-        scenes: the folder of the pictures behind `config.data`, for their COCO annotations and the held-out pictures.
+        config: settings of CLIP pretraining. Those for captions, loss and evaluation are ignored.
+        scenes: folder of the scenes in `config.data`, with COCO annotations and held-out images.
 
     Raises:
         ValueError: the loss is not finite, or the data cannot be used.
@@ -118,7 +118,8 @@ def _step(
         logits = trunk(images.contiguous(memory_format=memory_format_on(device)))
     loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), target)
     if not torch.isfinite(loss):
-        raise ValueError(f"{config.out}: loss: found {float(loss)} at step {step + 1}; lower the learning rate")
+        raise ValueError(f"{config.out}: loss: found {float(loss)} at step {step + 1}, expected a finite number; "
+                         "lower the learning rate")  # fmt: skip
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(trunk.parameters(), config.clip_grad_norm)
     optimizer.step()
@@ -143,7 +144,7 @@ def _resume(
 def _load(
     config: PretrainConfig, tokenizer: Tokenizer, step: int, positions: list[Position | None]
 ) -> DataLoader[Batch]:
-    """The loader of `pretrain`: the same settings give the same pictures, order and crops."""
+    """The loader of `pretrain`, with the same images, order and crops for the same settings."""
     stream = CaptionStream(
         [list_shards(source, "train") for source in config.data],
         tokenizer,
@@ -162,7 +163,7 @@ def _load(
 
 @torch.inference_mode()
 def _mean_average_precision(trunk: nn.Module, transform: object, scenes: Path, device: torch.device) -> float:
-    """Mean average precision on held-out pictures over the kinds that occur among them, percent."""
+    """The mean average precision on held-out images in percent, over the kinds of objects that occur in them."""
     assert callable(transform)
     tags = read_tags(scenes / "coco" / "annotations" / "instances_val2017.json")
     samples = [sample for shard in list_shards(scenes / "shards", "val") for sample in read_samples(shard)]

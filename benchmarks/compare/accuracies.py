@@ -1,4 +1,4 @@
-"""Accuracies of runs and exports in result files, and the compared network of each. No torch."""
+"""Accuracies of runs and exports in result files, with the network of each. It does not import torch."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any
 from benchmarks.compare.models import Model
 
 _DATA_SETS = {"adechallengedata2016": "ADE20K", "ade20k": "ADE20K", "camvid": "CamVid"}
-# The architecture of a pruned network does not say how far it is pruned. A run counts its train form and its own
-# classes, a row what is deployed with 150 classes: they are less than 1 % apart, two targets of pruning are more.
+# The architecture of a pruned network does not include its size, so the numbers of parameters are compared. A run
+# counts the unfused network with its own classes, a row the fused network with 150 classes. They differ by less than
+# 1 %, two targets of pruning by more.
 _SAME_TARGET = 0.03
 
 
@@ -17,8 +18,9 @@ class Network:
     """The network of a run.
 
     Attributes:
-        architecture: ENCODER-HEAD[-pruned] as recorded; None in a result file that lacks it, whose runs match no row.
-        num_parameters: as recorded in run.json; None where a result file lacks it.
+        architecture: recorded ENCODER-HEAD[-pruned]. None if the result file does not have it; the run then matches no
+            row.
+        num_parameters: recorded in run.json. None if the result file does not have it.
     """
 
     architecture: str | None
@@ -29,10 +31,11 @@ class Network:
     num_parameters: int | None
 
     def is_of(self, model: Model, num_parameters: int) -> bool:
-        """Whether this is the compared network, of the same architecture and widths; the classes may differ.
+        """Whether this network has the architecture and widths of `model`; the classes may differ.
 
         Args:
-            num_parameters: of the model's row; only pruned networks are compared by it.
+            model: a model of the comparison.
+            num_parameters: number of parameters in the model's row. Only pruned networks are compared by it.
         """
         same_widths = self.head_channels == model.head_channels and (
             self.neck_channels == 256 or self.head == "upernet"
@@ -40,12 +43,12 @@ class Network:
         return self.architecture == model.name and same_widths and (not model.pruned or self._is_as_far(num_parameters))
 
     def _is_as_far(self, num_parameters: int) -> bool:
-        """Whether it was pruned to the same number of parameters."""
+        """Whether the network is pruned to about the same number of parameters."""
         return self.num_parameters is not None and abs(self.num_parameters / num_parameters - 1) < _SAME_TARGET
 
     @property
     def sentence(self) -> str:
-        """The network in words."""
+        """The network as text."""
         size = "unknown size" if self.num_parameters is None else f"{self.num_parameters / 1e6:.1f} M parameters"
         return (
             f"{self.encoder} with {self.head} ({self.neck_channels} channels in the pyramid, {self.head_channels} "
@@ -55,11 +58,10 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """An accuracy that this project measured: of which network and run in which precision, on which data set, in which
-    file. `iters`, `start`: how long the run trained, and from what.
+    """An accuracy measured by this project, with its network, run, precision, data set and result file.
 
-    Of an export: `artifact`, its name; `reference_percent`, what the float model reaches on the images as the export
-    takes them, which are resized.
+    `iters` and `start` are the length of the training and its initial weights. For an export, `artifact` is its name,
+    and `reference_percent` the accuracy of the float model on images resized as for the export.
     """
 
     network: Network
@@ -75,34 +77,34 @@ class Measured:
 
     @property
     def sentence(self) -> str:
-        """The accuracy in words."""
+        """The accuracy as a sentence."""
         export = "" if self.artifact is None else f" (float: {self.reference_percent:.1f} %, both in {self.artifact})"
         return f"{self.miou_percent:.1f} %{export} on {self.data_set} after {self.iters} iterations from {self.start}"
 
     @property
     def data_set_name(self) -> str:
-        """Published name of a data set in its published folder; any other folder's name unchanged."""
+        """The published name of a data set if its folder has the published name, otherwise the name of the folder."""
         return _DATA_SETS.get(self.data_set.lower(), self.data_set)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Network and precision of an exported artifact."""
+    """The network and precision of an exported artifact."""
 
     network: Network
     precision: str
 
 
 def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured], dict[str, Export]]:
-    """Accuracies of segmentation runs and of their exports, and by its hash every export whose run is known.
+    """The accuracies of segmentation runs and of their exports, and the exports with a known run by their hash.
 
-    Runs that are pruned and not trained since are left out: nobody deploys them.
+    Pruned runs that were not fine-tuned afterwards are left out, because they are not deployed.
 
     Args:
-        contents: what each result file holds.
+        contents: contents of each result file.
 
     Raises:
-        ValueError: a file's runs or exports are not as `mobileclip-dense report` writes them.
+        ValueError: a file's runs or exports are not in the format of `mobileclip-dense report`.
     """
     measured: list[Measured] = []
     exports: dict[str, Export] = {}
@@ -117,8 +119,8 @@ def read_measured(contents: dict[Path, dict[str, Any]]) -> tuple[list[Measured],
                 measured += _accuracies(run, network, of_run, path.name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: runs, exports: not as `mobileclip-dense report` writes them "
-                f"({type(error).__name__}: {error}); write them anew, or move the file away"
+                f"{path}: runs, exports: not in the format of `mobileclip-dense report` "
+                f"({type(error).__name__}: {error}); write the file again, or move it away"
             ) from None
     return measured, exports
 

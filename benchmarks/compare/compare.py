@@ -1,6 +1,6 @@
-"""`python -m benchmarks.compare`: this project's segmenters against large ones, as a table and two plots.
+"""`python -m benchmarks.compare`: this project's segmentation models against large ones, as a table and two plots.
 
-Everything comes from result files; `--measure` makes the one with sizes, latencies and memory anew on this machine.
+All figures come from result files. `--measure` measures sizes, latencies and memory again on this machine.
 """
 
 from dataclasses import dataclass
@@ -21,30 +21,31 @@ from mobileclip_dense.pages.text_table import print_table
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Compare segmenters by parameters, multiply-accumulates, file size, latency, memory and accuracy, measured and
-    published apart; with plots. Regenerated from result files, or measured anew."""
+    """Compare segmentation models by parameters, multiply-accumulates, file size, latency, memory and accuracy, with
+    plots. Measured and published figures are kept apart. Figures come from result files, or are measured again."""
 
     results: tuple[Path, ...] = (Path("benchmarks/results"),)
-    """Folders of result files: the first holds the comparison's own; accuracies, phones and browsers from all."""
+    """Folders of result files. The first has the result file of the comparison. Accuracies and the latencies of phones
+    and browsers are read from all."""
     out: Path = Path("docs")
     """Folder for compare.md, .csv, .json and the plots."""
     size_px: int = 512
     """Height and width of the image."""
     measure: bool = False
-    """Build, export and measure all models on this machine first, in half an hour and more, and replace the
-    comparison's result file; repeat the command to go on where it was interrupted."""
+    """Build, export and measure all models on this machine first (half an hour or more), and replace the result file of
+    the comparison. Repeat the command to resume an interrupted measurement."""
     models: tuple[str, ...] = ()
-    """Names of models to measure, of `benchmarks/compare/models.py`; none: all."""
+    """Names of the models to measure, from `benchmarks/compare/models.py`. Default: all models."""
     threads: tuple[int, ...] = (1, 2)
     """Numbers of threads to measure with."""
     rounds: int = 7
-    """Rounds over all models; those that take more than a second run in the first 5 only."""
+    """Rounds over all models. Models that take more than a second run only in the first 5 rounds."""
     seed: int = 0
-    """Seed of the fresh weights."""
+    """Seed of the random weights."""
     work: Path = Path("build/compare")
-    """Folder that keeps exported models and what was measured of them."""
+    """Folder for exported models and their measurements."""
     force: bool = False
-    """Replace files that exist."""
+    """Replace existing files."""
 
     def __post_init__(self) -> None:
         require(self, "results", self.results != (), "at least one folder")
@@ -58,11 +59,12 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig) -> Comparison:
-    """Write the page, the table and the plots, once all of them are made; measure before, if asked to.
+    """Write the page, the table and the plots. With `config.measure`, measure before.
 
     Raises:
-        FileNotFoundError: the result file is missing. FileExistsError: a file exists and --force was not given.
-        ValueError: a file is not of its schema.
+        FileNotFoundError: the result file is missing.
+        FileExistsError: a file exists and --force was not given.
+        ValueError: a file does not fit its schema.
     """
     page = config.out / "compare.md"
     for name in (
@@ -94,7 +96,7 @@ def compare(config: CompareConfig) -> Comparison:
 
 
 def measure(config: CompareConfig) -> None:
-    """Write the comparison's result file, measured on this machine; models that cannot be built are named in it.
+    """Measure on this machine and write the result file of the comparison. It names models that cannot be built.
 
     Raises:
         ValueError: a model is unknown.
@@ -139,7 +141,7 @@ def measure(config: CompareConfig) -> None:
 
 
 def _artifact_figures(folder: Path, precision: str) -> dict[str, Any]:
-    """Figures of an entry that are in artifact.json."""
+    """The figures of an entry that come from artifact.json."""
     artifact = load_artifact(folder)
     return {
         "num_parameters": artifact.num_parameters,

@@ -1,4 +1,4 @@
-"""Artifacts of the compared models with fresh, seeded weights: latency, size and memory do not depend on weights."""
+"""Artifacts of the compared models with random, seeded weights: latency, size and memory do not depend on weights."""
 
 import copy
 import dataclasses
@@ -30,26 +30,28 @@ from mobileclip_dense.models.prunable import find_units
 from mobileclip_dense.models.prune import count_params, search_target
 from mobileclip_dense.run.folder import Run
 
-_NUM_CALIBRATION = 4  # ranges of fresh weights mean nothing, and latency does not depend on them
+_NUM_CALIBRATION = 4  # few, because latency does not depend on the calibrated ranges
 
 
 class FreshExporter(OnnxExporter):
-    """Exports networks with fresh weights, which have no accuracy and no data to calibrate on."""
+    """Exports networks with random weights, without an accuracy gate and without calibration data."""
 
     def __init__(self, seed: int):
         super().__init__(ONNX_PROFILES["web"])
         self.seed = seed
 
     def compress(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Replace the float model by its int8 version, calibrated on noise; its figures."""
+        """Replace the float model by its int8 version, calibrated on noise. Returns its figures."""
         images = _noise(_NUM_CALIBRATION, prepared.size_px[0], self.seed + 1)
         return quantize_by_measurement(path, images, None).figures()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What is known of a model before it is measured: folders by precision; multiply-accumulates for one image, which
-    the file `costs` holds for a later call."""
+    """An exported model: its folders by precision, and its multiply-accumulates for one image.
+
+    The file `costs` stores the multiply-accumulates for a later call.
+    """
 
     model: Model
     folders: dict[str, Path]
@@ -57,14 +59,14 @@ class Exported:
     macs: int
 
     def discard(self) -> None:
-        """Delete the artifacts and their notes."""
+        """Delete the artifacts and the file `costs`."""
         for folder in self.folders.values():
             shutil.rmtree(folder)
         self.costs.unlink()
 
 
 def export_fresh(model: Model, size_px: int, seed: int, work: Path) -> Exported:
-    """Export a model with fresh weights to `work`; artifacts of an interrupted call are kept.
+    """Export a model with random weights to `work`. Artifacts of an interrupted call are reused.
 
     Raises:
         ValueError: this project cannot build, prune, fuse or export it.
@@ -120,7 +122,7 @@ def _noise(count: int, size_px: int, seed: int) -> npt.NDArray[np.uint8]:
 
 
 def _count_macs(network: nn.Module, size_px: int) -> int:
-    """Multiply-accumulates of convolutions and matrix products of the fused network, for one image."""
+    """The multiply-accumulates of convolutions and matrix products in the fused network, for one image."""
     shapes = copy.deepcopy(network).to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(torch.empty(1, 3, size_px, size_px, device="meta"))

@@ -1,8 +1,8 @@
-"""Measurement of the compared models on this machine: peak memory one by one, latency in one interleaved run.
+"""Measurement of the compared models on this machine: peak memory one by one, latency in interleaved rounds.
 
-All models at once would not fit a small machine's memory, so a session is loaded, warmed up, timed and dropped, model
-after model, round after round: a slow hour of the machine hits all. What was measured is kept in the work folder, so
-that an interrupted run goes on with its next round, until the result is written.
+All models together would not fit into the memory of a small machine. In each round, every model is loaded, warmed up,
+timed and dropped, so that a slow period of the machine affects all models. Measurements are stored in the work folder,
+so that an interrupted run resumes with its next round.
 """
 
 import platform
@@ -22,8 +22,8 @@ from mobileclip_dense.runtime.device import device_name
 from mobileclip_dense.runtime.onnx_model import OnnxModel
 from mobileclip_dense.runtime.timing import summarize, time_in_turn
 
-NUM_WARMUP = 2  # after each loading
-SLOW_MS = 1000.0  # a model that takes longer is run once a round, and in the first _SLOW_ROUNDS only
+NUM_WARMUP = 2  # runs after each loading
+SLOW_MS = 1000.0  # a slower model runs once per round, and only in the first _SLOW_ROUNDS
 _RUNS_A_ROUND = 3
 _SLOW_ROUNDS = 5
 _NOTES = "measured.json"
@@ -33,7 +33,7 @@ Times = dict[str, dict[str, list[float]]]  # artifact's name -> threads -> milli
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Figures of one artifact; `latency_ms_by_threads` as in a result file."""
+    """The figures of one artifact; `latency_ms_by_threads` as in a result file."""
 
     artifact_sha256: str
     latency_ms_by_threads: dict[str, dict[str, float]]
@@ -43,7 +43,7 @@ class Measurement:
 def measure_artifacts(
     folders: Sequence[Path], threads: Sequence[int], num_rounds: int, work: Path
 ) -> dict[Path, Measurement]:
-    """Measure peak memory, then latency over rounds.
+    """Measure the peak memory of all artifacts, then their latency in rounds.
 
     Raises:
         FileNotFoundError, ValueError: see `load_artifact`.
@@ -52,25 +52,25 @@ def measure_artifacts(
     for folder in folders:
         load_artifact(folder)
     notes = work / _NOTES
-    kept: dict[str, Any] = read_json(notes) if notes.is_file() else {}
+    stored: dict[str, Any] = read_json(notes) if notes.is_file() else {}
     settings = {"artifacts": sorted(hashes.values()), "threads": list(threads), **describe_machine()}
-    if kept.get("settings") != settings:
-        if kept:
+    if stored.get("settings") != settings:
+        if stored:
             print(f"{notes}: measured of other artifacts or on another machine; starting over")
-        kept = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
+        stored = {"settings": settings, "peak_memory_mb": {}, "rounds": []}
     for folder in progress_bar(folders, "peak memory", unit="model"):
-        if folder.name not in kept["peak_memory_mb"]:
-            kept["peak_memory_mb"][folder.name] = measure_peak_memory_mb(folder)
-            write_json(notes, kept)
-    for _ in progress_bar(range(len(kept["rounds"]), num_rounds), "latency", unit="round"):
-        kept["rounds"].append(_measure_round(folders, threads, kept["rounds"]))
-        write_json(notes, kept)
-    rounds = kept["rounds"][:num_rounds]
+        if folder.name not in stored["peak_memory_mb"]:
+            stored["peak_memory_mb"][folder.name] = measure_peak_memory_mb(folder)
+            write_json(notes, stored)
+    for _ in progress_bar(range(len(stored["rounds"]), num_rounds), "latency", unit="round"):
+        stored["rounds"].append(_measure_round(folders, threads, stored["rounds"]))
+        write_json(notes, stored)
+    rounds = stored["rounds"][:num_rounds]
     return {
         folder: Measurement(
             artifact_sha256=hashes[folder],
             latency_ms_by_threads={str(n): summarize(_times_of(rounds, folder.name, str(n))) for n in threads},
-            peak_memory_mb=kept["peak_memory_mb"][folder.name],
+            peak_memory_mb=stored["peak_memory_mb"][folder.name],
         )
         for folder in folders
     }
@@ -94,16 +94,16 @@ def _measure_round(folders: Sequence[Path], threads: Sequence[int], before: list
 
 
 def discard_notes(work: Path) -> None:
-    """Delete the measurements of an interrupted run."""
+    """Delete the stored measurements of an interrupted run."""
     (work / _NOTES).unlink()
 
 
 def _times_of(rounds: list[Times], name: str, threads: str) -> list[float]:
-    return [value for kept in rounds for value in kept.get(name, {}).get(threads, [])]
+    return [value for times in rounds for value in times.get(name, {}).get(threads, [])]
 
 
 def describe_machine() -> dict[str, Any]:
-    """Device, system, runtime and versions, for the result file."""
+    """The device, system, runtime and versions, for the result file."""
     return {
         **provenance(device_name(), "onnxruntime", "onnx", "torch", "timm", "mmsegmentation"),
         "system": platform.platform(),

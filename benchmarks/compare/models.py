@@ -1,4 +1,7 @@
-"""Networks of the comparison: segmenters with 150 classes, as for ADE20K. No torch; `export.py` builds them."""
+"""The networks of the comparison: segmentation models with 150 classes, as for ADE20K. `export.py` builds them.
+
+It does not import torch.
+"""
 
 from dataclasses import dataclass
 
@@ -8,13 +11,18 @@ from mobileclip_dense.config.heads import HEADS
 NUM_CLASSES = 150
 REFERENCE = "swin_l-upernet"
 _HEAD_CHANNELS = {"semantic_fpn": 128, "fpn_lite": 128, "upernet": 512}
-PRUNED_TO = 0.7  # share of the parameters; what CamVid's runs were pruned to
+PRUNED_TO = 0.7  # share of the parameters, as in the pruned CamVid runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network of the comparison: encoder and head as in FinetuneConfig; `pruned`: to PRUNED_TO of its parameters;
-    `int8`: is also quantized."""
+    """A network of the comparison.
+
+    Attributes:
+        encoder, head: as in FinetuneConfig.
+        pruned: whether it is pruned to PRUNED_TO of its parameters.
+        int8: whether it is also exported in int8.
+    """
 
     encoder: str
     head: str
@@ -28,13 +36,13 @@ class Model:
 
     @property
     def label(self) -> str:
-        """The network in words."""
+        """The network as text."""
         pruned = f", pruned to {PRUNED_TO * 100:.0f} %" if self.pruned else ""
         return f"{ENCODERS[self.encoder].label} + {HEADS[self.head].label}{pruned}"
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Precisions of its exports."""
+        """The precisions of its exports."""
         return ("fp32", "int8") if self.int8 else ("fp32",)
 
     @property
@@ -43,8 +51,8 @@ class Model:
         return _HEAD_CHANNELS[self.head]
 
 
-# int8 where it is for phones: the heads for them, on the encoders for them. Finding out node by node what pays takes a
-# hundred inferences, which with UPerNet is half an hour each, for models that no phone will run.
+# int8 only for phones: heads and encoders for phones. Choosing the nodes to quantize takes about a hundred inferences,
+# which would be half an hour for each UPerNet model, and no phone will run those.
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -59,7 +67,7 @@ MODELS: dict[str, Model] = {
         Model(encoder="swin_l", head="upernet"),
     )
 }
-SMALLEST = Model(encoder="nano", head="semantic_fpn", int8=True)  # for trying out the measurement
+SMALLEST = Model(encoder="nano", head="semantic_fpn", int8=True)  # to try the measurement
 
 
 def known_models() -> dict[str, Model]:
@@ -68,13 +76,13 @@ def known_models() -> dict[str, Model]:
 
 
 def find_models(names: tuple[str, ...]) -> list[Model]:
-    """Models of these names; all of MODELS where none is named.
+    """The models of these names, or all of MODELS without names.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: a name is unknown.
     """
     known = known_models()
     for name in names:
         if name not in known:
-            raise ValueError(f"--models: found {name}, expected of {', '.join(known)}")
+            raise ValueError(f"--models: found {name}, expected one or more of {', '.join(known)}")
     return [known[name] for name in names or MODELS]

@@ -13,7 +13,7 @@ PLOTS = ("compare-accuracy-parameters", "compare-accuracy-latency")
 
 
 def header(comparison: Comparison) -> list[str]:
-    """Names of the columns of `cells`."""
+    """The names of the columns of `cells`."""
     latencies = [f"{n} thread{'s' if int(n) > 1 else ''}, p50 / p90 ms" for n in comparison.settings["threads"]]
     return [
         "model",
@@ -33,7 +33,7 @@ def header(comparison: Comparison) -> list[str]:
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
-    """Cells of one row; - where there is no figure."""
+    """The cells of one row; "-" for a missing figure."""
     swin, threads = comparison.reference, comparison.threads
     ratios = ["-"] * 3
     if swin is not None:
@@ -64,7 +64,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
 
 
 def ratio_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table against Swin-L."""
+    """The header and rows of the table of ratios to Swin-L."""
     rows = [
         [
             ratio.text,
@@ -119,7 +119,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def _auxiliary_head(comparison: Comparison) -> str:
-    """The first ratio with Swin-L's published number of parameters, in words."""
+    """The first ratio with Swin-L's published number of parameters, as a sentence."""
     plain = comparison.find("mci2-semantic_fpn")
     published = next(item.num_parameters for item in PUBLISHED if item.row == REFERENCE)
     if plain is None or published is None:
@@ -156,7 +156,7 @@ def _how_compared(size_px: int) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """The comparison as CSV: numbers as in the result file, units in the column names."""
+    """The comparison as CSV, with the numbers of the result file and units in the column names."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _flat(comparison, comparison.rows[0]).keys(), lineterminator="\n")
     writer.writeheader()
@@ -209,7 +209,7 @@ def _flat(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def _number(item: Published) -> int:
-    """Number of a published figure in the page's list."""
+    """The number of a published figure in the page's list."""
     return PUBLISHED.index(item) + 1
 
 

@@ -1,4 +1,4 @@
-"""Accuracy against size and against latency: log axes, Pareto fronts, labels that do not collide."""
+"""Plots of accuracy against size and latency, with log axes, Pareto fronts and labels that do not overlap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,14 @@ _INK, _PUBLISHED, _MEASURED = "#333333", "#8a5a00", "#00639a"
 _DISTANCES_PT = (6, 12, 20, 30, 42, 56, 72, 90)
 _ANGLES = tuple(pi * eighths / 8 for eighths in (2, 14, 6, 10, 0, 8, 4, 12, 1, 3, 5, 7, 9, 11, 13, 15))  # corners first
 _CLEAR_PT = 4.0  # around a marker
-_PUBLISHED_ITERS = 40_000  # the shortest schedule of those published for ADE20K; a shorter run is no rival to them
+_PUBLISHED_ITERS = (
+    40_000  # the shortest published schedule for ADE20K; shorter runs are not compared with published ones
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One model of a panel; `published`: the figure is one of others, and is drawn hollow."""
+    """One model of a panel. `published`: the figure was published by others, and is drawn hollow."""
 
     x: float
     miou_percent: float
@@ -39,7 +41,7 @@ Panels = dict[str, list[Point]]  # by data set, and by length where it is ours: 
 
 
 def parameter_points(comparison: Comparison) -> Panels:
-    """Accuracy against millions of parameters: measured here at ours, published at those published with it."""
+    """Accuracy against millions of parameters; published accuracies are drawn at published numbers of parameters."""
     published = [
         Point(x=item.num_parameters / 1e6, miou_percent=item.value, label=item.model, published=True)
         for item in PUBLISHED
@@ -50,7 +52,7 @@ def parameter_points(comparison: Comparison) -> Panels:
 
 
 def latency_points(comparison: Comparison) -> Panels:
-    """Accuracy against median latency, milliseconds, both measured here: what others published has no latency here."""
+    """Accuracy against median latency in milliseconds, both measured here; published accuracies have no latency."""
     return _row_points(comparison, [row.p50_ms(comparison.threads) for row in comparison.rows])
 
 
@@ -67,7 +69,7 @@ def _row_points(comparison: Comparison, xs: Sequence[float]) -> Panels:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Points for which no other point of at most the same size is at least as accurate, from small to large."""
+    """The points without another point that is at most as large and at least as accurate, from small to large."""
     front: list[Point] = []
     for point in sorted(points, key=lambda point: (point.x, -point.miou_percent)):
         if not front or point.miou_percent > front[-1].miou_percent:
@@ -76,10 +78,10 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def draw_panels(panels: Panels, x_label: str, title: str) -> tuple[Figure, dict[str, list[Annotation]]]:
-    """The figure, and the labels of each panel.
+    """Draw a figure. Returns it with the labels of each panel.
 
     Raises:
-        ValueError: a label finds no free place.
+        ValueError: there is no free place for a label.
     """
     panels = {name: points for name, points in panels.items() if len(points) > 1}  # one alone compares with nothing
     rows, columns = ceil(max(1, len(panels)) / 2), min(2, max(1, len(panels)))
@@ -92,7 +94,7 @@ def draw_panels(panels: Panels, x_label: str, title: str) -> tuple[Figure, dict[
     for data_set, points in panels.items():
         _draw_points(axes[data_set], data_set, points, x_label)
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    figure.draw_without_rendering()  # fixes the layout, which the labels are then placed in
+    figure.draw_without_rendering()  # fixes the layout, before labels are placed
     figure.set_layout_engine("none")
     return figure, {data_set: _place_labels(renderer, axes[data_set], points) for data_set, points in panels.items()}
 
@@ -134,7 +136,7 @@ def _draw_points(axes: Axes, data_set: str, points: list[Point], x_label: str) -
 
 
 def _place_labels(renderer: Any, axes: Axes, points: list[Point]) -> list[Annotation]:
-    """Put each label at the nearest place that is free of labels, markers and the legend."""
+    """Place each label at the nearest position that is free of labels, markers and the legend."""
     clear = renderer.points_to_pixels(_CLEAR_PT)
     centres = [axes.transData.transform((point.x, point.miou_percent)) for point in points]
     legend = axes.get_legend()
@@ -162,7 +164,7 @@ def _place_labels(renderer: Any, axes: Axes, points: list[Point]) -> list[Annota
 
 
 def text_box(label: Annotation, renderer: Any) -> Bbox:
-    """Bounding box of a label's text without its line, padded by one pixel."""
+    """The bounding box of a label's text without its line, padded by one pixel."""
     label.update_positions(renderer)
     return Text.get_window_extent(label, renderer).padded(1)
 
@@ -188,7 +190,7 @@ def _annotate(axes: Axes, point: Point, distance: float, angle: float) -> Annota
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write `path`.png and `path`.svg; the same figure gives the same bytes."""
+    """Write `path`.png and `path`.svg. The same figure gives the same bytes."""
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
             with staged_file(path.with_name(path.name + suffix)) as staging:

@@ -1,4 +1,4 @@
-"""Published figures of others, each with its reference. None was measured here."""
+"""Figures published by others, each with its reference. None was measured here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,14 +13,17 @@ IPHONE = "iPhone 12 Pro Max"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One figure.
+    """A published figure.
 
     Attributes:
-        model: who has it, for people. row: model of the comparison that is the same network, or its encoder where the
-            figure is of the image tower alone; None: there is none.
+        model: readable name of the model.
+        row: model of the comparison with the same network, or its encoder if the figure is of the image tower alone.
+            None: there is none.
         figure: miou_percent (ADE20K's validation set, single scale) or latency_ms (on IPHONE).
-        what: what exactly was measured. reference: where it stands.
-        num_parameters: of that network; None where the reference does not say.
+        value: the figure.
+        what: exact conditions of the measurement.
+        reference: source of the figure.
+        num_parameters: number of parameters of that network. None: not in the reference.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The comparison's own result file, which `python -m benchmarks.compare --measure` writes. No torch."""
+"""The result file of the comparison, written by `python -m benchmarks.compare --measure`. It does not import torch."""
 
 import math
 from pathlib import Path
@@ -18,16 +18,16 @@ _MODEL_FIELDS = ("model", "precision", "artifact_sha256", "latency_ms_by_threads
 
 
 def result_name(size_px: int) -> str:
-    """File name of a comparison's result."""
+    """The name of the result file of a comparison."""
     return f"compare-ade20k-{size_px}.json"
 
 
 def read_result(folder: Path, size_px: int) -> dict[str, Any]:
-    """The result file of a folder, checked.
+    """Read and validate the result file in a folder.
 
     Raises:
-        FileNotFoundError: there is none; the message says how to make it.
-        ValueError: the first thing that is not as expected, by file and field.
+        FileNotFoundError: there is no result file; the message says how to make it.
+        ValueError: a field is invalid; the message names the first one.
     """
     path = folder / result_name(size_px)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Rows of the comparison: measured, imported and published figures of each model, kept apart. No torch."""
+"""The rows of the comparison: measured, imported and published figures of each model. It does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _OURS = "this project"
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """A latency on another device or runtime, from a result file; `export`: None where its run is not known."""
+    """A latency on another device or runtime, from a result file. `export` is None if its run is unknown."""
 
     p50_ms: float
     p90_ms: float
@@ -29,8 +29,8 @@ class Elsewhere:
     export: Export | None
 
     def is_of(self, row: "Row", size_px: int) -> bool:
-        """Whether it is of the row's own artifact, or of a trained one of this network at this size, in int8 or with
-        float activations."""
+        """Whether the latency belongs to a row: to its artifact, or to a trained artifact of the same network and size,
+        with int8 or with float activations like the row."""
         if self.artifact_sha256 == row.artifact_sha256:
             return True
         return (
@@ -43,7 +43,7 @@ class Elsewhere:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A model in one precision. Latencies are milliseconds by number of threads; published accuracies are fp32's."""
+    """A model in one precision. Latencies are milliseconds by number of threads. Published accuracies are for fp32."""
 
     model: Model
     precision: str
@@ -60,17 +60,17 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Model and precision in words."""
+        """The model and precision as text."""
         return self.model.label + (f", {self.precision}" if self.precision != "fp32" else "")
 
     def p50_ms(self, threads: int) -> float:
-        """Median latency."""
+        """The median latency, milliseconds."""
         return self.latency_ms_by_threads[str(threads)]["p50"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Ratio of Swin-L's size or latency to a model's; `wanted`: the least that was aimed at, `by`: whose aim it is."""
+    """The ratio of Swin-L's size or latency to a model's. `wanted` is the target (a minimum), `by` its source."""
 
     text: str
     wanted: float
@@ -79,14 +79,21 @@ class Ratio:
 
     @property
     def outcome(self) -> str:
-        """met, NOT met or not measured."""
+        """The outcome: met, NOT met or not measured."""
         return "not measured" if self.found is None else "met" if self.found >= self.wanted else "NOT met"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All rows; `settings`: what they were measured with; `missing`: what is not there, and why; `sources`: the files
-    that were read; `others`: what was measured of networks that are none of the rows."""
+    """The comparison.
+
+    Attributes:
+        rows: all rows.
+        settings: settings of the measurement.
+        missing: missing figures, with reasons.
+        sources: files that were read.
+        others: figures of networks without a row.
+    """
 
     rows: list[Row]
     settings: dict[str, Any]
@@ -96,7 +103,7 @@ class Comparison:
 
     @property
     def threads(self) -> int:
-        """The larger number of threads, by which speed is compared."""
+        """The largest number of threads, for which speed is compared."""
         return max(int(count) for count in self.settings["threads"])
 
     def find(self, name: str, precision: str = "fp32") -> Row | None:
@@ -109,7 +116,7 @@ class Comparison:
         return self.find(REFERENCE)
 
     def ratios(self) -> list[Ratio]:
-        """Ratios of Swin-L to MCi2, with their aims."""
+        """The ratios of Swin-L to MCi2, with their targets."""
         swin, plain = self.reference, self.find("mci2-semantic_fpn")
         pruned = self.find("mci2-semantic_fpn-pruned")
         ours = [row for row in self.rows if row.model.encoder == "mci2" and row.model.head != "upernet"]
@@ -122,7 +129,7 @@ class Comparison:
             return None if swin is None or row is None else swin.p50_ms(self.threads) / row.p50_ms(self.threads)
 
         accuracy = "" if best is None else "; ".join(f"mIoU {m.sentence}" for m in best.measured)
-        # Not of the artifact that was timed: that one has fresh weights and 150 classes.
+        # Accuracy is not that of the timed artifact, which has random weights and 150 classes.
         name = "" if best is None else f" ({best.label}; trained: {accuracy or 'accuracy not measured'})"
         return [
             Ratio(text="parameters, MCi2 + SemanticFPN", wanted=5.9, by=_OURS, found=smaller(plain)),
@@ -141,7 +148,7 @@ class Comparison:
 
 
 def read_comparison(folders: Sequence[Path], size_px: int) -> Comparison:
-    """Join the comparison's result file, which is in the first folder, with accuracies and latencies of the others.
+    """Join the result file of the comparison (in the first folder) with the accuracies and latencies of all folders.
 
     Raises:
         FileNotFoundError, ValueError: see `read_result`, `read_measured` and `check_result`.
@@ -175,7 +182,7 @@ def _row(entry: dict[str, Any], size_px: int, measured: list[Measured], elsewher
 
 
 def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere], size_px: int) -> list[str]:
-    """Figures of networks that have no row, in words."""
+    """The figures of networks without a row, as sentences."""
     return [
         f"{item.network.sentence}, {item.precision}: mIoU {item.sentence} ({item.source})"
         for item in measured
@@ -190,7 +197,7 @@ def _others(rows: list[Row], measured: list[Measured], elsewhere: list[Elsewhere
 
 
 def _read_elsewhere(contents: dict[Path, dict[str, Any]], exports: dict[str, Export], device: str) -> list[Elsewhere]:
-    """Latency result files of other runtimes (browsers, Core ML) and of other machines than the comparison's."""
+    """The latencies in result files of other runtimes (browsers, Core ML) and of other machines."""
     found = []
     for path, value in contents.items():
         if "latency_ms_by_threads" not in value:

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.coreml_device ARTIFACT...`: Core ML artifacts on this Mac, or on an iPhone attached to it.
+"""`python -m benchmarks.coreml_device ARTIFACT...`: latency of Core ML artifacts on this Mac or on an attached iPhone.
 
-coremltools' own benchmarker times them and tells the compute plan: which operations run on the Neural Engine. Needs
-macOS; for an iPhone also Xcode, the phone unlocked and in developer mode. Result files are of the same schema as
-`mobileclip-dense latency`'s, one for each choice of compute units, each with its plan beside it.
+coremltools' benchmarker measures the latency and reports the compute plan: which operations run on the Neural Engine.
+It needs macOS; for an iPhone it also needs Xcode, and the phone must be unlocked and in developer mode. Result files
+have the schema of `mobileclip-dense latency`, one for each choice of compute units, each with its plan beside it.
 """
 
 import asyncio
@@ -29,22 +29,22 @@ ComputeUnits = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLDeviceConfig:
-    """Measure Core ML artifacts on this Mac or on an attached iPhone, and where each operation runs."""
+    """Measure the latency and the compute plan of Core ML artifacts on this Mac or on an attached iPhone."""
 
     artifacts: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Artifact folders, NAME.coreml."""
     device: Literal["mac", "iphone"] = "mac"
-    """mac: this one; iphone: the first that is attached."""
+    """mac: this Mac. iphone: the first attached iPhone."""
     compute_units: tuple[ComputeUnits, ...] = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
-    """One result file for each."""
+    """Compute units to measure. Each choice gives one result file."""
     runs: int = 100
-    """Timed runs, after 5 for warming up."""
+    """Timed runs, after 5 warm-up runs."""
     development_team: str = ""
     """Apple's identifier of the team that signs coremltools' test app, for an attached device."""
     out: Path = Path("results")
-    """Folder for the result files, ARTIFACT@DEVICE-UNITS.json, and for the plans beside them, ...-plan.json."""
+    """Folder for the result files, ARTIFACT@DEVICE-UNITS.json, and the compute plans beside them, ...-plan.json."""
     force: bool = False
-    """Replace result files that exist."""
+    """Replace existing result files."""
 
     def __post_init__(self) -> None:
         require(self, "artifacts", self.artifacts != (), "at least one artifact")
@@ -52,11 +52,12 @@ class CoreMLDeviceConfig:
 
 
 def measure_on_device(config: CoreMLDeviceConfig) -> list[Path]:
-    """Write the result files; returns their paths.
+    """Write the result files and return their paths.
 
     Raises:
-        ValueError: this is no Mac; no such device is attached; an artifact is no Core ML one. FileNotFoundError: see
-            `load_artifact`. FileExistsError: a result exists and --force was not given.
+        ValueError: this is not a Mac, no such device is attached, or an artifact is not a Core ML artifact.
+        FileNotFoundError: see `load_artifact`.
+        FileExistsError: a result exists and --force was not given.
     """
     if sys.platform != "darwin":
         raise ValueError(
@@ -105,9 +106,10 @@ def _plan_path(result: Path) -> Path:
 
 
 def take_array(spec: Any) -> None:
-    """Replace a model's image input by the array that its program takes, float [1,3,H,W] in 0..255, in place.
+    """Replace the image input of a model by an array input, float [1,3,H,W] in 0..255, in place.
 
-    coremltools 9 sends arrays to an attached device, and no images. Only the copy of the pixels is left out by it.
+    coremltools 9 can send arrays to an attached device, but not images. The measurement then only lacks the copy of the
+    pixels.
     """
     from coremltools import proto
 
@@ -122,7 +124,7 @@ def take_array(spec: Any) -> None:
 
 
 def _open(folder: Path, artifact: Artifact, units: str, device: Any) -> tuple[Benchmarker, dict[str, Any]]:
-    """A benchmarker of the artifact, and its input: the first golden example."""
+    """A benchmarker of the artifact, and its input, the first golden example."""
     import coremltools as ct
     from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
 
@@ -140,10 +142,10 @@ def _open(folder: Path, artifact: Artifact, units: str, device: Any) -> tuple[Be
 
 
 async def _attached_device(config: CoreMLDeviceConfig) -> Any:
-    """The first iPhone, with coremltools' test app on it.
+    """The first attached iPhone, with coremltools' test app installed.
 
     Raises:
-        ValueError: none is attached, or it cannot be prepared.
+        ValueError: no iPhone is attached, or it cannot be prepared.
     """
     from coremltools.models.ml_program.experimental.remote_device import AppSigningCredentials, Device, DeviceType
 
@@ -154,13 +156,13 @@ async def _attached_device(config: CoreMLDeviceConfig) -> Any:
         return await found[0].prepare_for_model_debugging(
             credentials=AppSigningCredentials(development_team=config.development_team)
         )
-    except Exception as error:  # devicectl's and xcodebuild's own come as plain Exception
+    except Exception as error:  # failures of devicectl and xcodebuild are raised as Exception
         raise ValueError(
             f"--device {config.device}: {error} (needs Xcode, developer mode on the device, and --development-team)"
         ) from None
 
 
 def _describe_mac() -> tuple[str, str]:
-    """Name and system of this Mac."""
+    """The name and the system of this Mac."""
     answer = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
     return f"mac {answer.stdout.strip() or platform.machine()}", f"macOS {platform.mac_ver()[0]}"

@@ -1,4 +1,4 @@
-"""Times of a Core ML model on a device, and its compute plan: which unit runs which operation."""
+"""The latency of a Core ML model on a device, and its compute plan: which unit runs each operation."""
 
 from collections import Counter
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ NEURAL_ENGINE = "neural engine"
 
 
 class Benchmarker(Protocol):
-    """The part of coremltools' MLModelBenchmarker that is used here."""
+    """The methods of coremltools' MLModelBenchmarker that are used here."""
 
     async def benchmark_predict(self, inputs: dict[str, Any], iterations: int) -> Any:
         """A Measurement: `samples` in milliseconds."""
@@ -20,7 +20,7 @@ class Benchmarker(Protocol):
 async def benchmark(
     benchmarker: Benchmarker, inputs: dict[str, Any], num_runs: int
 ) -> tuple[list[float], list[dict[str, Any]]]:
-    """Milliseconds of each run; and name, type, preferred unit and supported units of each operation."""
+    """The milliseconds of each run, and the name, type, preferred unit and supported units of each operation."""
     await benchmarker.benchmark_predict(inputs=inputs, iterations=NUM_WARMUP)
     measurement = await benchmarker.benchmark_predict(inputs=inputs, iterations=num_runs)
     infos = await benchmarker.benchmark_operation_execution(inputs=inputs, iterations=1)
@@ -41,7 +41,7 @@ async def benchmark(
 
 
 def summarize_plan(operations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Number of operations by unit, types that stay off the Neural Engine, and all operations."""
+    """The number of operations by unit, the types that do not run on the Neural Engine, and all operations."""
     off = Counter(op["operation"] for op in operations if op["unit"] not in (NEURAL_ENGINE, None))
     return {
         "operations_by_unit": dict(Counter(op["unit"] or "not told" for op in operations).most_common()),
@@ -51,6 +51,6 @@ def summarize_plan(operations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _unit(device: Any) -> str:
-    """cpu, gpu or neural engine, of a compute device of coremltools."""
+    """The unit of a compute device of coremltools: cpu, gpu or neural engine."""
     kind = type(device).__name__.removeprefix("ML").removesuffix("ComputeDevice")
     return NEURAL_ENGINE if kind == "NeuralEngine" else kind.lower()

@@ -10,7 +10,7 @@ from mobileclip_dense.runtime.latency_result import latency_result
 
 
 def load_coreml(folder: Path) -> Artifact:
-    """Raises ValueError if the artifact is not a Core ML one, and as `load_artifact`."""
+    """Load a Core ML artifact. Raises ValueError for an artifact of another runtime; see also `load_artifact`."""
     artifact = load_artifact(folder)
     if artifact.runtime != "coreml":
         raise ValueError(
@@ -20,7 +20,7 @@ def load_coreml(folder: Path) -> Artifact:
 
 
 def result_path(out: Path, name: str, device: str) -> Path:
-    """Path of the result of an artifact on a device; `name` is that of `result_names`."""
+    """The path of the result of an artifact on a device. `name` comes from `result_names`."""
     return out / f"{name}@{_slug(device)}.json"
 
 
@@ -34,7 +34,7 @@ def coreml_result(
     runtime: str,
     num_warmup: int,
 ) -> dict[str, Any]:
-    """`latency_result` of Core ML, which chooses its threads itself, so that they count as one."""
+    """The `latency_result` of Core ML, recorded as one thread, because Core ML chooses its threads itself."""
     return latency_result(
         artifact,
         digest,
@@ -48,5 +48,5 @@ def coreml_result(
 
 
 def _slug(name: str) -> str:
-    """A device's name as a part of a file name."""
+    """The name of a device for file names."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"

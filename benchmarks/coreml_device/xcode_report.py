@@ -1,13 +1,13 @@
-"""`python -m benchmarks.xcode_report REPORT --artifact ARTIFACT`: a performance report of Xcode as a result file.
+"""`python -m benchmarks.xcode_report REPORT --artifact ARTIFACT`: convert a performance report of Xcode to a result.
 
-Apple does not document the format. What is read here is what Xcode 16 was seen to write: a bundle NAME.mlperf with a
-report.json, of which these fields are used, and nothing is guessed where one of them is not as expected:
+Apple does not document the format. Xcode 16 writes a bundle NAME.mlperf with a report.json. These fields of it are
+used, and any unexpected value is an error:
 
     deviceInfo.modelName, deviceInfo.osNameAndVersionWithoutBuildNumber    the device and its system, text
     computeUnit                                                            0..3, as in Core ML's MLComputeUnits
     deviceResults.predict.samples                                          seconds of each prediction
 
-Which unit runs which operation is not in the report; `python -m benchmarks.coreml_device` tells it.
+The report does not contain the compute plan; `python -m benchmarks.coreml_device` does.
 """
 
 import math
@@ -32,22 +32,23 @@ _ELSE = "Apple does not document the format; `python -m benchmarks.coreml_device
 
 @dataclass(frozen=True, kw_only=True)
 class XcodeReportConfig(ResultSettings):
-    """Turn a performance report of Xcode's model viewer into a result file that `report` and `compare` list."""
+    """Convert a performance report of Xcode's model viewer to a result file for `report` and `compare`."""
 
     report: Annotated[Path, tyro.conf.Positional]
-    """NAME.mlperf as Xcode saves it, or the report.json (or property list) from inside it."""
+    """NAME.mlperf as saved by Xcode, or the report.json (or property list) inside it."""
     artifact: Path
-    """Core ML artifact folder that holds the model of the report."""
+    """Core ML artifact folder of the model in the report."""
     out: Path = Path("results")
     """Folder for the result file, ARTIFACT@DEVICE-UNITS.json."""
 
 
 def import_report(config: XcodeReportConfig) -> Path:
-    """Write the result file; returns its path.
+    """Write the result file and return its path.
 
     Raises:
-        FileNotFoundError: the report or the artifact is missing. ValueError: the report is not as expected; the message
-            says what was found. FileExistsError: the result exists and --force was not given.
+        FileNotFoundError: the report or the artifact is missing.
+        ValueError: the report has an unexpected format; the message says what was found.
+        FileExistsError: the result exists and --force was not given.
     """
     artifact = load_coreml(config.artifact)
     digest = artifact_sha256(config.artifact)
@@ -79,7 +80,7 @@ def import_report(config: XcodeReportConfig) -> Path:
 
 
 def _read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The file that was read, and its contents."""
+    """The path and the contents of the report file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such report")
     if path.is_dir():

@@ -1,7 +1,7 @@
-"""Attention of the layers of timm and open_clip, and how far it reaches (Dosovitskiy 2021, arXiv 2010.11929, D.7).
+"""The attention of layers of timm and open_clip, and its mean distance (Dosovitskiy 2021, arXiv 2010.11929, D.7).
 
-Layers do not return their attention: hooks take their input and compute it again with the layer's weights. Every call
-checks the recomputed output against the layer's own.
+Layers do not return their attention, so hooks recompute it from the layer's input and weights. Every call compares the
+recomputed output with the layer's own output.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ATTENTION = (timm.layers.Attention, fastvit.Attention, nn.MultiheadAttention)
-"""The layers whose attention can be had."""
+"""The supported attention layers."""
 _TOLERANCE = 1e-5  # of the recomputed output, relative to its largest value
 
 
 def recompute_attention(layer: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention and output of a layer in evaluation mode.
+    """The attention and the output of a layer in evaluation mode.
 
     Args:
-        layer: one of ATTENTION. tokens: its input, float [B,N,C]; of FastViT's [B,C,H,W]; of a MultiheadAttention that
-            is not batch-first [N,B,C].
+        layer: one of ATTENTION.
+        tokens: its input, float [B,N,C]; [B,C,H,W] for FastViT; [N,B,C] for a MultiheadAttention without batch_first.
 
     Returns:
-        softmax(q k^T / sqrt(d)), float [B,heads,N,N], queries before keys, and the output in the shape of `tokens`.
+        The attention softmax(q k^T / sqrt(d)), float [B,heads,query N,key N], and the output in the shape of `tokens`.
     """
     if isinstance(layer, nn.MultiheadAttention):
         rows = tokens if layer.batch_first else tokens.transpose(0, 1)
@@ -49,7 +49,7 @@ def _attend(
     projected: Tensor, num_heads: int, q_norm: Callable[[Tensor], Tensor] | None = None,
     k_norm: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """q, k and v side by side, float [B,N,3D] -> attention [B,heads,N,N] and mixed values [B,N,D]."""
+    """Concatenated q, k and v, float [B,N,3D] -> attention [B,heads,N,N] and mixed values [B,N,D]."""
     batch, length, width = projected.shape
     q, k, v = projected.reshape(batch, length, 3, num_heads, width // (3 * num_heads)).permute(2, 0, 3, 1, 4)
     q, k = (q_norm(q) if q_norm else q), (k_norm(k) if k_norm else k)
@@ -58,17 +58,17 @@ def _attend(
 
 
 def attention_layers(blocks: list[nn.Module]) -> list[tuple[int, nn.Module]]:
-    """The layers of ATTENTION inside blocks, each with the number of its block from 0."""
+    """The attention layers inside blocks, each with the index of its block (from 0)."""
     return [(i, layer) for i, block in enumerate(blocks) for layer in block.modules() if isinstance(layer, ATTENTION)]
 
 
 @contextmanager
 def watch_attention(layers: list[nn.Module], seen: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within the block, each forward pass of layer i calls `seen(i, attention)` with attention [B,heads,N,N].
+    """Within the context, each forward pass of layer i calls `seen(i, attention)` with attention [B,heads,N,N].
 
     Raises, in that forward pass:
-        ValueError: the layer's output is not that of the recomputed attention: a kind of attention (a mask, a bias)
-            that is not known here.
+        ValueError: the layer's output differs from that of the recomputed attention, because the layer uses an
+            unsupported form of attention (a mask, a bias).
     """
 
     def hook(index: int) -> Callable[..., None]:
@@ -78,8 +78,8 @@ def watch_attention(layers: list[nn.Module], seen: Callable[[int, Tensor], None]
             error = float((output - actual).abs().max() / actual.abs().max().clamp(min=1e-12))
             if not error <= _TOLERANCE:
                 raise ValueError(f"attention layer {index + 1}, a {type(layer).__name__}: its output differs from that "
-                                 f"of plain attention by {error:.1e} of the largest value; its distances would be "
-                                 "wrong")  # fmt: skip
+                                 f"of plain attention by {error:.1e} of the largest value, expected at most "
+                                 f"{_TOLERANCE:.0e}; layers with masks or biases cannot be analyzed")  # fmt: skip
             seen(index, attention)
 
         return compare
@@ -93,33 +93,34 @@ def watch_attention(layers: list[nn.Module], seen: Callable[[int, Tensor], None]
 
 
 def grid_of(num_tokens: int, num_prefix_tokens: int, size_px: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the patches of an image of `size_px` (height, width) that became `num_tokens`.
+    """The rows and columns of patches in an image of `size_px` (height, width) with `num_tokens` tokens.
 
     Raises:
-        ValueError: they are no grid of square patches.
+        ValueError: the patches do not form a grid of squares.
     """
     height, width = size_px
     num_patches = num_tokens - num_prefix_tokens
     rows = round((num_patches * height / width) ** 0.5)
     if rows < 1 or num_patches % rows or height * (num_patches // rows) != width * rows:
         raise ValueError(f"attention: found {num_patches} patches of a {height}x{width} image, "
-                         "expected a grid of square ones")  # fmt: skip
+                         "expected a grid of square patches")  # fmt: skip
     return rows, num_patches // rows
 
 
 def attention_distance(attention: Tensor, grid: tuple[int, int], patch_px: float) -> tuple[Tensor, Tensor]:
-    """Mean distance between query and key patch, weighted by attention, per head (arXiv 2010.11929, figure 7).
+    """The mean distance between query and key patch, weighted by attention, per head (arXiv 2010.11929, figure 7).
 
-    Attention to tokens that are not patches, such as the class token, has no distance: it is left out, and the rest
-    of a query's attention is scaled to a sum of 1.
+    Attention to other tokens (the class token) has no distance. It is left out, and the rest of a query's attention is
+    scaled to a sum of 1.
 
     Args:
-        attention: float [B,heads,N,N], rows sum to 1; the last rows*columns tokens are the patches, row by row.
-        grid: rows and columns. patch_px: side of a patch in pixels.
+        attention: float [B,heads,N,N], rows sum to 1. The last rows*columns tokens are the patches, in row order.
+        grid: rows and columns.
+        patch_px: side of a patch, pixels.
 
     Returns:
-        Distance float [heads] in pixels, mean over queries and images; and the share of the patches' attention that
-        the other tokens take, float [heads].
+        The distance in pixels, float [heads], mean over queries and images; and the share of the patches' attention to
+        other tokens, float [heads].
     """
     rows, columns = grid
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

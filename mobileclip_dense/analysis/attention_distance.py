@@ -1,4 +1,7 @@
-"""`mobileclip-dense analyze attention-distance`: reach of the layers of runs (arXiv 2405.08911, figure 3)."""
+"""`mobileclip-dense analyze attention-distance`: the attention distance of the layers of runs.
+
+It reproduces figure 3 of arXiv 2405.08911.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +21,19 @@ from mobileclip_dense.artifact.files import figures_beside, staged_file, write_j
 from mobileclip_dense.config import AttentionDistanceConfig
 from mobileclip_dense.pages.progress import progress_bar
 
-_SHARE = 0.95  # of the squared gradient that the radius of a receptive field encloses
+_SHARE = 0.95  # of the squared gradient inside the radius of a receptive field
 _STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """An attention layer, means over the images.
+    """The figures of an attention layer, means over the images.
 
     Attributes:
-        block: its number among all residual blocks of the network, from 1. depth: the same as a share of all, 0..1.
-        distances_px: of each head. prefix_shares: share of attention that each head gives to the class token.
+        block: number of its block among the residual blocks of the network, from 1.
+        depth: the same as a share of all blocks, 0..1.
+        distances_px: attention distance of each head.
+        prefix_shares: share of each head's attention to the class token.
     """
 
     block: int
@@ -39,11 +44,14 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """The reach of one run's layers.
+    """The attention distances and receptive fields of a run.
 
     Attributes:
-        tower: its image tower. layers: with attention. fields: of an MCi, receptive field [H,W] of each stage, and
-            radii_px the radius about each that holds _SHARE of it; of a ViT none. grids: units of each stage.
+        tower: its image tower.
+        layers: the attention layers.
+        fields: receptive field [H,W] of each stage of an MCi. Empty for a ViT.
+        radii_px: for each field, the radius that encloses _SHARE of it.
+        grids: rows and columns of the map of each stage.
     """
 
     tower: ImageTower
@@ -57,8 +65,8 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     """Write the picture and, beside it, its figures as JSON.
 
     Raises:
-        FileNotFoundError, ValueError: a run or an image cannot be read, or a run has no attention that is known;
-            --out is a .json.
+        FileNotFoundError, ValueError: a run or an image cannot be read, or a run has no supported attention layer;
+            --out is a .json file.
         FileExistsError: the picture or its JSON exists and --force was not given.
     """
     figures = figures_beside(config.out, config.force)
@@ -67,7 +75,7 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     for tower, folder in zip(towers, config.runs, strict=True):
         if not attention_layers(tower.blocks):
             raise ValueError(
-                f"{folder}: attention: found none in its {type(tower.trunk).__name__}, "
+                f"{folder}: attention: found no attention layer in its {type(tower.trunk).__name__}, "
                 "expected a run of a ViT or an MCi"
             )
     reaches = [measure_reach(tower, [tower.prepare(image) for image in images]) for tower in towers]
@@ -76,16 +84,21 @@ def analyze_attention_distance(config: AttentionDistanceConfig) -> None:
     write_json(figures, {"num_images": len(images), "runs": [_record(r) for r in reaches]})
     for reach in reaches:
         first, last = (float(np.mean(layer.distances_px)) for layer in (reach.layers[0], reach.layers[-1]))
-        fields = "".join(f", stage {i + 1} sees {radius:.0f} px" for i, radius in enumerate(reach.radii_px))
+        fields = "".join(f", stage {i + 1} {radius:.0f} px" for i, radius in enumerate(reach.radii_px))
         print(
-            f"{reach.tower.name}: attention reaches {first:.1f} px in its first layer, {last:.1f} px in its last"
-            f"{fields}"
+            f"{reach.tower.name}: attention distance {first:.1f} px in the first layer, {last:.1f} px in the last"
+            + (f"; radius of the receptive field{fields}" if fields else "")
         )
     print(f"{config.out}: {len(reaches)} runs, {len(images)} images")
 
 
 def measure_reach(tower: ImageTower, images: list[Tensor]) -> Reach:
-    """Attention distance of every layer and, of an MCi, receptive field of every stage, of what `prepare` gave."""
+    """Measure the attention distance of every layer and, for an MCi, the receptive field of every stage.
+
+    Args:
+        tower: the image tower.
+        images: images prepared by `ImageTower.prepare`.
+    """
     indices, layers = zip(*attention_layers(tower.blocks), strict=True)
     sums: dict[int, Tensor] = {}  # of each layer [2,heads]: distances, shares
 
@@ -113,10 +126,10 @@ def measure_reach(tower: ImageTower, images: list[Tensor]) -> Reach:
 
 
 def num_prefix_tokens(tower: ImageTower) -> int:
-    """Tokens before the patches: the class token of a ViT, and its registers; none in an MCi."""
+    """The number of tokens before the patches: the class token and registers of a ViT, none in an MCi."""
     if not tower.is_plain_vit:
         return 0
-    return int(getattr(tower.trunk, "num_prefix_tokens", 1))  # open_clip's ViT has a class token and no attribute
+    return int(getattr(tower.trunk, "num_prefix_tokens", 1))  # open_clip's ViT has a class token but no attribute
 
 
 def _record(reach: Reach) -> dict[str, Any]:
@@ -139,7 +152,7 @@ def _record(reach: Reach) -> dict[str, Any]:
 
 
 def draw(reaches: list[Reach]) -> Figure:
-    """Distance against depth, a dot per head and a curve of means per run; below, a row of fields per MCi."""
+    """Draw distance against depth, a dot per head and a curve of means per run. Below, a row of fields per MCi."""
     with_fields = [(number, reach) for number, reach in enumerate(reaches) if reach.fields]
     heights = [3.9 + 0.22 * len(reaches), *(2.15 for _ in with_fields)]
     figure = Figure(figsize=(6.5, sum(heights)), layout="constrained")
@@ -156,7 +169,7 @@ def draw(reaches: list[Reach]) -> Figure:
                 axes.set_ylabel(_short(reach.tower.name, 18), color=f"C{number % 10}")
     if with_fields:
         figure.supxlabel(
-            f"receptive field (magnitude of the gradient); circle: holds {_SHARE:.0%} of its square", fontsize=10
+            f"receptive field (magnitude of the gradient); circle: {_SHARE:.0%} of the squared gradient", fontsize=10
         )
     return figure
 
@@ -178,7 +191,7 @@ def _draw_distances(axes: Axes, reaches: list[Reach]) -> None:
     axes.set(xlim=(0, 1.04), ylim=(0, 1.08 * highest + 1), xlabel="depth in the network (share of its blocks)",
              ylabel="mean attention distance, pixels")  # fmt: skip
     axes.grid(alpha=0.25)
-    axes.set_title("How far attention reaches (dot: a head, curve: mean)", loc="left")
+    axes.set_title("Attention distance (dot: a head, curve: mean)", loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
 
 

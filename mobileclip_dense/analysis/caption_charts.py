@@ -1,4 +1,4 @@
-"""The charts of `analyze captions` as inline SVG, which takes the page's text colour and width."""
+"""The charts of `analyze captions` as inline SVG, with the text colour and the width of the page."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mobileclip_dense.analysis.caption_rules import RULES
 from mobileclip_dense.analysis.parts_of_speech import PARTS
 
-_INK = "#123456"  # stands for the page's text colour, which differs between light and dark
+_INK = "#123456"  # placeholder for the page's text colour, which differs between light and dark mode
 _STYLE: Any = {
     "font.size": 10,
     "svg.fonttype": "none",
@@ -35,18 +35,18 @@ def set_colour(number: int) -> str:
 
 
 def _line(number: int) -> dict[str, Any]:
-    """The style of a set's curve. Later curves are thinner, so that equal ones stay visible."""
+    """The style of a set's curve. Later curves are thinner, so that equal curves stay visible."""
     return {"color": set_colour(number), "linewidth": max(1.2, 3.0 - 0.6 * number)}
 
 
 def draw_charts(sets: list[dict[str, Any]]) -> list[str]:
-    """An SVG each of lengths, vocabulary, parts of speech, noise and, where there is one, similarity."""
+    """SVGs of lengths, vocabulary, parts of speech and noise, and of similarity if all sets have one."""
     drawers = [_draw_words, _draw_tokens, _draw_growth, _draw_parts, _draw_noise]
     if all(one["similarity"] for one in sets):
         drawers.insert(0, _draw_similarity)
     svgs = []
     for drawer in drawers:
-        # Names inside an SVG are seen by the whole page: the salt keeps those of two charts apart.
+        # Ids inside an SVG are global to the page; the salt makes those of the charts distinct.
         with matplotlib.rc_context({**_STYLE, "svg.hashsalt": drawer.__name__}):
             figure = Figure(figsize=(4.4, 3.1), layout="constrained")
             drawer(figure.subplots(), sets)
@@ -81,7 +81,7 @@ def _draw_words(axes: Axes, sets: list[dict[str, Any]]) -> None:
 
 def _draw_tokens(axes: Axes, sets: list[dict[str, Any]]) -> None:
     _draw_lengths(axes, sets, "clip_tokens")
-    axes.set(title="Length as CLIP counts", xlabel="tokens, start and end included (CLIP reads 77)")
+    axes.set(title="Length in CLIP tokens", xlabel="tokens with start and end (CLIP's context: 77)")
 
 
 def _draw_growth(axes: Axes, sets: list[dict[str, Any]]) -> None:
@@ -89,7 +89,7 @@ def _draw_growth(axes: Axes, sets: list[dict[str, Any]]) -> None:
         points = one["vocabulary"]["growth"]
         axes.plot([x for x, _ in points], [y for _, y in points], **_line(number))
     axes.set(title="Vocabulary", xlabel="words read", ylabel="distinct words")
-    if any(one["vocabulary"]["growth"] for one in sets):  # captions of emoji alone have no words
+    if any(one["vocabulary"]["growth"] for one in sets):  # captions of only emoji have no words
         axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.2)
 
@@ -109,7 +109,7 @@ def _draw_similarity(axes: Axes, sets: list[dict[str, Any]]) -> None:
 
 
 def _draw_grouped(axes: Axes, sets: list[dict[str, Any]], labels: list[str], shares: list[list[float]]) -> None:
-    """Horizontal bars in percent, a group per label, a bar per set, from the top."""
+    """Draw horizontal bars in percent, from the top: a group for each label, with a bar for each set."""
     height = 0.8 / len(sets)
     for number, of_set in enumerate(shares):
         places = [place - 0.4 + (number + 0.5) * height for place in range(len(labels))]

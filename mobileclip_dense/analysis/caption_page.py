@@ -45,9 +45,11 @@ class Picture:
     """An image of the contact sheet.
 
     Attributes:
-        image: uint8 [H,W,3]. percentile: share of the source's samples with less similar original captions, in
-            percent; None without a model. captions: the first num_original are original, the others synthetic.
-        similarities: of each caption; None without a model.
+        image: uint8 [H,W,3].
+        percentile: share of the source's samples with less similar original captions, in percent. None without a model.
+        captions: the original captions, then the synthetic ones.
+        num_original: number of original captions.
+        similarities: similarity of each caption. None without a model.
     """
 
     image: Pixels
@@ -60,11 +62,13 @@ class Picture:
 def captions_page(
     sets: list[dict[str, Any]], pictures: dict[str, list[Picture]], bad: dict[str, dict[str, int]], clip: str | None
 ) -> str:
-    """HTML of the page.
+    """The HTML page.
 
     Args:
-        sets: see `describe_sets`. pictures: of each source. bad: unusable samples of each source by kind.
-        clip: the model of the similarities.
+        sets: see `describe_sets`.
+        pictures: pictures of each source.
+        bad: numbers of unusable samples of each source, by kind of problem.
+        clip: the model of the similarities, None without one.
     """
     names = "".join(
         f"<li><span style='background:{set_colour(i)}'></span>{html.escape(one['name'])}</li>"
@@ -75,16 +79,16 @@ def captions_page(
     charts = "".join(f"<figure>{svg}</figure>" for svg in draw_charts(sets))
     parts = [
         "<h1>Captions</h1>",
-        f"<p>What the captions of {len(pictures)} source{'s' * (len(pictures) > 1)} are like. {model}</p>",
+        f"<p>Statistics of the captions of {len(pictures)} source{'s' * (len(pictures) > 1)}. {model}</p>",
         f"<ul class='key'>{names}</ul><div class='charts'>{charts}</div>",
         "<h2>Figures</h2>",
         render_table(["", *(one["name"] for one in sets)], _rows(sets)),
         _notes(sets, bad),
         *_sheets(pictures),
-        "<h2>What breaks the rules</h2>",
-        "<p class='soft'>Examples, the first of each kind. File name: names a file, or is the number a camera gave. "
-        "URL: holds an address. Boilerplate: holds a phrase of shops and galleries. Names nothing: no noun is left "
-        "without those and without words like photo.</p>",
+        "<h2>Captions that break the rules</h2>",
+        "<p class='soft'>The first examples of each rule. File name: the caption contains a file name or is a number "
+        "given by a camera. URL: it contains an address. Boilerplate: it contains a phrase of shops or galleries. "
+        "Names nothing: no noun remains after removing those and words like photo.</p>",
         *_examples(sets),
     ]
     return render_page("Captions", parts, _STYLE + _header_colours(len(sets)))
@@ -98,7 +102,7 @@ def _header_colours(num_sets: int) -> str:
 
 
 def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
-    """Label and a cell per set; a label alone is the heading of a group."""
+    """Rows of a label and a cell for each set. A row with only a label is the heading of a group."""
 
     def share(value: float) -> str:
         return f"{100 * value:.1f} %"
@@ -114,7 +118,7 @@ def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
         ["words, mean", *(f"{one['words']['mean']:.1f}" for one in sets)],
         ["words, 5 to 95 %", *(spread(one["words"]) for one in sets)],
         ["CLIP tokens, mean", *(f"{one['clip_tokens']['mean']:.1f}" for one in sets)],
-        ["longer than CLIP reads", *(share(one["clip_tokens"]["share_cut"]) for one in sets)],
+        ["longer than CLIP's context", *(share(one["clip_tokens"]["share_cut"]) for one in sets)],
         ["Vocabulary"],
         ["distinct words", *(f"{one['vocabulary']['num_distinct']:,}" for one in sets)],
         [
@@ -123,7 +127,7 @@ def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
         ],
         ["Duplicates"],
         ["exact", *(share(one["duplicates"]["exact"]) for one in sets)],
-        ["but for case, numbers, signs", *(share(one["duplicates"]["near"]) for one in sets)],
+        ["except case, numbers, punctuation", *(share(one["duplicates"]["near"]) for one in sets)],
         ["Noise"],
         *([rule, *(share(one["rules"][rule]["share"]) for one in sets)] for rule in (*RULES, "any")),
         ["Words per caption"],
@@ -141,8 +145,8 @@ def _rows(sets: list[dict[str, Any]]) -> list[list[str]]:
 
 def _notes(sets: list[dict[str, Any]], bad: dict[str, dict[str, int]]) -> str:
     lines = [
-        "Distinct share: distinct words to expect among as many words of each set, drawn at random (rarefaction), so "
-        "that small and large sets compare. Duplicates: captions that another one before them equals.",
+        "Distinct share: expected share of distinct words in a random sample of the same size from each set "
+        "(rarefaction), so that small and large sets are comparable. Duplicates: captions equal to an earlier one.",
         *(
             f"{html.escape(name)}: left out {sum(kinds.values()):,} bad samples ("
             + ", ".join(f"{html.escape(kind)}: {count:,}" for kind, count in kinds.items())
@@ -160,8 +164,8 @@ def _sheets(pictures: dict[str, list[Picture]]) -> list[str]:
     parts = ["<h2>Images and their captions</h2>"]
     if any(picture.percentile is not None for sheet in pictures.values() for picture in sheet):
         parts.append(
-            "<p class='soft'>Spread evenly over the ranks of similarity of image and original caption, the "
-            "least similar first. Synthetic captions are set off by a bar.</p>"
+            "<p class='soft'>The pictures are evenly spaced by rank of similarity between image and original caption, "
+            "least similar first. A bar marks synthetic captions.</p>"
         )
     for name, sheet in pictures.items():
         parts.append(f"<h3>{html.escape(name)}</h3><div class='pictures'>{''.join(map(_figure, sheet))}</div>")

@@ -1,12 +1,12 @@
-"""Rules for captions that are useless for training.
+"""Rules that detect captions without use for training.
 
-    file name        names a file (IMG_2041.jpg), or is as a whole the number a camera gave (DSC 0412)
-    URL              holds an address of the web (http://..., www..., example.com)
-    boilerplate      holds a phrase of shops and galleries that says nothing of the picture: _BOILERPLATE
-    names nothing    without file names, addresses, boilerplate and words for pictures as such (photo, image), no noun
-                     is left. Nouns of what cannot be seen (quality, thing) count as seen: the share is a lower bound
+    file name        contains a file name (IMG_2041.jpg), or consists of a camera's file number (DSC 0412)
+    URL              contains a web address (http://..., www..., example.com)
+    boilerplate      contains a phrase of shops or galleries that does not describe the picture: _BOILERPLATE
+    names nothing    has no noun apart from file names, addresses, boilerplate and words for pictures (photo, image).
+                     Nouns for invisible things (quality, thing) count as nouns, so the share is a lower bound
 
-Captions in other languages than English are judged by the first two rules only as well as those fit them.
+The rules are made for English captions. For other languages, only the first two are of use.
 """
 
 import re
@@ -17,7 +17,7 @@ from mobileclip_dense.analysis.parts_of_speech import tag_words
 WORD = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*")
 """A word: letters and digits, with apostrophes and hyphens inside."""
 _ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|svg|heic|raw|pdf|psd|mp4|mov"
-# The patterns begin where a word begins only: a search then takes time in proportion to a caption's length.
+# The patterns match only at the start of a word, so that a search takes time linear in the length of the caption.
 _FILE = re.compile(rf"(?<!\S)\S+\.(?:{_ENDINGS})\b", re.IGNORECASE)
 _CAMERA = re.compile(
     r"(?:img|dscn?|dscf|pict?|p|pxl|mvimg|screenshot|image|photo|scan)?[ _\-]*\d[\d _\-().]*", re.IGNORECASE
@@ -46,18 +46,18 @@ RULES = ("file name", "URL", "boilerplate", "names nothing")
 
 
 def split_words(caption: str) -> list[str]:
-    """The words of a caption, as they are written."""
+    """The words of a caption, unchanged."""
     return WORD.findall(caption)
 
 
 def normalized(caption: str) -> str:
-    """The form in which near duplicates are equal: without case, accents' forms and punctuation, every number 0."""
+    """The caption for comparing near duplicates: NFKC, without case and punctuation, and with 0 for every number."""
     words = WORD.findall(unicodedata.normalize("NFKC", caption).casefold())
     return re.sub(r"\d+", "0", " ".join(words))
 
 
 def broken_rules(caption: str) -> set[str]:
-    """Which of RULES a caption breaks; see the head of this file."""
+    """The rules in RULES that a caption breaks, see the module docstring."""
     found = set()
     of_camera = _CAMERA.fullmatch(caption.strip()) is not None
     if _FILE.search(caption) or of_camera:

@@ -1,4 +1,4 @@
-"""Figures about a set of captions."""
+"""Statistics of a set of captions."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from mobileclip_dense.analysis.caption_rules import RULES, broken_rules, normalized, split_words
 from mobileclip_dense.analysis.parts_of_speech import PARTS, count_parts
 
-CONTEXT_LENGTH = 77  # of CLIP's text tower (arXiv 2103.00020, 2.4): what is longer is cut
+CONTEXT_LENGTH = 77  # of CLIP's text tower (arXiv 2103.00020, 2.4), which truncates longer captions
 PERCENTILES = (5, 25, 50, 75, 95)
 _NUM_GROWTH_POINTS = 24
 _SHOWN_LENGTHS = 100  # words or tokens; longer captions share the last bin
@@ -23,11 +23,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSet:
-    """Captions of one kind of one source.
+    """Captions of one kind (original or synthetic) of one source.
 
     Attributes:
-        name: how to call it. captions: of each sample. similarities: cosine of each caption and its image, in the same
-            order; None where no model was given.
+        name: name of the set.
+        captions: captions of each sample.
+        similarities: cosine similarity of each caption and its image, in the same order. None without a model.
     """
 
     name: str
@@ -41,7 +42,7 @@ class CaptionSet:
 
 
 def describe_sets(sets: list[CaptionSet]) -> list[dict[str, Any]]:
-    """All figures of each set, for JSON: see the functions below for their meaning."""
+    """All figures of each set, for JSON. The functions below document them."""
     words = [[split_words(caption) for caption in one.flat] for one in sets]
     counts = [Counter(word.lower() for caption in captions for word in caption) for captions in words]
     common = min(sum(count.values()) for count in counts)
@@ -63,13 +64,13 @@ def describe_sets(sets: list[CaptionSet]) -> list[dict[str, Any]]:
 
 
 def clip_lengths(captions: list[str]) -> list[int]:
-    """Tokens of CLIP's byte-pair vocabulary (49 408), with those for start and end, before any cut."""
+    """The number of CLIP tokens of each caption, with start and end token, before truncation (vocabulary: 49 408)."""
     tokenizer = SimpleTokenizer()
     return [len(tokenizer.encode(caption)) + 2 for caption in captions]
 
 
 def describe_lengths(lengths: list[int], cut_above: int | None = None) -> dict[str, Any]:
-    """Mean, percentiles and histogram (`histogram[n]`: captions of length n, the last entry: that or longer)."""
+    """Mean, percentiles and histogram. `histogram[n]` counts captions of length n, the last entry also longer ones."""
     values = np.array(lengths)
     histogram = np.bincount(values.clip(max=_SHOWN_LENGTHS), minlength=2)
     cut = {} if cut_above is None else {"share_cut": float((values > cut_above).mean())}
@@ -82,7 +83,7 @@ def describe_lengths(lengths: list[int], cut_above: int | None = None) -> dict[s
 
 
 def describe_vocabulary(counts: Counter[str], sample_size: int) -> dict[str, Any]:
-    """Distinct words, without case; type-token ratio at `sample_size` words; growth, as [words, distinct words]."""
+    """Distinct words (ignoring case), type-token ratio at `sample_size` words, growth as [words, distinct words]."""
     total = sum(counts.values())
     sizes = sorted({round(size) for size in np.geomspace(1, max(total, 1), _NUM_GROWTH_POINTS)} if total else ())
     return {
@@ -96,14 +97,14 @@ def describe_vocabulary(counts: Counter[str], sample_size: int) -> dict[str, Any
 
 
 def expected_distinct(counts: Counter[str], sample_size: int) -> float:
-    """Distinct words to expect in `sample_size` words drawn without replacement from all.
+    """The expected number of distinct words in `sample_size` words drawn without replacement.
 
-    Rarefaction (Hurlbert 1971): the sum over words of 1 - C(N-f, n) / C(N, n). Type-token ratios fall with the size of
-    a text; at the same size they compare.
+    This is rarefaction (Hurlbert 1971): the sum over words of 1 - C(N-f, n) / C(N, n). Type-token ratios fall with the
+    size of a text, so they are only comparable at the same size.
     """
     frequencies = np.fromiter(counts.values(), dtype=np.float64)
     total, size = frequencies.sum(), float(sample_size)
-    left = total - frequencies - size  # words not drawn if all of one kind are among those
+    left = total - frequencies - size  # the number of other words that are not drawn if this word is never drawn
     possible = left >= 0
     log_missed = (gammaln(total - frequencies[possible] + 1) - gammaln(left[possible] + 1)
                   - gammaln(total + 1) + gammaln(total - size + 1))  # fmt: skip
@@ -111,7 +112,7 @@ def expected_distinct(counts: Counter[str], sample_size: int) -> float:
 
 
 def describe_parts(captions: list[list[str]]) -> dict[str, dict[str, float]]:
-    """Share of all words, and mean number per caption, of each part of speech; of captions given as words."""
+    """The share of all words and the mean number per caption of each part of speech, for captions split into words."""
     counts = count_parts(captions)
     total = max(1, sum(counts.values()))
     return {
@@ -121,7 +122,7 @@ def describe_parts(captions: list[list[str]]) -> dict[str, dict[str, float]]:
 
 
 def describe_duplicates(captions: list[str]) -> dict[str, Any]:
-    """Shares of captions that another one before them equals: exactly, or after `normalized`; the most frequent."""
+    """The shares of captions equal to an earlier one, exactly or after `normalized`; and the most frequent captions."""
     exact, near = Counter(captions), Counter(map(normalized, captions))
     return {
         "exact": 1 - len(exact) / len(captions),
@@ -131,7 +132,7 @@ def describe_duplicates(captions: list[str]) -> dict[str, Any]:
 
 
 def describe_rules(captions: list[str]) -> dict[str, dict[str, Any]]:
-    """Of each rule, the share of captions that break it, and the first few different ones; `any`: of at least one."""
+    """The share of captions that break each rule, with the first distinct examples; `any`: at least one rule."""
     judged = {caption: broken_rules(caption) for caption in dict.fromkeys(captions)}
     found = {
         rule: {
@@ -144,7 +145,7 @@ def describe_rules(captions: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def describe_similarity(captions: CaptionSet) -> dict[str, Any] | None:
-    """Mean, deviation and percentiles of the cosine similarity of image and caption, with its histogram."""
+    """Mean, standard deviation, percentiles and histogram of the cosine similarity of image and caption."""
     if captions.similarities is None:
         return None
     values = np.array([value for of_sample in captions.similarities for value in of_sample])

@@ -26,7 +26,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The captions and the place of a usable sample."""
+    """The captions of a usable sample, and its shard and key."""
 
     shard: str
     key: str
@@ -39,9 +39,12 @@ class Source:
     """The usable samples of a source.
 
     Attributes:
-        source: as given. name: what it is called on the page. pairs: usable samples. bad: number of unusable ones by
-            kind. similarities: cosine of image and caption of each pair, original captions before synthetic ones;
-            empty without a model.
+        source: the source as given.
+        name: its name on the page.
+        pairs: usable samples.
+        bad: numbers of unusable samples by kind of problem.
+        similarities: cosine similarities of image and captions of each pair, original captions first. Empty without a
+            model.
     """
 
     source: str
@@ -51,7 +54,7 @@ class Source:
     similarities: list[list[float]] = field(default_factory=list)
 
     def sets(self) -> list[CaptionSet]:
-        """The original captions, and the synthetic ones where there are some, as a set of their own."""
+        """The set of original captions and, if there are any, the set of synthetic captions."""
         scored = self.similarities or [[] for _ in self.pairs]
         cuts = [len(pair.original) for pair in self.pairs]
         original = CaptionSet(
@@ -70,10 +73,10 @@ class Source:
 
 
 class Scorer:
-    """Similarity of images and captions under a CLIP model, with the preprocessing that the model records."""
+    """The similarity of images and captions by a CLIP model, with the preprocessing stored in the model."""
 
     def __init__(self, name: str) -> None:
-        """Raises ValueError or OSError, beginning with --clip: see `load_clip`."""
+        """Raises ValueError, with a message that begins with --clip, or OSError: see `load_clip`."""
         try:
             model, self._tokenizer, normalization = load_clip(name)
         except ValueError as error:
@@ -85,7 +88,7 @@ class Scorer:
 
     @torch.inference_mode()
     def __call__(self, images: list[Pixels], captions: list[list[str]]) -> list[list[float]]:
-        """Images uint8 [H,W,3] and the captions of each -> cosine similarities, in the same order."""
+        """Images uint8 [H,W,3] and the captions of each image -> cosine similarities, in the same order."""
         pixels = torch.stack([self._transform(image) for image in images]).to(self._device)
         tokens = self._tokenizer([caption for of_image in captions for caption in of_image]).to(self._device)
         image_features = functional.normalize(self._model.encode_image(pixels).float(), dim=-1)
@@ -101,8 +104,9 @@ def analyze_captions(config: CaptionsConfig) -> None:
     """Write the page and, beside it, its figures as JSON.
 
     Raises:
-        FileNotFoundError: a source has no shards. ValueError: a source has no usable sample, or the model cannot be
-            loaded; --out is a .json. FileExistsError: the page or its JSON exists and --force was not given.
+        FileNotFoundError: a source has no shards.
+        ValueError: a source has no usable sample, or the model cannot be loaded, or --out is a .json file.
+        FileExistsError: the page or its JSON exists and --force was not given.
     """
     figures = figures_beside(config.out, config.force)
     shards = {name: list_shards(name, "train") for name in config.shards}
@@ -126,7 +130,7 @@ def analyze_captions(config: CaptionsConfig) -> None:
 
 
 def short_names(sources: list[str]) -> list[str]:
-    """Sources without the leading and trailing folders that all share; a single source unchanged."""
+    """The sources without their common leading and trailing folders. A single source is unchanged."""
     parts = [source.rstrip("/").split("/") for source in sources]
     while len(parts) > 1 and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
         parts = [p[1:] for p in parts]
@@ -136,10 +140,10 @@ def short_names(sources: list[str]) -> list[str]:
 
 
 def read_source(source: Source, shards: list[str], max_samples: int, scorer: Scorer | None, decode: bool) -> Source:
-    """Fill a source with the first usable samples of its shards; images are decoded for a scorer or with `decode`.
+    """Fill a source with the first usable samples of its shards. Images are decoded with a scorer or with `decode`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no usable sample.
     """
     waiting: list[tuple[Pixels, list[str]]] = []
     usable = islice(_usable_pairs(shards, source.bad, decode or scorer is not None), max_samples)
@@ -168,7 +172,7 @@ def _score(scorer: Scorer, waiting: list[tuple[Pixels, list[str]]], source: Sour
 
 
 def _usable_pairs(shards: list[str], bad: Counter[str], decode: bool) -> Iterator[tuple[Pair, Pixels | None]]:
-    """Samples with captions and, with `decode`, an image; unusable samples are counted in `bad` by kind."""
+    """Yield samples with captions and, with `decode`, an image. Counts unusable samples in `bad` by kind of problem."""
     for shard in shards:
         for sample in read_samples(shard):
             try:
@@ -184,9 +188,9 @@ def _usable_pairs(shards: list[str], bad: Counter[str], decode: bool) -> Iterato
 
 
 def pick_pictures(source: Source, number: int) -> list[Picture]:
-    """Samples spread evenly over the ranks of image-caption similarity, least similar first, or over the shards.
+    """Samples evenly spaced by rank of image-caption similarity, least similar first; without a model, by position.
 
-    Their images are read a second time, since all images would not fit into memory.
+    Their images are read again, because the images of all samples would not fit into memory.
     """
     count = len(source.pairs)
     means = [float(np.mean(s[: len(p.original)])) for s, p in zip(source.similarities, source.pairs, strict=False)]

@@ -1,4 +1,4 @@
-"""`mobileclip-dense analyze features`: the maps of an encoder as colours, their principal components."""
+"""`mobileclip-dense analyze features`: the principal components of an encoder's maps, as colours."""
 
 import textwrap
 from dataclasses import dataclass
@@ -17,19 +17,18 @@ from mobileclip_dense.artifact.preprocess import crop_image
 from mobileclip_dense.config import FeaturesConfig
 
 _NUM_COMPONENTS = 3
-_PERCENTILES = (1, 99)  # of a component: what becomes 0 and 1 of its colour
+_PERCENTILES = (1, 99)  # of a component: the values with colour 0 and 1
 _LEGEND = """{name}
 
-Each map of the encoder has many
-channels. Shown are the three
-directions in which its places
-differ most: red the first, green
-the second, blue the third. Like
-colours are like features; colours
-of two maps do not compare.
+Red, green and blue are the first
+three principal components of each
+map. Similar colours mean similar
+features. Colours of different
+maps cannot be compared.
 
-"27 + 18 + 14 % of variance" is
-what the three hold of the map."""
+"27 + 18 + 14 % of variance":
+the shares of the map's variance
+that the components explain."""
 _STYLE: Any = {"font.size": 11, "axes.titlesize": 10}
 
 
@@ -38,7 +37,8 @@ class Components:
     """The principal components of a map.
 
     Attributes:
-        scores: float64 [h,w,3], of mean 0 each. explained: their shares of the variance, float64 [3].
+        scores: float64 [h,w,3], with mean 0.
+        explained: their shares of the variance, float64 [3].
     """
 
     scores: npt.NDArray[np.float64]
@@ -46,10 +46,10 @@ class Components:
 
 
 def principal_components(features: npt.NDArray[np.floating]) -> Components:
-    """Three principal components of a map float [C,h,w] over its h*w places, by singular value decomposition.
+    """The first three principal components of a map float [C,h,w] over its h*w positions.
 
-    A component's sign is arbitrary: here the largest of its loadings by magnitude is positive, so that the same map
-    always gives the same colours. Where a map has no further components (one channel, one place) they are 0.
+    The sign of a component is arbitrary. Here its loading of largest magnitude is positive, so that the same map always
+    has the same colours. If a map has fewer than three components, the others are 0.
     """
     channels, height, width = features.shape
     samples = features.reshape(channels, -1).T.astype(np.float64)  # h*w,C
@@ -66,7 +66,7 @@ def principal_components(features: npt.NDArray[np.floating]) -> Components:
 
 
 def component_colours(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores [h,w,3] -> RGB in 0..1, each component stretched over its range without its outliers; constant: grey."""
+    """Scores [h,w,3] -> RGB in 0..1. Each component is scaled to its range without outliers; a constant one is grey."""
     low, high = np.percentile(scores, _PERCENTILES, axis=(0, 1))
     spread = high - low
     flat = spread <= 1e-12
@@ -76,7 +76,7 @@ def component_colours(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 
 
 def analyze_features(config: FeaturesConfig) -> None:
-    """Write the picture.
+    """Write the picture of the maps of a run's encoder.
 
     Raises:
         FileNotFoundError, ValueError: the run or the image cannot be read.
@@ -93,14 +93,14 @@ def analyze_features(config: FeaturesConfig) -> None:
     for name, found, parts in zip(tower.map_names, maps, components, strict=True):
         channels, height, width = found.shape
         shares = ", ".join(f"{share:.0%}" for share in parts.explained)
-        print(f"{name}: {channels} channels, {height}x{width}; the components hold {shares} of the variance")
+        print(f"{name}: {channels} channels, {height}x{width}; the components explain {shares} of the variance")
     print(f"{config.out}: written")
 
 
 def _draw(
     tower: ImageTower, image: npt.NDArray[np.uint8], maps: list[npt.NDArray[np.floating]], components: list[Components]
 ) -> Figure:
-    """The encoder's input, a legend of the colours and the maps, two in a row so that a phone shows them."""
+    """Draw the encoder's input, a legend and the maps, two in a row, so that they fit on the screen of a phone."""
     height, width = tower.size_px
     num_rows = 1 + (len(maps) + 1) // 2
     figure = Figure(figsize=(6.5, num_rows * (3.1 * height / width + 0.5)), layout="constrained")
@@ -108,7 +108,7 @@ def _draw(
     for ax in axes:
         ax.axis("off")
     axes[0].imshow(image, extent=(0, width, height, 0))
-    axes[0].set_title(f"what the encoder sees\n{height}x{width} px", loc="left")
+    axes[0].set_title(f"input of the encoder\n{height}x{width} px", loc="left")
     axes[1].text(0, 1, _LEGEND.format(name=textwrap.fill(tower.name, 30)), va="top", transform=axes[1].transAxes)
     for ax, name, found, parts in zip(axes[2:], tower.map_names, maps, components, strict=False):
         channels, rows, columns = found.shape

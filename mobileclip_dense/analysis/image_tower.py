@@ -1,4 +1,4 @@
-"""The image tower of a run for analysis, with the run's weights, image size and normalization."""
+"""The image tower of a run, with its weights, image size and normalization, for analysis."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from mobileclip_dense.models.encoders import Encoder
 from mobileclip_dense.models.families.family import family_of
 from mobileclip_dense.run.folder import Run, fill_model, load_run
 
-_NUM_MAPS = 4  # of networks that are no pyramid of ours
+_NUM_MAPS = 4  # of networks without a pyramid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,11 @@ class ImageTower:
     """An image tower in evaluation mode, on the CPU.
 
     Attributes:
-        name: of the run's folder. module: what maps images float [B,3,H,W] to features.
-        trunk: the network inside, of timm or open_clip. size_px: H and W that the run was trained at.
-        normalization: of pixels in 0..1.
+        name: name of the run's folder.
+        module: module that maps images float [B,3,H,W] to features.
+        trunk: its network, of timm or open_clip.
+        size_px: H and W in the run's training.
+        normalization: normalization of pixels in 0..1.
     """
 
     name: str
@@ -40,7 +42,7 @@ class ImageTower:
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The residual blocks in order: all of a ViT's, those of all stages of an MCi; empty for other networks."""
+        """The residual blocks of a ViT or an MCi in order. Empty for other networks."""
         if isinstance(self.trunk, OpenClipViT):
             return list(self.trunk.transformer.resblocks)
         family = family_of(self.trunk)
@@ -48,12 +50,12 @@ class ImageTower:
 
     @property
     def is_plain_vit(self) -> bool:
-        """Whether the trunk's maps are all of one stride."""
+        """Whether the trunk is a plain ViT, with maps of one stride."""
         return isinstance(self.trunk, VisionTransformer | OpenClipViT)
 
     @property
     def num_maps(self) -> int:
-        """How many maps `maps` gives: those of the pyramid, of another network the last four."""
+        """The number of maps that `maps` returns."""
         if isinstance(self.module, Encoder):
             return len(self.module.strides)
         if self.is_plain_vit:
@@ -62,22 +64,23 @@ class ImageTower:
         return _NUM_MAPS if family is None else family.num_maps(self.trunk)
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """uint8 [h,w,3] of any size -> float32 [1,3,H,W], cut to the run's size (bilinear) and normalized."""
+        """uint8 [h,w,3] of any size -> float32 [1,3,H,W], resized (bilinear), cropped to `size_px` and normalized."""
         pixels = torch.from_numpy(np.ascontiguousarray(crop_image(image, *self.size_px).transpose(2, 0, 1)))
         return normalize_pixels(pixels[None], self.normalization)
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Maps float [B,C,h,w] of a prepared image: the pyramid, or four evenly spaced blocks of a plain ViT."""
+        """The maps float [B,C,h,w] of prepared images: the pyramid, four evenly spaced blocks of a plain ViT, or the
+        last maps of another network."""
         if isinstance(self.module, Encoder):
             pyramid: list[torch.Tensor] = self.module(images)
             return pyramid
         indices = self._spaced() if self.is_plain_vit else self.num_maps
         found = self.trunk.forward_intermediates(images, indices=indices, intermediates_only=True)  # type: ignore[operator]
-        return list(found["image_intermediates"] if isinstance(found, dict) else found)  # open_clip's and timm's answer
+        return list(found["image_intermediates"] if isinstance(found, dict) else found)  # a dict in open_clip
 
     @property
     def map_names(self) -> list[str]:
-        """Names of the maps: stages of a pyramid, blocks of a ViT."""
+        """The names of the maps: stages of a pyramid, blocks of a ViT."""
         if isinstance(self.module, Encoder) or not self.is_plain_vit:
             return [f"stage {number + 1}" for number in range(self.num_maps)]
         return [f"block {index + 1}" for index in self._spaced()]
@@ -88,16 +91,16 @@ class ImageTower:
 
 
 def load_image_tower(folder: Path) -> ImageTower:
-    """The image tower of a pretraining run, or the encoder of a fine-tuning run, a pruned one too.
+    """The image tower of a pretraining run, or the encoder of a fine-tuning run (pruned or not).
 
     Raises:
-        FileNotFoundError, ValueError: see `load_run`; or the weights do not fit; or the tower gives no maps.
+        FileNotFoundError, ValueError: see `load_run`; or the weights do not fit; or the tower has no feature maps.
     """
     run = load_run(folder)
     tower = _of_pretraining(run, run.config) if isinstance(run.config, PretrainConfig) else _of_finetuning(run)
     tower.module.eval().requires_grad_(False)
     if not hasattr(tower.trunk, "forward_intermediates"):
-        raise ValueError(f"{folder}: image tower: found a {type(tower.trunk).__name__}, which gives no feature maps; "
+        raise ValueError(f"{folder}: image tower: found a {type(tower.trunk).__name__} without feature maps, "
                          "expected a ViT, an MCi or another network of timm")  # fmt: skip
     return tower
 
@@ -111,7 +114,7 @@ def _of_pretraining(run: Run, config: PretrainConfig) -> ImageTower:
 
 
 def _of_finetuning(run: Run) -> ImageTower:
-    from mobileclip_dense.dense.model import build_from_run  # a second of imports that pretraining runs do not need
+    from mobileclip_dense.dense.model import build_from_run  # a second of imports, not needed for pretraining runs
 
     assert not isinstance(run.config, PretrainConfig)
     encoder = build_from_run(run.config, run).backbone.encoder
@@ -120,10 +123,11 @@ def _of_finetuning(run: Run) -> ImageTower:
 
 
 def load_images(folder: Path, max_images: int) -> list[npt.NDArray[np.uint8]]:
-    """The first images under a folder by name, each uint8 [h,w,3].
+    """The first `max_images` images under a folder, by name, each uint8 [h,w,3].
 
     Raises:
-        FileNotFoundError: no such folder, or no image in it. ValueError: see `load_image`.
+        FileNotFoundError: the folder does not exist or has no images.
+        ValueError: see `load_image`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: images: no such folder")

@@ -1,4 +1,4 @@
-"""Parts of speech of English captions, by TextBlob's port of the Pattern tagger: a lexicon and rules, in its wheel."""
+"""Parts of speech of English captions, by TextBlob's port of the Pattern tagger (a lexicon and rules, no download)."""
 
 from collections import Counter
 
@@ -14,15 +14,15 @@ _PARTS = {
     "number": ("CD",),
     "pronoun": ("PRP", "WP", "WDT", "EX"),
     "conjunction": ("CC",),
-}  # by how the tags of the Penn treebank begin
+}  # prefixes of Penn treebank tags
 PARTS = (*_PARTS, "other")
 
 
 def tag_words(words: list[str]) -> list[str]:
     """The part of speech of each word of a caption, one of PARTS.
 
-    Words are tagged in lower case: the tagger takes an unknown capitalized word for a name, but alt texts are Often
-    Written Like This. Of 112 words of twelve captions tagged by hand, 108 come out right.
+    Words are tagged in lower case, because the tagger takes unknown capitalized words for names and alt texts are often
+    capitalized. 108 of 112 words in twelve captions tagged by hand are correct.
     """
     if not words:
         return []
@@ -32,7 +32,7 @@ def tag_words(words: list[str]) -> list[str]:
 
 
 def count_parts(captions: list[list[str]]) -> Counter[str]:
-    """How often each part of speech occurs in captions, given as their words."""
+    """The number of words of each part of speech, for captions split into words."""
     return Counter(part for words in captions for part in tag_words(words))
 
 

@@ -1,4 +1,4 @@
-"""The effective receptive field (Luo et al. 2016, arXiv 1701.04128): which pixels move the centre of a feature map."""
+"""The effective receptive field (Luo et al. 2016, arXiv 1701.04128): the pixels that affect the centre of a map."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 
 def receptive_fields(maps_of: Callable[[Tensor], list[Tensor]], images: Iterable[Tensor]) -> list[Tensor]:
-    """Squared gradient of the centre of each map with respect to the pixels, mean over images, summed over RGB.
+    """The squared gradient of the centre of each map with respect to the pixels, mean over images, summed over RGB.
 
-    A map has many channels, and their sum may be a constant (after a LayerNorm it is): the gradient is that of a sum
-    with random signs, whose square is, on average over the signs, the sum of the squares of all channels.
+    The sum of a map's channels may be constant (for example after a LayerNorm). The gradient is therefore that of a sum
+    with random signs. Its expected square is the sum of the squared gradients of all channels.
 
     Args:
-        maps_of: float [1,3,H,W] -> maps float [1,C,h,w]. images: what it takes.
+        maps_of: float [1,3,H,W] -> maps float [1,C,h,w].
+        images: inputs of `maps_of`.
 
     Returns:
-        Per map float64 [H,W], sums to 1. The centre is the unit h//2, w//2.
+        For each map float64 [H,W] with sum 1. The centre is the position h//2, w//2.
 
     Raises:
         ValueError: a map does not depend on the image.
@@ -34,14 +35,15 @@ def receptive_fields(maps_of: Callable[[Tensor], list[Tensor]], images: Iterable
                 (gradient,) = torch.autograd.grad(centre @ signs, pixels, retain_graph=number + 1 < len(maps))
                 totals[number] += gradient[0].double().square().sum(dim=0)
     if not all(float(total.sum()) > 0 for total in totals):
-        raise ValueError("receptive field: found a map whose centre does not depend on the image")
+        raise ValueError("receptive field: found a map whose centre does not depend on the image; train the run longer")
     return [total / total.sum() for total in totals]
 
 
 def field_radius(field: Tensor, grid: tuple[int, int], share: float = 0.95) -> float:
-    """Radius in pixels of the smallest disc about the centre that holds `share` of a field [H,W].
+    """The radius in pixels of the smallest disc around the centre that contains `share` of a field [H,W].
 
-    Distances are between middles of pixels and the middle of the unit h//2, w//2 of a map of `grid` (h, w) units.
+    Distances are measured between the centres of pixels and the centre of position h//2, w//2 of a map of `grid` (h, w)
+    positions.
     """
     distances = _distances(field, grid).flatten()
     order = distances.argsort()
@@ -50,7 +52,7 @@ def field_radius(field: Tensor, grid: tuple[int, int], share: float = 0.95) -> f
 
 
 def field_centre(size_px: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
-    """Middle (y, x) of the centre unit of a map of `grid` units, in pixels from the middle of the first pixel."""
+    """The centre (y, x) of position h//2, w//2 of a map of `grid` (h, w), in pixels from the centre of pixel 0, 0."""
     y, x = ((n // 2 + 0.5) * size / n - 0.5 for size, n in zip(size_px, grid, strict=True))
     return y, x
 

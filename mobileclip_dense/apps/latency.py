@@ -34,7 +34,7 @@ class LatencyConfig:
     out: Path = Path("results")
     """Folder for the result files, ARTIFACT@DEVICE.json. Where two artifacts share a name, their hashes follow it."""
     force: bool = False
-    """Replace result files that exist."""
+    """Replace existing result files."""
 
     def __post_init__(self) -> None:
         require(self, "artifacts", self.artifacts != (), "at least one artifact")
@@ -78,7 +78,7 @@ def measure_latency(config: LatencyConfig) -> list[Path]:
 
 
 def measure_peak_memory_mb(folder: Path) -> float:
-    """Resident memory that loading and running the model once adds to a fresh process, megabytes."""
+    """The resident memory that loading and running a model once adds to a fresh process, megabytes."""
     return run_in_fresh_process(_peak_memory_mb, folder)
 
 

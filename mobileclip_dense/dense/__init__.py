@@ -2,7 +2,7 @@
 
 from mobileclip_dense.dense import mmcv_compat
 
-mmcv_compat.install()  # before anything imports mmseg
+mmcv_compat.install()  # has to run before mmseg is imported
 
 from mobileclip_dense.dense import backbone, detector  # noqa: E402
 from mobileclip_dense.dense.evaluation import coco_metric, metrics  # noqa: E402

@@ -21,11 +21,11 @@ from mobileclip_dense.models.weights import load_encoder_weights
 class PyramidEncoder(BaseModule):
     """`dict(type="PyramidEncoder", name="mci2", weights="runs/clip", drop_path_rate=0.1)`.
 
-    For `weights` mmsegmentation's own words do as well: `pretrained="runs/clip"`, and
+    mmsegmentation's own arguments for weights work too: `pretrained="runs/clip"` and
     `init_cfg=dict(type="Pretrained", checkpoint="runs/clip")`.
 
-    In a config of your own, `Encoder(name).channels` are the head's `in_channels`, and the data preprocessor's `mean`
-    and `std` are 255 times `Encoder(name).normalization`.
+    In your own config, use `Encoder(name).channels` as the head's `in_channels`, and 255 times
+    `Encoder(name).normalization` as the data preprocessor's `mean` and `std`.
     """
 
     def __init__(
@@ -40,25 +40,25 @@ class PyramidEncoder(BaseModule):
         pretrained: str | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ):
-        """Build it; `init_weights` loads.
+        """Build the encoder. `init_weights` loads the weights.
 
         Args:
-            name: any of `config.encoders.ENCODERS`.
-            weights: run folder, checkpoint or `timm:NAME`, see `load_encoder_weights`; None: fresh weights.
+            name: a name in `config.encoders.ENCODERS`.
+            weights: run folder, checkpoint or `timm:NAME`, see `load_encoder_weights`. None: random initialization.
             drop_path_rate: stochastic depth, 0..1.
-            frozen_stages: 0: none; N: the stem and the first N stages (of a ViT a quarter of the blocks each) have no
-                gradients and stay in evaluation mode. The fresh pyramid of a ViT trains even when all are frozen.
-            out_indices: which of the maps to return, ascending; None: all.
-            batch_norm: train: statistics of the batch; frozen: always the stored ones, weight and bias still train;
-                synced: statistics over all processes where there are several on GPUs, otherwise as train.
-            pyramid: False: a ViT gives its last map alone, at stride 16.
-            pretrained: another name of `weights`.
-            init_cfg: mmengine's: initializers (`dict(type="TruncNormal", layer="Conv2d", std=0.02)`), and `Pretrained`,
-                whose checkpoint is another name of `weights`, and whose prefix says under which names of the file the
-                encoder is.
+            frozen_stages: number of frozen stages. 0: none. N: the stem and the first N stages (for a ViT, N quarters
+                of its blocks) have no gradients and stay in evaluation mode. The pyramid added to a ViT always trains.
+            out_indices: indices of the maps to return, ascending. None: all maps.
+            batch_norm: train: batch statistics. frozen: stored statistics; weight and bias still train. synced: batch
+                statistics over all GPU processes; the same as train if there is only one process.
+            pyramid: False: a ViT returns only its last map, at stride 16.
+            pretrained: alias of `weights`.
+            init_cfg: mmengine's initializers (`dict(type="TruncNormal", layer="Conv2d", std=0.02)`) and `Pretrained`.
+                The `checkpoint` of `Pretrained` is an alias of `weights`; its `prefix` is the prefix of the encoder's
+                keys in that file.
 
         Raises:
-            ValueError: an argument is out of its range, or two of them name different weights.
+            ValueError: an argument is out of range, or two arguments name different weights.
         """
         initializers, checkpoint, prefix = _split_init_cfg(init_cfg)
         super().__init__(initializers or None)
@@ -71,29 +71,29 @@ class PyramidEncoder(BaseModule):
         self.out_indices = tuple(indices if out_indices is None else out_indices)
         if not self.out_indices or list(self.out_indices) != sorted({*self.out_indices} & {*indices}):
             expected = ", ".join(map(str, indices))
-            raise ValueError(f"out_indices: found {self.out_indices}, expected some of {expected}, ascending")
+            raise ValueError(f"out_indices: found {self.out_indices}, expected some of {expected}, in ascending order")
         self.weights = _same_weights({"weights": weights, "pretrained": pretrained, "init_cfg.checkpoint": checkpoint})
         self.prefix, self.frozen_stages, self.batch_norm = prefix, frozen_stages, batch_norm
         if batch_norm == "synced" and torch.cuda.is_available() and _num_processes() > 1:
-            self.encoder = convert_sync_batchnorm(self.encoder)  # timm's: torch's drops the activation after a norm
+            self.encoder = convert_sync_batchnorm(self.encoder)  # torch's converter drops the activation after a norm
         for part in self._frozen():
             part.requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Draw what `init_cfg` says, then load `weights`; mmengine calls this once, before training."""
+        """Run the initializers of `init_cfg`, then load `weights`. mmengine calls this once, before training."""
         if self.init_cfg:
             super().init_weights()
         if self.weights is not None:
             load_encoder_weights(self.encoder, self.weights, prefix=self.prefix)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all that is not frozen.
+        """Set training mode, except for the frozen parts.
 
         Raises:
-            ValueError: BatchNorm is to be synced and there is no GPU. (To evaluate such a model none is needed.)
+            ValueError: `batch_norm` is synced and there is no GPU. (Evaluation needs no GPU.)
         """
         if mode and self.batch_norm == "synced" and not torch.cuda.is_available():
-            raise ValueError("batch_norm: found synced, which works on GPUs only; use train or frozen")
+            raise ValueError("batch_norm: found synced without a GPU, expected train or frozen; synced needs GPUs")
         super().train(mode)
         if mode and self.batch_norm == "frozen":
             for module in self.encoder.modules():
@@ -105,7 +105,7 @@ class PyramidEncoder(BaseModule):
         return self
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """float [B,3,H,W], H and W multiples of the last stride -> the maps of `out_indices`."""
+        """float [B,3,H,W], H and W multiples of the last stride -> the maps at `out_indices`, float [B,C_i,h_i,w_i]."""
         maps = self.encoder(image)
         return [one for index, one in enumerate(maps) if index in self.out_indices]
 
@@ -117,10 +117,10 @@ class PyramidEncoder(BaseModule):
 
 @MODELS.register_module()
 class MCi(PyramidEncoder):
-    """`dict(type="MCi", variant="mci2", weights="mobileclip_s2.pt", ...)`; other arguments as of `PyramidEncoder`."""
+    """`dict(type="MCi", variant="mci2", weights="mobileclip_s2.pt", ...)`; other arguments as in `PyramidEncoder`."""
 
     def __init__(self, variant: str = "mci2", **arguments: Any):
-        """Raises ValueError for a variant that is no MCi."""
+        """Raises ValueError if `variant` is not an MCi."""
         if variant not in encoders_of(MCI):
             raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(encoders_of(MCI))}")
         super().__init__(variant, **arguments)
@@ -130,8 +130,8 @@ class MCi(PyramidEncoder):
 class CLIPViT(PyramidEncoder):
     """`dict(type="CLIPViT", weights="timm:vit_base_patch16_clip_224.datacompxl", ...)`: ViT-B/16 with ViTDet's pyramid.
 
-    Four maps of 256 channels from images of any size in multiples of 32: position embeddings are resampled to it. Other
-    arguments as of `PyramidEncoder`.
+    It returns four maps of 256 channels. Height and width of the images are any multiples of 32: the position
+    embeddings are resampled. Other arguments as in `PyramidEncoder`.
     """
 
     def __init__(self, **arguments: Any):
@@ -141,30 +141,34 @@ class CLIPViT(PyramidEncoder):
 def _split_init_cfg(
     init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
 ) -> tuple[list[dict[str, Any]], str | None, str | None]:
-    """Initializers, and checkpoint and prefix of the one `Pretrained`."""
-    told = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
-    pretrained = [one for one in told if one.get("type") in ("Pretrained", "mmengine.Pretrained", PretrainedInit)]
+    """Split `init_cfg` into initializers and the checkpoint and prefix of its `Pretrained` entry."""
+    entries = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
+    pretrained = [one for one in entries if one.get("type") in ("Pretrained", "mmengine.Pretrained", PretrainedInit)]
     if not pretrained:
-        return told, None, None
+        return entries, None, None
     if len(pretrained) > 1 or not pretrained[0].get("checkpoint"):
         raise ValueError(f"init_cfg: found {pretrained}, expected one dict(type='Pretrained', checkpoint=FILE)")
-    return [one for one in told if one not in pretrained], pretrained[0]["checkpoint"], pretrained[0].get("prefix")
+    return [one for one in entries if one not in pretrained], pretrained[0]["checkpoint"], pretrained[0].get("prefix")
 
 
 def _same_weights(named: dict[str, Any]) -> str | None:
-    """What the arguments that are given name; raises ValueError if that is not one run folder, file or `timm:NAME`."""
+    """The weights that the given arguments name.
+
+    Raises:
+        ValueError: an argument is no run folder, file or `timm:NAME`, or two arguments differ.
+    """
     given = {name: value for name, value in named.items() if value is not None}
     for name, value in given.items():
         if not isinstance(value, str | Path):
-            raise ValueError(f"{name}: found {value!r}, expected a run folder, a file or timm:NAME")
+            raise ValueError(f"{name}: found {value!r}, expected the path of a run folder or file, or timm:NAME")
     if len({str(value) for value in given.values()}) > 1:
         found = ", ".join(f"{name}={str(value)!r}" for name, value in given.items())
-        raise ValueError(f"{', '.join(given)}: found different weights ({found}), expected one of them")
+        raise ValueError(f"{', '.join(given)}: found different weights ({found}), expected only one of these arguments")
     return next((str(value) for value in given.values()), None)
 
 
 def backbone_config(config: FinetuneConfig, *, pyramid: bool = True) -> dict[str, Any]:
-    """The encoder of a config as mmengine's registry builds it, for a segmentor as for a detector."""
+    """The encoder as a config for mmengine's registry, for segmentors and detectors alike."""
     return dict(
         type="PyramidEncoder",
         name=config.encoder,

@@ -16,12 +16,13 @@ from torchvision.transforms.v2.functional import resize
 from mobileclip_dense.config import FinetuneConfig
 from mobileclip_dense.dense.backbone import backbone_config
 
-_ANCHOR_PX, _ROI_PX, _FULL_SIZE_PX = 32, 224, 512  # as published, for images from the last on
-_LONGEST = 1333 / 800  # long side in evaluation, relative to the short one: the bound of the published recipes
+_ANCHOR_PX, _ROI_PX = 32, 224  # published sizes, used for images with a short side of at least _FULL_SIZE_PX
+_FULL_SIZE_PX = 512
+_LONGEST = 1333 / 800  # largest long side in evaluation, relative to the short side, as in the published recipes
 
 
 def detector_config(config: FinetuneConfig, num_classes: int) -> dict[str, Any]:
-    """The detector of a config as mmengine's registry builds it."""
+    """The detector as a config for mmengine's registry."""
     return dict(
         type="InstanceDetector",
         backbone=backbone_config(config),
@@ -34,18 +35,19 @@ def detector_config(config: FinetuneConfig, num_classes: int) -> dict[str, Any]:
 
 @MODELS.register_module()
 class InstanceDetector(BaseModel):
-    """Encoder, feature pyramid network, region proposals, and heads for boxes and for masks.
+    """Encoder, feature pyramid network, region proposal network, box head and mask head.
 
-    Anchors have 32 pixels at the first stride, twice as many at each further one, 512 at stride 64, as published for
-    images of 800 pixels and more. Of images below 512 they are a sixteenth of the short side up to all of it, and
-    regions choose their level of the pyramid in the same proportion, as objects shrink with their images; and in the
-    same proportion fewer regions are looked at.
+    Anchors are 32 pixels wide at the first stride and double at each further stride, to 512 pixels at stride 64. These
+    are the published sizes for images of 800 pixels and more. For images with a short side below 512 pixels, anchor
+    sizes, the scale that assigns regions to pyramid levels, and the number of regions shrink in proportion to the short
+    side, because the objects shrink with the image.
 
     Args:
-        backbone: config of `PyramidEncoder`. num_classes: without the background, which is class 0.
-        neck_channels: of the feature pyramid network. head_channels: of the mask head; the box head has four times as
-            many (256 and 1024 as published).
-        short_px: the short side of images in evaluation.
+        backbone: config of `PyramidEncoder`.
+        num_classes: number of classes without the background, which is class 0.
+        neck_channels: channels of the feature pyramid network.
+        head_channels: channels of the mask head. The box head has four times as many (published: 256 and 1024).
+        short_px: short side of the images in evaluation, pixels.
     """
 
     def __init__(self, backbone: dict[str, Any], num_classes: int, neck_channels: int, head_channels: int,
@@ -53,9 +55,9 @@ class InstanceDetector(BaseModel):
         super().__init__()
         self.backbone = MODELS.build(backbone)
         encoder = self.backbone.encoder
-        self._levels = [str(index) for index in range(len(encoder.strides))]  # one more, for proposals only, follows
+        self._levels = [str(index) for index in range(len(encoder.strides))]  # the neck adds one, only for proposals
         self.neck = FeaturePyramidNetwork(list(encoder.channels), neck_channels, extra_blocks=LastLevelMaxPool())
-        self.neck.out_channels = neck_channels  # MaskRCNN asks
+        self.neck.out_channels = neck_channels  # MaskRCNN reads this attribute
         proportion = min(1.0, short_px / _FULL_SIZE_PX)
         anchor_px = [(proportion * _ANCHOR_PX * 2**level,) for level in range(len(self._levels) + 1)]
         parts = MaskRCNN(
@@ -85,22 +87,23 @@ class InstanceDetector(BaseModel):
         data_samples: list[dict[str, Any]] | None = None,
         mode: Literal["loss", "predict", "tensor"] = "tensor",
     ) -> Any:
-        """What mmengine asks for.
+        """mmengine's forward pass: losses, predictions or feature maps.
 
         Args:
-            inputs: images, float [3,H,W] RGB in 0..1; the encoder's normalization is done here.
-            data_samples: of each image boxes float [N,4] (corners x, y, x, y in pixels), labels int64 [N] (1..) and
-                masks uint8 [N,H,W]; for predict image_id alone, or nothing.
+            inputs: images, float [3,H,W] RGB in 0..1. They are normalized here, by the encoder's mean and std.
+            data_samples: for each image boxes float [N,4] (corners x, y, x, y in pixels), labels int64 [N] (1..) and
+                masks uint8 [N,H,W]. In mode predict: image_id, or None.
+            mode: loss, predict or tensor.
 
         Returns:
-            loss: the five losses of Mask R-CNN, each []; images go through at the size they have.
-            predict: a dict per image, at the image's own size: boxes [M,4], labels [M], scores [M] (0..1, falling),
-                masks bool [M,H,W], image_id where it was given.
+            loss: the five losses of Mask R-CNN, each []. Images are not resized.
+            predict: a dict per image, at the image's own size: boxes [M,4], labels [M], scores [M] (0..1, descending),
+                masks bool [M,H,W], and image_id if it was given.
             tensor: the maps of the pyramid and one at twice the last stride, float [B,neck_channels,h,w], by name.
         """
         images, targets = self.transform(inputs, data_samples if mode == "loss" else None)
         pyramid = self.neck(dict(zip(self._levels, self.backbone(images.tensors), strict=True)))
-        # Anchors and regions take the maps' type, and bfloat16 does not tell neighbouring pixels apart beyond 256.
+        # Anchors and regions take the dtype of the maps, and bfloat16 cannot represent every pixel position above 256.
         features = {name: feature.float() for name, feature in pyramid.items()}
         if mode == "tensor":
             return features
@@ -120,17 +123,17 @@ class InstanceDetector(BaseModel):
 
 
 class SizeInEvaluation(GeneralizedRCNNTransform):
-    """torchvision's normalization and padding; resizes in evaluation only, antialiased as in training."""
+    """torchvision's normalization and padding. It resizes only in evaluation, antialiased as in training."""
 
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """float [3,H,W]: the short side to `min_size`, unless the long one would be above `max_size`."""
+        """Resize float [3,H,W] so that the short side is `min_size`, or the long side `max_size` if that is smaller."""
         if self.training:
             return image, target
         short, long = sorted(image.shape[-2:])
         new_short, new_long = self.min_size[0], int(self.min_size[0] * long / short)
-        if new_long > self.max_size:  # as torchvision rounds, but of 1x1000 pixels it would leave no row
+        if new_long > self.max_size:  # rounded as in torchvision, which would give 0 rows for 1x1000 pixels
             new_short, new_long = max(1, int(self.max_size * new_short / new_long)), self.max_size
         size = [new_short, new_long] if image.shape[-2] == short else [new_long, new_short]
         return resize(image, size, antialias=True), target

@@ -1,4 +1,4 @@
-"""Lets mmsegmentation 1.2 run beside a torch for which there is no compiled mmcv."""
+"""A placeholder that lets mmsegmentation 1.2 run with a torch version that has no compiled mmcv."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _MissingExtension(ModuleType):
-    """Stands for `mmcv._ext`: imports go through, a call says what is missing."""
+    """Replaces `mmcv._ext`: it can be imported, and calling one of its operators raises NotImplementedError."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -24,10 +24,10 @@ class _MissingExtension(ModuleType):
 
 
 def install() -> None:
-    """Put the placeholder where no compiled mmcv is."""
+    """Install the placeholder if there is no compiled mmcv."""
     if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
         placeholder = _MissingExtension("mmcv._ext")
-        placeholder.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # no loader: mmengine sees that it is not compiled
+        placeholder.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # mmengine takes a missing loader as not compiled
         sys.modules["mmcv._ext"] = placeholder
 
 

@@ -1,4 +1,4 @@
-"""The dense models as mmsegmentation config dictionaries, and the way back from a run folder to a model."""
+"""The dense models: their mmsegmentation configs, and loading the model of a run folder."""
 
 import pkgutil
 from pathlib import Path
@@ -25,13 +25,13 @@ from mobileclip_dense.run.folder import Run, fill_model, load_run
 
 
 def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
-    """Encoder, neck and head of a segmentor or a depth estimator.
+    """The mmsegmentation config of a segmentor or depth estimator: encoder, neck and head.
 
     Raises:
-        ValueError: unknown encoder; or the task is detect, which mmsegmentation has no models for.
+        ValueError: the encoder is unknown, or the task is detect, for which mmsegmentation has no models.
     """
     if config.task == "detect":
-        raise ValueError("task: found detect, expected segment or depth; detectors are built by dense.detect")
+        raise ValueError("task: found detect, expected segment or depth; dense.detector builds detectors")
     pyramid = not HEADS[config.head].on_last_map
     with torch.device("meta"):
         encoder = Encoder(config.encoder, pyramid=pyramid)
@@ -46,13 +46,13 @@ def model_config(config: FinetuneConfig, num_classes: int) -> ConfigDict:
 
 
 def preprocessor_config(config: FinetuneConfig) -> dict[str, Any]:
-    """mmseg's normalization on pixels in 0..255, from the encoder's on pixels in 0..1."""
+    """mmseg's data preprocessor: the encoder's normalization, converted from pixels in 0..1 to pixels in 0..255."""
     spec = encoder_spec(config.encoder)
     return dict(
         type="SegDataPreProcessor",
         mean=[255 * value for value in spec.normalization.mean],
         std=[255 * value for value in spec.normalization.std],
-        bgr_to_rgb=True,  # mmcv's transforms count on OpenCV's order
+        bgr_to_rgb=True,  # mmcv's transforms expect BGR
         pad_val=0,
         seg_pad_val=IGNORE_INDEX,
         size=config.crop_size_px,
@@ -64,7 +64,7 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
     """The trained model of a fine-tuning run, in evaluation mode.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_run`; or the run is a pretraining run; or its weights do not fit.
+        FileNotFoundError, ValueError: see `load_run`; or it is a pretraining run; or its weights do not fit the model.
     """
     run = load_run(folder)
     if not isinstance(run.config, FinetuneConfig):
@@ -73,22 +73,22 @@ def load_dense_run(folder: Path) -> tuple[EncoderDecoder, Run, FinetuneConfig]:
 
 
 def build_model(config: FinetuneConfig, num_classes: int) -> EncoderDecoder:
-    """The unpruned model of a config with fresh weights."""
+    """The unpruned model of a config, randomly initialized."""
     if config.task == "detect":
         settings = pkgutil.resolve_name(HEADS[config.head].builder)(config, num_classes)
     else:
         settings = model_config(config, num_classes)
     settings["backbone"]["weights"] = None
     ignore_warnings()
-    register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
+    register_all_modules()  # sets mmengine's default scope, in which SegDataPreProcessor is registered
     return MODELS.build(settings)
 
 
 def build_from_run(config: FinetuneConfig, run: Run) -> EncoderDecoder:
-    """The model of `config` with the structure (where the run is a pruned one) and the weights of `run`.
+    """The model of `config` with the weights of `run`, and with its structure if the run is pruned.
 
     Raises:
-        ValueError: structure or weights do not fit the model.
+        ValueError: the structure or the weights do not fit the model.
     """
     model = build_model(config, len(run.record["class_names"]))
     if run.structure is not None:
@@ -101,10 +101,10 @@ def build_from_run(config: FinetuneConfig, run: Run) -> EncoderDecoder:
 
 
 def make_upsampling_symbolic(model: nn.Module) -> None:
-    """Replace mmseg's Upsample by torch's, in place, before tracing.
+    """Replace mmseg's Upsample by torch's in place, before tracing.
 
-    mmseg rounds the size with int(), which freezes it: a model traced for flexible sizes then gives silently wrong
-    answers at every other size. torch's computes the same and stays symbolic.
+    mmseg rounds the size with int(), so that tracing stores it as a constant, and a model traced for flexible sizes is
+    silently wrong at all other sizes. torch's Upsample computes the same and keeps the size symbolic.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():

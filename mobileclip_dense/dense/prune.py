@@ -1,4 +1,4 @@
-"""`mobileclip-dense prune`: a fine-tuned run in, a smaller run out, complete like any other."""
+"""`mobileclip-dense prune`: write a pruned copy of a fine-tuned run as a complete run folder."""
 
 import dataclasses
 import time
@@ -29,11 +29,11 @@ _CARRIED = ("class_names", "palette", *LABELLED_DETAILS,
 
 
 def prune(config: PruneConfig) -> None:
-    """Write the run `config.out`: the run `config.run` pruned to the target, and measured on the held-out images.
+    """Prune the run `config.run` to the target, measure it on the held-out images and write it to `config.out`.
 
     Raises:
-        FileNotFoundError, ValueError: the run or its held-out images cannot be read; the run is no fine-tuned MCi; the
-            target is out of reach.
+        FileNotFoundError, ValueError: the run or its held-out images cannot be read; the run is not a fine-tuned MCi;
+            the target cannot be reached.
         FileExistsError: the folder exists and --force was not given.
     """
     started = time.time()
@@ -69,7 +69,7 @@ def prune(config: PruneConfig) -> None:
     print(_summary(units, kept, before, after))
     key, name = ("mIoU", "mIoU, %") if settings.task == "segment" else ("rmse", "RMSE, m")
     print(_row(f"{name} (not fine-tuned yet)", "", f"{run.record['metrics'][key]:.2f}", f"{metrics[key]:.2f}"))
-    print(f"{config.out}: pruned; recover its accuracy with `mobileclip-dense finetune RECIPE --init {config.out}`")
+    print(f"{config.out}: pruned; to recover accuracy, run `mobileclip-dense finetune RECIPE --init {config.out}`")
 
 
 def _record(
@@ -89,7 +89,7 @@ def _record(
 
 
 def _summary(units: list[Unit], kept: Kept, before: dict[str, int], after: dict[str, int]) -> str:
-    """A table: per kind its layers and their channels (or heads) before and after, then what the model costs."""
+    """A table: layers and channels (or heads) of each kind before and after, then parameters and MACs of the model."""
     rows = [_row("", "layers", "before", "after")]
     for kind, label in _LABELS.items():
         of_kind = [unit for unit in units if unit.kind == kind]

@@ -1,4 +1,4 @@
-"""The record of an exported model."""
+"""The artifact record (artifact.json) of an exported model."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _MEANINGS = {
 def describe(
     prepared: Prepared, *, runtime: str, precision: str, taken: TensorSpec, libraries: tuple[str, ...]
 ) -> Artifact:
-    """The artifact record of an exported model that takes `taken`; parity figures are added when they are known."""
+    """The artifact record of an exported model with the input `taken`. Parity figures are added later."""
     config, record = prepared.run.config, prepared.run.record
     outputs = tuple(
         TensorSpec(name=name, shape=(1, *prepared.golden[name].shape[1:]), dtype=str(prepared.golden[name].dtype),
@@ -55,7 +55,10 @@ def describe(
 
 
 def _stem(prepared: Prepared) -> str:
-    """Network, task and data, as folders are named; the head of old, semantic_fpn, is not said."""
+    """The name of the artifact without size and precision: network, task and data.
+
+    The default head, semantic_fpn, is not part of the name.
+    """
     config = prepared.run.config
     data = Path(config.data[0]) if isinstance(config, PretrainConfig) else config.data
     network = prepared.run.architecture.replace("-semantic_fpn", "")
@@ -63,5 +66,5 @@ def _stem(prepared: Prepared) -> str:
 
 
 def _folder_name(path: Path) -> str:
-    """The name of a folder that may be given as `.` or `..`, without the path to it."""
+    """The name of a folder, also if the path is `.` or `..`."""
     return path.name if path.name not in ("", "..") else path.resolve().name

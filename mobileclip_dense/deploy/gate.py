@@ -1,4 +1,4 @@
-"""What a lossy precision costs on the run's own held-out images, and whether that is too much."""
+"""The accuracy cost of a lossy precision on the run's held-out images, and its tolerances."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +21,11 @@ Cost = dict[str, float]
 
 
 def cost_function(prepared: Prepared, reference: Predictor, num_images: int) -> Callable[[Predictor], Cost]:
-    """A function that measures what a candidate costs against `reference`, which is run only once.
+    """A function that measures the cost of a candidate against `reference`, which is run only once.
 
-    The figures, by task: reference and candidate mIoU in percent, their difference in points, class map agreement in
-    percent; RMSE in metres of both and its increase in percent; mean cosine of the embeddings.
+    The figures depend on the task. segment: mIoU of reference and candidate in percent, their difference in points,
+    agreement of the class maps in percent. depth: RMSE of both in metres, its increase in percent. embed-image: mean
+    cosine of the embeddings.
     """
     config = prepared.run.config
     if isinstance(config, PretrainConfig):
@@ -48,26 +49,28 @@ def cost_function(prepared: Prepared, reference: Predictor, num_images: int) -> 
 
 
 def excess(cost: Cost) -> str | None:
-    """What is too much about a cost, in words; None if it is within the tolerance."""
-    # Written so that NaN is too much, too.
+    """The reason why a cost is above the tolerance, None if it is within."""
+    # The comparisons are negated so that NaN is above the tolerance.
     if not cost.get("miou_drop_points", 0.0) <= MAX_MIOU_DROP_POINTS:
-        return f"mIoU falls by {cost['miou_drop_points']:.2f} points, at most {MAX_MIOU_DROP_POINTS} are tolerated"
+        return f"mIoU falls by {cost['miou_drop_points']:.2f} points, expected at most {MAX_MIOU_DROP_POINTS}"
     if not cost.get("rmse_increase_percent", 0.0) <= MAX_RMSE_INCREASE_PERCENT:
-        return (f"RMSE grows by {cost['rmse_increase_percent']:.2f} %, at most {MAX_RMSE_INCREASE_PERCENT} % are "
-                f"tolerated")  # fmt: skip
+        return f"RMSE grows by {cost['rmse_increase_percent']:.2f} %, expected at most {MAX_RMSE_INCREASE_PERCENT} %"
     if not cost.get("mean_cosine", 1.0) >= MIN_MEAN_COSINE:
-        return f"the mean cosine of the embeddings is {cost['mean_cosine']:.4f}, at least {MIN_MEAN_COSINE} is wanted"
+        return f"the mean cosine of the embeddings is {cost['mean_cosine']:.4f}, expected at least {MIN_MEAN_COSINE}"
     return None
 
 
 def require_tolerable(cost: Cost, where: str, advice: str, *, allowed: bool) -> None:
-    """Refuse a cost that is too much, unless it is allowed.
+    """Raise an error if a cost is above the tolerance, unless that is allowed.
 
     Args:
-        where: begins the error. advice: what to do, ends it.
+        cost: figures of a cost function.
+        where: start of the error message.
+        advice: what to do, for the end of the error message.
+        allowed: whether any cost is allowed.
 
     Raises:
-        ValueError: the cost is above the tolerance.
+        ValueError: the cost is above the tolerance and `allowed` is False.
     """
     if (reason := excess(cost)) and not allowed:
         raise ValueError(f"{where}: {reason}; the artifact was not written. {advice}, or pass --allow-accuracy-drop")

@@ -1,4 +1,4 @@
-"""Images of a run's own data, at the size of the exported model: for golden examples, calibration and evaluation."""
+"""Images of a run's data at the size of the exported model, for golden examples, calibration and evaluation."""
 
 from itertools import islice
 from typing import Literal
@@ -19,10 +19,10 @@ Split = Literal["train", "val"]
 
 
 def sample_images(config: Config, split: Split, count: int, size_px: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The first images of a split, prepared as `Artifact.preprocessing` says: uint8 [N,H,W,3].
+    """The first `count` images of a split, preprocessed as in `Artifact.preprocessing`: uint8 [N,H,W,3].
 
     Raises:
-        FileNotFoundError, ValueError: the run's data is gone, or an image of it cannot be read.
+        FileNotFoundError, ValueError: the run's data is missing, or an image cannot be read.
     """
     if isinstance(config, PretrainConfig):
         return read_pairs(config, split, count, size_px)[0]
@@ -31,10 +31,10 @@ def sample_images(config: Config, split: Split, count: int, size_px: tuple[int, 
 
 
 def list_dense_pairs(config: FinetuneConfig, split: Split, count: int) -> list[Pair]:
-    """The first images of a split with their masks or depth maps.
+    """The first `count` images of a split with their masks or depth maps.
 
     Raises:
-        FileNotFoundError: the data is gone, or has no such images.
+        FileNotFoundError: the data is missing, or the split has no images.
     """
     found = usable_set(config)
     pairs = found.train if split == "train" else found.val
@@ -46,12 +46,12 @@ def list_dense_pairs(config: FinetuneConfig, split: Split, count: int) -> list[P
 def read_pairs(
     config: PretrainConfig, split: Split, count: int, size_px: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """The first pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; their captions.
+    """The first `count` pairs of a split: images uint8 [N,H,W,3], short side resized and centre cropped; captions.
 
-    Of train where none are held out.
+    If there are no held-out pairs, those of train are used.
 
     Raises:
-        FileNotFoundError, ValueError: the shards are gone, one of their samples cannot be used, or there is none.
+        FileNotFoundError, ValueError: the shards are missing, a sample cannot be used, or there are no samples.
     """
     held_out = list_held_out(config) if split == "val" else []
     pairs = list(islice(samples.read_pairs(held_out or list_shards(config.data[0], "train")), count))

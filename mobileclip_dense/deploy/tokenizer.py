@@ -1,11 +1,11 @@
-"""open_clip's byte-pair tokenizer as `tokenizer.json`, which the `tokenizers` package and transformers.js read."""
+"""Export of open_clip's byte-pair tokenizer to `tokenizer.json`, for the `tokenizers` package and transformers.js."""
 
 from pathlib import Path
 
 import open_clip
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-# open_clip matches these without regard to case, in text that is lower case already: only the long s is left to match.
+# open_clip's pattern ignores case. The text is already in lower case, so only the long s (U+017F) has to be added.
 _PIECES = "<[s\u017f]tart_of_text>|<end_of_text>|'[s\u017f]|'t|'re|'ve|'m|'ll|'d|" + r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 _PROBES = (
     "A photo of a  dog.\n",
@@ -17,13 +17,14 @@ _PROBES = (
 
 
 def save_tokenizer(tokenizer: open_clip.SimpleTokenizer, path: Path) -> None:
-    """Write a tokenizer whose `encode(text).ids` is open_clip's row of tokens, cut and padded with 0 to its length.
+    """Write a tokenizer with the tokens of open_clip, truncated and padded with 0 to its context length.
 
-    open_clip first repairs mis-encoded text and resolves HTML entities (ftfy, html.unescape); a tokenizer.json cannot
-    say that, and for text without such faults there is nothing to say. See `runtime.prompts` for the whole of it.
+    open_clip also repairs wrongly encoded text and resolves HTML entities (ftfy, html.unescape). A tokenizer.json
+    cannot do that, so tokens may differ for such text; `runtime.prompts` does it before it calls the tokenizer.
 
     Raises:
-        ValueError: the tokenizer cleans text in another way than CLIP's, or the file gives other tokens for the probes.
+        ValueError: the written tokenizer gives other tokens than `tokenizer` for a test sentence, because `tokenizer`
+            is not CLIP's.
     """
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     written = Tokenizer(models.BPE(vocab=dict(tokenizer.encoder), merges=merges, end_of_word_suffix="</w>"))
@@ -48,5 +49,5 @@ def save_tokenizer(tokenizer: open_clip.SimpleTokenizer, path: Path) -> None:
     read = Tokenizer.from_file(str(path))
     for probe in _PROBES:
         if read.encode(probe).ids != tokenizer(probe)[0].tolist():
-            raise ValueError(f"tokenizer: {probe[:40]!r} gives other tokens than open_clip's tokenizer; only CLIP's "
-                             f"own lower-casing one can be exported")  # fmt: skip
+            raise ValueError(f"tokenizer: found other tokens for {probe[:40]!r} than open_clip's tokenizer, expected "
+                             "the same; only CLIP's lower-case tokenizer can be exported")  # fmt: skip

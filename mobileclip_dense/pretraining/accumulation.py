@@ -1,14 +1,15 @@
-"""Contrastive batches larger than memory, in two passes: gradient caching (Gao et al. 2021, arXiv 2101.06983).
+"""Contrastive batches larger than memory, by gradient caching in two passes (Gao et al. 2021, arXiv 2101.06983).
 
-A contrastive loss does not split over micro-batches, but its gradient with respect to the features does: the first pass
-computes the features of all micro-batches and keeps no graph, the loss of them all gives their gradient, and the second
-pass computes each micro-batch again and back-propagates its share. The result is the gradient of the whole batch for
-one more forward pass, with the activations of one micro-batch in memory. BatchNorm normalises each micro-batch by its
-own statistics, as it does with any other way of accumulating.
+A contrastive loss cannot be split over micro-batches, but its gradient with respect to the features can. The first pass
+computes the features of all micro-batches without keeping their graphs. The loss over all features gives the gradient
+of each feature. The second pass computes each micro-batch again and back-propagates its part of that gradient. The
+result is the gradient of the whole batch, at the cost of one more forward pass, with the activations of one micro-batch
+in memory. BatchNorm normalises each micro-batch by its own statistics, as in any gradient accumulation.
 
-Both passes must see the same network. Random numbers (drop path, dropout) are replayed, and only the second pass
-updates BatchNorm's running statistics. The first pass does record each micro-batch's graph, and drops it at once: under
-torch.compile a network draws other random numbers where gradients are off, and the result would be silently wrong.
+Both passes must compute the same function. Random numbers (drop path, dropout) are replayed, and only the second pass
+updates BatchNorm's running statistics. The first pass records the graph of each micro-batch and drops it immediately:
+under torch.compile, a network draws different random numbers if gradients are disabled, and the gradient would be
+silently wrong.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,17 +29,17 @@ def backward(
     micro_batches: Sequence[tuple[Tensor, ...]],
     loss_of: Callable[[Features], Losses],
 ) -> Losses:
-    """Add the gradient of the loss of all micro-batches together to the parameters; the losses, detached.
+    """Back-propagate the loss over all micro-batches. Returns the detached losses.
 
-    Processes synchronise their gradients once, in the last micro-batch, and must bring equally many micro-batches. A
-    single micro-batch is the ordinary forward and backward pass.
+    Processes synchronise their gradients once, in the last micro-batch. All of them need the same number of
+    micro-batches. A single micro-batch is an ordinary forward and backward pass.
 
     Args:
-        fabric: what set up `model`.
+        fabric: the Fabric that set up `model`.
         model: `Towers` after `fabric.setup`.
-        micro_batches: the arguments of the model's forward pass, each of any number of pairs.
-        loss_of: the losses of the features of all pairs in the order of `micro_batches`. Teachers' features have to be
-            of the whole batch, too.
+        micro_batches: the arguments of the model's forward pass, for any number of pairs each.
+        loss_of: computes the losses from the features of all pairs, in the order of `micro_batches`. Its teacher
+            features, if any, must be those of the whole batch.
     """
     if len(micro_batches) == 1:
         losses = loss_of(model(*micro_batches[0]))
@@ -61,9 +62,9 @@ def backward(
         set_random_states(fabric.device, states[index])
         with fabric.no_backward_sync(model, enabled=index < last):  # type: ignore[arg-type]
             image, texts, logit_scale = model(*micro_batch)
-            # A scalar that has the wanted gradient, so that Fabric's precision may scale it like any loss.
+            # A scalar with the required gradient, which Fabric can scale like any loss.
             surrogate = sum((part * share).sum() for part, share in zip((image, *texts), shares[index], strict=True))
-            if index == last:  # all micro-batches yield the same scale: its gradient counts once
+            if index == last:  # all micro-batches share the logit scale, so its gradient is added once
                 surrogate = surrogate + logit_scale * scale_gradient
             with _recomputation_uncounted(model):
                 fabric.backward(surrogate)
@@ -77,7 +78,7 @@ def _detached(features: Features) -> Features:
 
 
 def _joined(parts: Sequence[Features]) -> tuple[Features, Tensor]:
-    """The features of all micro-batches in one, as leaves that ask for a gradient; their logit scale again."""
+    """The concatenated features of all micro-batches, as leaves that require gradients; and their logit scale."""
     image = torch.cat([part.image for part in parts]).requires_grad_()
     texts = tuple(torch.cat(pieces).requires_grad_() for pieces in zip(*(part.texts for part in parts), strict=True))
     scale = torch.as_tensor(parts[-1].logit_scale).requires_grad_()
@@ -86,9 +87,10 @@ def _joined(parts: Sequence[Features]) -> tuple[Features, Tensor]:
 
 @contextmanager
 def _frozen_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise by the statistics of the batch and leave running statistics and their counter alone.
+    """Normalise by batch statistics without updating running statistics or their counter.
 
-    Without `track_running_stats` a BatchNorm in training does not touch its buffers; one in evaluation uses them still.
+    Without `track_running_stats`, a BatchNorm does not update its buffers in training, but still uses them in
+    evaluation.
     """
     tracking = [one for one in model.modules() if getattr(one, "track_running_stats", False)]
     for module in tracking:
@@ -102,9 +104,10 @@ def _frozen_running_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recomputation_uncounted(model: nn.Module) -> Iterator[None]:
-    """Gradient checkpointing runs blocks again within the backward pass, and their statistics would count twice.
+    """Keep running statistics unchanged while gradient checkpointing recomputes blocks, which would count them twice.
 
-    Not through `track_running_stats`: a checkpoint has to save the same tensors both times, running ones among them.
+    It does not use `track_running_stats`, because both computations of a checkpointed block must save the same tensors,
+    including running statistics.
     """
     norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -1,4 +1,4 @@
-"""Synthetic captions: those a shard already has, those of a file, or those that an open_clip CoCa model writes."""
+"""The sources of synthetic captions: the shard itself, a file, or a CoCa model of open_clip."""
 
 import json
 from pathlib import Path
@@ -15,33 +15,33 @@ from mobileclip_dense.pretraining.teachers import hash_weights, load_clip
 
 Draws = np.random.Generator
 
-FROM_SHARD = "shard"  # of --captions
-_MAX_TOKENS = 30  # per caption, as open_clip's own generation
+FROM_SHARD = "shard"  # the value of --captions
+_MAX_TOKENS = 30  # per caption, as in open_clip's `generate`
 _MIN_TOKENS = 5
-_TOP_P = 0.9  # nucleus: captions of one image should differ, yet stay likely
+_TOP_P = 0.9  # nucleus sampling: the captions of an image should be likely but differ
 
 
 class ShardCaptions:
-    """The captions that a sample's syn.json has already."""
+    """The captions that are already in syn.json of each sample."""
 
     image_size_px: int | None = None
 
     def describe(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """The source of the captions, for reinforcement.json."""
         return {"source": "shard"}
 
     def write(
         self, keys: list[str], present: list[list[str]], images: torch.Tensor | None, draws: list[Draws]
     ) -> list[list[str]]:
-        """See `CocaCaptioner.write`; the captions are those present."""
+        """Return `present`; see `CocaCaptioner.write`."""
         return present
 
 
 class FileCaptions:
     """Captions from a file, by sample key.
 
-    A .jsonl has a line {"key": KEY, "syn_text": [caption, ...]} per sample; any other file has lines KEY<tab>caption,
-    as many per key as it has captions. UTF-8, with or without a byte order mark.
+    A .jsonl file has a line {"key": KEY, "syn_text": [caption, ...]} for each sample. Any other file has a line
+    KEY<tab>caption for each caption. The encoding is UTF-8, with or without a byte order mark.
     """
 
     image_size_px: int | None = None
@@ -50,7 +50,7 @@ class FileCaptions:
         """Read the whole file.
 
         Raises:
-            ValueError: the file is not UTF-8, or a line is not as expected; the message names it.
+            ValueError: the file is not UTF-8, or a line is malformed; the message names the line.
         """
         self._path, self._captions = path, dict[str, list[str]]()
         read = _read_json_line if path.suffix == ".jsonl" else _read_text_line
@@ -62,13 +62,13 @@ class FileCaptions:
                 self._captions.setdefault(key, []).extend(captions)
 
     def describe(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """The source of the captions, for reinforcement.json."""
         return {"source": self._path.name, "sha256": sha256_of(self._path)}
 
     def write(
         self, keys: list[str], present: list[list[str]], images: torch.Tensor | None, draws: list[Draws]
     ) -> list[list[str]]:
-        """See `CocaCaptioner.write`; a key that is not in the file has no captions."""
+        """See `CocaCaptioner.write`. A sample whose key is not in the file has no captions."""
         return [self._captions.get(key, []) for key in keys]
 
 
@@ -92,23 +92,28 @@ def _read_text_line(line: str, where: str) -> tuple[str, list[str]]:
 
 
 class CocaCaptioner:
-    """Captions sampled from a CoCa model, top-p 0.9, at most 30 tokens.
+    """Captions sampled from a CoCa model, with top-p 0.9 and at most 30 tokens.
 
-    open_clip's own `generate` needs a class that transformers 5 no longer has, and draws from the global generator, so
-    that a caption would depend on its neighbours in the batch; here each draws from numbers of its own.
+    open_clip's `generate` needs a class that was removed in transformers 5. It also draws from the global random
+    generator, so that a caption would depend on the other samples in the batch; here each sample has its own generator.
 
     Attributes:
-        image_size_px: height and width of the images that it takes.
+        image_size_px: height and width of the model's input images.
     """
 
     def __init__(self, name: str, num_captions: int, device: torch.device):
-        """Load the model; `name` is what `Teacher` takes.
+        """Load the model.
+
+        Args:
+            name: a model, as in `Teacher`.
+            num_captions: captions per image.
+            device: device of the model.
 
         Raises:
-            ValueError: not a CoCa model, and all that `Teacher` raises.
+            ValueError: the model is not a CoCa model, or an error of `Teacher`.
         """
         model, tokenizer, self._normalization = load_clip(name)
-        self._tokenizer: Any = tokenizer  # of start and end, and back from tokens to words
+        self._tokenizer: Any = tokenizer  # Any: `Tokenizer` declares neither the special tokens nor `decode`
         if not hasattr(model, "text_decoder"):
             raise ValueError(f"--captions {name}: found a model without a text decoder, expected a CoCa model "
                              f"(coca_ViT-B-32 or coca_ViT-L-14)")  # fmt: skip
@@ -119,18 +124,20 @@ class CocaCaptioner:
         self.image_size_px: int | None = size if isinstance(size, int) else size[0]
 
     def describe(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """The source of the captions, for reinforcement.json."""
         return {"source": self._name, "weights_sha256": self._weights_sha256}
 
     @torch.inference_mode()
     def write(
         self, keys: list[str], present: list[list[str]], images: torch.Tensor | None, draws: list[Draws]
     ) -> list[list[str]]:
-        """Synthetic captions of a batch of samples.
+        """Write synthetic captions for a batch of B samples.
 
         Args:
-            keys: of the samples, B. present: captions in each sample's syn.json.
-            images: uint8 [B,3,S,S] of `image_size_px`. draws: each sample's own generator.
+            keys: keys of the samples.
+            present: captions in syn.json of each sample.
+            images: uint8 [B,3,S,S], S is `image_size_px`.
+            draws: a random generator for each sample.
 
         Returns:
             B lists of captions.
@@ -146,7 +153,7 @@ class CocaCaptioner:
         return [captions[i : i + self._num_captions] for i in range(0, len(captions), self._num_captions)]
 
     def _sample(self, latent: torch.Tensor, image_tokens: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-        """Token ids int64 [N,<=_MAX_TOKENS], the first a start token; after an end token, padding."""
+        """Token ids int64 [N,<=_MAX_TOKENS], with a start token first and padding after the end token."""
         end, pad = self._tokenizer.eot_token_id, self._model.pad_id
         text = torch.full((len(uniform), 1), self._tokenizer.sot_token_id, device=self._device)
         done = torch.zeros(len(uniform), dtype=torch.bool, device=self._device)
@@ -167,19 +174,21 @@ class CocaCaptioner:
 
 
 def sample_nucleus(logits: torch.Tensor, uniform: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Draw from the fewest likeliest tokens whose probabilities reach `top_p` (Holtzman et al., arXiv 1904.09751).
+    """Sample from the smallest set of most likely tokens with total probability `top_p` (Holtzman, arXiv 1904.09751).
 
     Args:
-        logits: float32 [N,V]. uniform: float32 [N] in [0,1): the draws. top_p: in (0,1].
+        logits: float32 [N,V].
+        uniform: float32 [N], uniform random numbers in [0,1).
+        top_p: total probability of the set, in (0,1].
 
     Returns:
-        int64 [N].
+        The sampled tokens, int64 [N].
     """
     probabilities, tokens = logits.softmax(dim=1).sort(dim=1, descending=True, stable=True)
-    reached = probabilities.cumsum(dim=1)
-    kept = probabilities * (reached - probabilities < top_p)
-    below = kept.cumsum(dim=1) <= uniform[:, None] * kept.sum(dim=1, keepdim=True)
-    chosen = torch.minimum(below.sum(dim=1), (kept > 0).sum(dim=1) - 1)  # rounding must not reach past what is kept
+    cumulative = probabilities.cumsum(dim=1)
+    nucleus = probabilities * (cumulative - probabilities < top_p)
+    below = nucleus.cumsum(dim=1) <= uniform[:, None] * nucleus.sum(dim=1, keepdim=True)
+    chosen = torch.minimum(below.sum(dim=1), (nucleus > 0).sum(dim=1) - 1)  # rounding may exceed the nucleus by one
     return tokens.gather(1, chosen[:, None])[:, 0]
 
 
@@ -187,7 +196,7 @@ Captioner = ShardCaptions | FileCaptions | CocaCaptioner
 
 
 def load_captioner(source: str, num_captions: int, device: torch.device) -> Captioner:
-    """From `--captions`: "shard", a file, or a CoCa model (what `Teacher` takes).
+    """The captioner for a value of `--captions`: "shard", a file, or a CoCa model as in `Teacher`.
 
     Raises:
         ValueError, OSError: see `FileCaptions` and `CocaCaptioner`.

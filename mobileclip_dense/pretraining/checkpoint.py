@@ -1,4 +1,4 @@
-"""What a pretraining run must remember to go on as if it had never been interrupted."""
+"""The checkpoint of a pretraining run: everything needed to resume it exactly."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ from mobileclip_dense.data.captioned.stream import Position
 from mobileclip_dense.pretraining.randomness import random_states, set_random_states
 from mobileclip_dense.run.checkpoints import checkpoint_file, load_checkpoint, save_checkpoint
 
-FIELDS = ("model", "optimizer", "step", "processes")  # of a training state; "average" where there is one
+FIELDS = ("model", "optimizer", "step", "processes")  # of a checkpoint; "average" is optional
 
 
 def save_training(
     run: Path, clip: CLIP | CustomTextCLIP, average: ModelEmaV3 | None, optimizer: torch.optim.Optimizer, *, step: int,
     positions: list[Position | None],
 ) -> None:  # fmt: skip
-    """Write the checkpoint; every process calls this, the first one writes.
+    """Write the checkpoint. Every process must call this function; the first process writes the file.
 
     Args:
-        average: moving average of the weights. step: optimizer steps done.
-        positions: of this process's loader workers after the batches that were trained on.
+        run: folder of the run.
+        average: moving average of the weights, None without one.
+        step: number of completed optimizer steps.
+        positions: for each loader worker of this process, its position after the last batch trained on.
     """
     processes = gather_objects({"positions": positions, "random": random_states(clip.logit_scale.device)})
     if dist.is_initialized() and dist.get_rank() != 0:
@@ -38,16 +40,19 @@ def resume_training(
     run: Path, clip: CLIP | CustomTextCLIP, average: ModelEmaV3 | None, optimizer: torch.optim.Optimizer, *,
     rank: int, world_size: int, num_workers: int,
 ) -> tuple[int, list[Position | None]]:  # fmt: skip
-    """Load the checkpoint of a run, if there is one: steps done, and where each loader worker of this process stands.
+    """Load the checkpoint of a run if it exists.
+
+    Returns:
+        The number of completed steps, and the position of each loader worker of this process.
 
     Raises:
-        ValueError: it was written by another number of processes or loader workers, which read other samples; or not
-            all processes find it; or it is of another model.
+        ValueError: the numbers of processes or loader workers differ from those of the checkpoint (the workers would
+            read other samples); or the processes do not all find the same checkpoint; or it is of another model.
     """
     path = checkpoint_file(run)
     state = load_checkpoint(path) if path.exists() else None
     steps = gather_objects(0 if state is None else int(state["step"]))
-    if len(set(steps)) > 1:  # they would train on, each by its own schedule, and the last wait for ever
+    if len(set(steps)) > 1:  # processes with different numbers of remaining steps would end in a deadlock
         raise ValueError(f"{path}: found at step {' and '.join(map(str, sorted(set(steps))))} by different processes; "
                          f"--out has to be a folder that all machines share")  # fmt: skip
     if state is None:
@@ -55,8 +60,8 @@ def resume_training(
     written = (len(state["processes"]), len(state["processes"][0]["positions"]))
     if written != (world_size, max(1, num_workers)):
         raise ValueError(
-            f"{path}: written by {written[0]} processes x {written[1]} loader workers, found {world_size} x "
-            f"{max(1, num_workers)}; resume with as many, or start over with --force"
+            f"{path}: processes: found {world_size} with {max(1, num_workers)} loader workers each, expected "
+            f"{written[0]} with {written[1]} as in the checkpoint; resume with those, or start over with --force"
         )
     own = state["processes"][rank]
     try:
@@ -72,7 +77,7 @@ def resume_training(
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """`value` of every process, in the order of their ranks."""
+    """The `value` of every process, in rank order."""
     if not dist.is_initialized():
         return [value]
     everyone: list[Any] = [None] * dist.get_world_size()

@@ -1,4 +1,4 @@
-"""What is measured of a CLIP on held-out data: retrieval on pairs, zero-shot classification on a folder of classes."""
+"""Evaluation of a CLIP model on held-out data: retrieval on pairs, zero-shot classification on a folder of classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from mobileclip_dense.pretraining.zeroshot_images import verify_images
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """A folder in ImageNet's layout, the names of its classes and the sentences they are put into."""
+    """A folder in ImageNet's layout, the names of its classes and the prompt templates."""
 
     folder: Path
     names: list[str]
@@ -32,11 +32,12 @@ class Classes:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The held-out data of a run, found before it trains.
+    """The held-out data of a run, found before training.
 
     Attributes:
-        shards: pairs for retrieval, none for no retrieval figure. image_size_px: of both.
-        zeroshot: None for no zero-shot figure.
+        shards: shards of pairs for retrieval. Empty: no retrieval figures.
+        image_size_px: height and width of the images.
+        zeroshot: the classes for zero-shot classification. None: no zero-shot figures.
     """
 
     shards: list[str]
@@ -49,7 +50,8 @@ class Measured:
     """The figures of an evaluation.
 
     Attributes:
-        figures: by name. missing: why there are none, by what could not be measured: "retrieval", "zero-shot".
+        figures: figures by name.
+        missing: for "retrieval" and "zero-shot", if it could not be measured: the reason.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -57,7 +59,11 @@ class Measured:
 
 
 def find_held_out(config: PretrainConfig) -> HeldOut:
-    """Raises FileNotFoundError or ValueError where what the config names is missing or not what it should be."""
+    """Find the held-out data that the config names.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder or file is missing or invalid.
+    """
     zeroshot = None
     if (folder := config.zeroshot_data) is not None:
         names = read_class_names(folder, config.class_names)
@@ -66,11 +72,11 @@ def find_held_out(config: PretrainConfig) -> HeldOut:
 
 
 def verify_held_out(held_out: HeldOut, max_bad_share: float) -> None:
-    """Open what an evaluation will need, before a run trains for days.
+    """Verify the held-out data before a long training.
 
     Raises:
-        FileNotFoundError: there are no zero-shot images. ValueError: no held-out pair is usable, or too many zero-shot
-            images are not (see `verify_images`).
+        FileNotFoundError: there are no zero-shot images.
+        ValueError: no held-out pair is usable, or too many zero-shot images are unusable (see `verify_images`).
     """
     if held_out.shards:
         verify_pairs(held_out.shards)
@@ -79,11 +85,12 @@ def verify_held_out(held_out: HeldOut, max_bad_share: float) -> None:
 
 
 def list_held_out(config: PretrainConfig) -> list[str]:
-    """Shards of --val-data, of which all is held out where it has no val/; else val/*.tar of the first --data folder,
-    and none where there is no such folder: published data sets come without.
+    """The held-out shards: val/*.tar of --val-data, or all its shards if it has no val/.
+
+    Without --val-data: val/*.tar of the first --data folder, or no shards if it has no val/, as in published data sets.
 
     Raises:
-        FileNotFoundError: --val-data, or val/, has no shards.
+        FileNotFoundError: --val-data or val/ has no shards.
     """
     source = config.val_data or config.data[0]
     if (Path(source) / "val").is_dir():
@@ -95,9 +102,9 @@ def measure(
     model: CLIP | CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, held_out: HeldOut, *,
     device: torch.device,
 ) -> Measured:  # fmt: skip
-    """Retrieval recall, where there are pairs, and zero-shot accuracy, where there are classes, in percent.
+    """Measure retrieval recall and zero-shot accuracy in percent, each if `held_out` has data for it.
 
-    Data that went away or broke since the run began costs its own figure, not the run.
+    If held-out data was removed or damaged during training, only its figures are missing; the run does not fail.
     """
     measured = Measured()
 

@@ -14,10 +14,10 @@ _EVERY = 10  # steps
 
 
 class Log:
-    """Writes in the first process, keeps silent in the others."""
+    """The log of a run. Only the first process writes."""
 
     def __init__(self, config: PretrainConfig, fabric: Fabric, step: int):
-        """Forget what was logged past `step`, from which the run goes on."""
+        """Open the log and drop entries after `step`, from which the run resumes."""
         self.folder, self.speaks = config.out, fabric.is_global_zero
         self.num_steps, self.pairs_per_step = config.steps, config.batch_size * fabric.world_size
         self.progress = TrackedProgress("pretrain", config.steps, initial=step, shown=self.speaks)
@@ -34,12 +34,12 @@ class Log:
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
 
     def step(self, step: int, **values: float) -> None:
-        """Note a step; every tenth is written, with the pairs per second since the last."""
+        """Log a step. Every tenth step is written, with the pairs per second since the last written one."""
         self.progress.advance()
         if step % _EVERY or not self.speaks:
             return
         now = time.perf_counter()
-        pairs = (step - self.since_step) * self.pairs_per_step  # fewer than of ten steps after a resumption
+        pairs = (step - self.since_step) * self.pairs_per_step  # after resuming, there may be fewer than ten steps
         pairs_per_s = pairs / (now - self.since)
         self.write(step, **values, pairs_per_s=pairs_per_s)
         self.since, self.since_step = now, step
@@ -47,14 +47,14 @@ class Log:
         self.progress.report(f"step {step} of {self.num_steps}, loss {loss:.3f}, {pairs_per_s:.1f} pairs/s")
 
     def write(self, step: int, **values: float) -> None:
-        """Write figures of a step."""
+        """Write the figures of a step."""
         append_metrics(self.folder, step=step, **values)
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """End the progress bar."""
+        """Close the progress bar and TensorBoard."""
         self.progress.close()
         if self.board is not None:
             self.board.close()

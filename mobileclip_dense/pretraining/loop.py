@@ -38,16 +38,20 @@ from mobileclip_dense.run.checkpoints import checkpoint_file
 from mobileclip_dense.run.folder import finish_run, open_run
 
 _MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
-_KEYS_NAMED = 8
+_MAX_KEYS_NAMED = 8  # in an error message
 
 
 @dataclass
 class Training:
-    """What one process trains with and where it stands.
+    """The state of training in one process.
 
     Attributes:
-        clip: the bare model. towers: the same as Fabric wraps it. average: moving average of its weights, if wanted.
-        step: optimizer steps done. positions: of this process's loader workers after the batches trained on.
+        clip: the model.
+        teaching: the teachers, None without distillation.
+        towers: the model wrapped by Fabric.
+        average: moving average of the weights, None without one.
+        step: number of completed optimizer steps.
+        positions: for each loader worker of this process, its position after the last batch trained on.
     """
 
     fabric: Fabric
@@ -64,21 +68,22 @@ class Training:
 
     @property
     def result(self) -> CLIP | CustomTextCLIP:
-        """What is measured and saved: the moving average where there is one."""
+        """The model that is measured and saved: the moving average if there is one."""
         return self.clip if self.average is None else self.average.module
 
     def measure(self, held_out: HeldOut) -> Measured:
-        """Held-out figures of the result."""
+        """Measure `result` on held-out data."""
         return measure(self.result, self.tokenizer, self.normalization, held_out, device=self.fabric.device)
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Train, or go on training, the run `config.out`; one process per device.
+    """Train or resume the run `config.out`, with one process per device.
 
     Raises:
-        FileNotFoundError: no shards, or nothing says who the teachers are. FileExistsError: see `open_run`.
-        ValueError: an unknown model, too few shards, too many samples that cannot be used, a loss that is not finite;
-            nothing held out can be used; or, when the run is complete and saved, a figure could not be measured.
+        FileNotFoundError: there are no shards, or the teachers of the shards are unknown.
+        FileExistsError: see `open_run`.
+        ValueError: the model is unknown; there are too few shards or too many unusable samples; the loss is not finite;
+            no held-out data is usable; or the run is complete and saved, but a figure could not be measured.
     """
     started = time.time()
     stride = ENCODERS[config.model].strides[-1] if config.model in ENCODERS else 1
@@ -87,18 +92,18 @@ def pretrain(config: PretrainConfig) -> None:
                          f"of {config.model}")  # fmt: skip
     shards = [list_shards(source, "train") for source in config.data]
     held_out, teaching = find_held_out(config), find_teaching(config)
-    # The first process before the others start: they would wait for one that has already given up.
+    # Verified before the processes start: the others would wait for a first process that has failed.
     if _is_first_process():
         verify_held_out(held_out, config.max_bad_share)
     with open_run(config, _inputs(config, shards), FIELDS) if _is_first_process() else nullcontext():
         measured = _write_run(config, shards, held_out, teaching, started)
     if measured.missing:
-        raise ValueError(f"{config.out}: the run is complete and saved, but not measured: {_reasons(measured)}; mend "
-                         f"that, delete {config.out / 'run.json'} and repeat the command to measure again")  # fmt: skip
+        raise ValueError(f"{config.out}: the run is complete and saved, but not measured: {_reasons(measured)}; repair "
+                         f"the data, delete {config.out / 'run.json'} and repeat the command to measure")  # fmt: skip
 
 
 def _inputs(config: PretrainConfig, shards: list[list[str]]) -> dict[str, Path | None]:
-    """What lies on this machine, by flag; of the shards of a folder the first stands for all."""
+    """The local input paths by flag, with only the first shard of each folder."""
     folders = {Path(shard).parent: Path(shard) for of_source in shards for shard in of_source}
     teachers = [Path(part) for teacher in config.teachers for part in (teacher, teacher.partition(":")[2]) if part]
     return {
@@ -115,17 +120,17 @@ def _inputs(config: PretrainConfig, shards: list[list[str]]) -> dict[str, Path |
 def _write_run(
     config: PretrainConfig, shards: list[list[str]], held_out: HeldOut, teaching: Teaching | None, started: float
 ) -> Measured:
-    """What the first process measured at the end, nothing in others."""
+    """Train, measure and save the run. Returns the figures in the first process, empty ones in the others."""
     training = _set_up(_launch(config), config, teaching)
     finished = _train(training, iter(_load(training, shards)), held_out)
     fabric = training.fabric
     measured = Measured()
     positions = [position for of_process in gather_objects(training.positions) for position in of_process]
     if fabric.is_global_zero and not finished:
-        print(f"{config.out}: SIGTERM: step {training.step} of {config.steps} is saved; repeat the command to go on")
+        print(f"{config.out}: SIGTERM: step {training.step} of {config.steps} is saved; repeat the command to resume")
     elif fabric.is_global_zero:
         measured = training.measure(held_out)
-        # With this, stock open_clip loads the folder as "local-dir:RUN", with the right preprocessing.
+        # Lets open_clip load the folder as "local-dir:RUN", with the right preprocessing.
         write_json(config.out / OPEN_CLIP_CONFIG, open_clip_config(config.model, config.image_size_px))
         finish_run(config, training.result.state_dict(), measured.figures, started=started, device=str(fabric.device),
                    details={"skipped_samples": count_bad(positions), "not_measured": measured.missing})  # fmt: skip
@@ -139,7 +144,7 @@ def _is_first_process() -> bool:
 
 
 def _launch(config: PretrainConfig) -> Fabric:
-    """The processes of torchrun where it started us, else `config.devices` of our own."""
+    """Join the processes of torchrun, or without torchrun launch `config.devices` processes."""
     per_node, nodes = config.devices, 1
     if "LOCAL_WORLD_SIZE" in os.environ:
         per_node = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -154,7 +159,7 @@ def _launch(config: PretrainConfig) -> Fabric:
 def _set_up(fabric: Fabric, config: PretrainConfig, teaching: Teaching | None) -> Training:
     clip, tokenizer, normalization = build_clip(config.model, config.image_size_px)
     if getattr(clip, "logit_bias", None) is not None:
-        raise ValueError(f"--model: found {config.model}, a SigLIP, expected a model that is trained with CLIP's loss")
+        raise ValueError(f"--model: found {config.model}, a SigLIP model, expected a model trained with CLIP's loss")
     if config.grad_checkpointing:
         clip.set_grad_checkpointing()
     clip.to(fabric.device, memory_format=memory_format_on(fabric.device))
@@ -191,12 +196,12 @@ def _load(training: Training, shards: list[list[str]]) -> DataLoader[Batch]:
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
-    """SIGTERM to a whole process group must not take the loader from under a step that is to be saved."""
+    """Ignore SIGTERM in loader workers, so that the trainer can finish and save its step before they end."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> bool:
-    """Train to the last step; False if SIGTERM ended it before, with everything saved."""
+    """Train to the last step. Returns False if SIGTERM ended training early; a checkpoint is then saved."""
     fabric, config = training.fabric, training.config
     log = Log(config, fabric, training.step)
     training.towers.train()
@@ -204,11 +209,11 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
         while training.step < config.steps:
             batch = next(batches)
             losses, norm = _step(training, batch)
-            # One collective for what the processes agree on: is all finite, has one of them been told to stop?
-            scale = training.clip.logit_scale.detach().exp()  # of all alike: one wait for the device instead of two
+            # One collective tells all processes whether all values are finite, and whether one received SIGTERM.
+            scale = training.clip.logit_scale.detach().exp()  # equal in all; included to synchronise the device once
             own = torch.stack([*losses, norm, scale, losses.total.new_tensor(terminated.is_set())])
             total, contrastive, distillation, gradient_norm, logit_scale, stop = _agree(fabric, own)
-            if not (math.isfinite(total) and math.isfinite(gradient_norm)):  # the weights are spoilt: save nothing
+            if not (math.isfinite(total) and math.isfinite(gradient_norm)):  # the weights are lost: save nothing
                 raise ValueError(_not_finite(training, batch, total, gradient_norm))
             training.positions[training.step % len(training.positions)] = batch.position
             training.step += 1
@@ -234,12 +239,12 @@ def _train(training: Training, batches: Iterator[Batch], held_out: HeldOut) -> b
 
 
 def _agree(fabric: Fabric, values: torch.Tensor) -> list[float]:
-    """The mean over the processes of each of their values."""
+    """The mean of each value over the processes."""
     return torch.as_tensor(fabric.all_reduce(values)).tolist()
 
 
 def _step(training: Training, batch: Batch) -> tuple[Losses, torch.Tensor]:
-    """One optimizer step; the losses of this process's rows, detached, and the norm of everyone's gradient."""
+    """One optimizer step. Returns the detached losses of this process and the norm of the averaged gradient."""
     fabric, config, optimizer = training.fabric, training.config, training.optimizer
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(training.step, config)
@@ -257,7 +262,7 @@ def _step(training: Training, batch: Batch) -> tuple[Losses, torch.Tensor]:
         fabric, training.towers, micro_batches, lambda student: reinforced_loss(student, teachers, weights=weights)
     )
     norm = fabric.clip_gradients(training.towers, optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False)
-    assert norm is not None  # since a largest norm was given
+    assert norm is not None  # because max_norm is given
     optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
@@ -280,11 +285,11 @@ def _sigterm_noted() -> Iterator[threading.Event]:
 
 def _not_finite(training: Training, batch: Batch, loss: float, gradient_norm: float) -> str:
     path = checkpoint_file(training.config.out)
-    kept = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
-    keys = ", ".join(batch.keys[:_KEYS_NAMED]) + (", …" if len(batch.keys) > _KEYS_NAMED else "")
+    checkpoint = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
+    keys = ", ".join(batch.keys[:_MAX_KEYS_NAMED]) + (", …" if len(batch.keys) > _MAX_KEYS_NAMED else "")
     return (f"{training.config.out}: loss: found {loss}, gradient norm {gradient_norm}, at step {training.step + 1}, "
-            f"samples {keys}; {kept}; look at the samples, or start over with --force and "
-            f"a lower --learning-rate")  # fmt: skip
+            f"samples {keys}, expected finite numbers; {checkpoint}; inspect the samples, or start over with --force "
+            f"and a lower --learning-rate")  # fmt: skip
 
 
 def _reasons(measured: Measured) -> str:
@@ -299,4 +304,4 @@ def _summary(config: PretrainConfig, metrics: dict[str, float]) -> str:
                        f"{metrics['num_pairs']:.0f} held-out pairs")  # fmt: skip
     if "zeroshot_top1" in metrics:
         figures.append(f"zero-shot top-1 {metrics['zeroshot_top1']:.1f} %")
-    return f"{config.out}: " + ("; ".join(figures) or "complete; nothing held out to measure it on (--val-data)")
+    return f"{config.out}: " + ("; ".join(figures) or "complete; not measured, no held-out data (--val-data)")

@@ -1,25 +1,25 @@
 """The losses of CLIP (arXiv 2103.00020) and of multi-modal reinforced distillation (MobileCLIP, arXiv 2311.17049,
 section 3.2; used by arXiv 2405.08911), over the batches of all processes.
 
-In one direction, with the rows of this process and the columns of all processes:
+In one direction, for the rows of this process and the columns of all processes:
 
     log p = log softmax(s rows columns^T)                          the student, s its logit scale
     P     = mean over teachers k of softmax(tau_k rows_k columns_k^T)
     C     = - mean over rows of log p of the row's own pair        contrastive
     D     = - mean over rows of the sum over columns of P log p    distillation
 
-Both are averaged over the two directions, image to text and text to image; the loss is the sum over caption sets (real,
-synthetic) of w_0 C + w_1 D. Each direction takes the softmax of its own logits: the transpose of the other direction's
-P is something else, whose rows do not even sum to one.
+Both are averaged over the two directions, image to text and text to image. The loss is the sum over caption sets (real,
+synthetic) of w_0 C + w_1 D. Each direction takes the softmax of its own logits. The transpose of the other direction's
+P would be wrong: its rows do not sum to one.
 
-Everything is float32, under autocast as well: at a scale of 100 the rounding of a bfloat16 cosine near one (2^-9) is
-worth 0.2 of a logit, as much as tells two good captions apart.
+All computations are float32, also under autocast. At a scale of 100, rounding a cosine near one to bfloat16 (2^-9)
+changes a logit by 0.2, as much as the difference between two good captions.
 
-There is one way of gathering. The rows of a process meet the columns of all, B x WB logits on each of W processes with
-B pairs, and columns carry gradients back to the process that they came from. The gradient that DDP then averages is
-that of one process with all WB pairs, the logit scale's included. Without gradients through the gather, a feature would
-miss its part as a column of other processes' rows; with WB x WB logits on every process, the same gradient would cost
-W times the memory and work.
+Each of W processes with B pairs computes the B x WB logits of its own rows and the gathered columns of all processes.
+The gather propagates gradients back to the process of each column, so that the gradient averaged by DDP equals that of
+one process with all WB pairs, also for the logit scale. Without gradients through the gather, a feature would lack the
+gradient from the rows of other processes. With WB x WB logits on every process, the same gradient would take W times
+the memory and work.
 """
 
 from collections.abc import Sequence
@@ -33,18 +33,18 @@ from torch.distributed._functional_collectives import all_gather_tensor_autograd
 
 
 class Features(NamedTuple):
-    """What one network, the student or a teacher, makes of B images and of one or more captions per image."""
+    """The features of B images and their captions, by one network: the student or a teacher."""
 
     image: Tensor
     """Float [B,D], unit norm."""
     texts: tuple[Tensor, ...]
-    """Per caption set (say real and synthetic) float [B,D], unit norm."""
+    """For each caption set (for example real and synthetic) float [B,D], unit norm."""
     logit_scale: Tensor | float
-    """Scalar that multiplies the cosines: the exponential of CLIP's parameter, a teacher's tau (DataCompDR: 100)."""
+    """Factor on the cosines: the exponential of CLIP's parameter, or a teacher's tau (DataCompDR: 100)."""
 
 
 class Losses(NamedTuple):
-    """Float32 scalars over the rows of this process; their mean over processes is that of the whole batch."""
+    """Float32 scalars for the rows of this process. Their mean over processes is the loss of the whole batch."""
 
     total: Tensor
     """w_0 contrastive + w_1 distillation."""
@@ -59,17 +59,17 @@ def reinforced_loss(
 ) -> Losses:
     """The sum over caption sets of w_0 contrastive + w_1 distillation, over the pairs of all processes.
 
-    Without teachers it is CLIP's loss. Teachers' features may be stored ones or those of frozen networks run in the
-    same step; widths and scales differ as they like, and no gradient reaches them. Every process brings the same B and
-    takes part in one collective for the student and one for the teachers.
+    Without teachers it is CLIP's loss. The features of teachers are stored ones or those of frozen networks. Their
+    widths and scales may differ, and they get no gradient. All processes need the same B; each call makes one
+    collective for the student and one for the teachers.
 
     Args:
-        student: its features and logit scale, which the gradient reaches.
-        teachers: features of the same images and captions, with as many caption sets as the student's.
+        student: features and logit scale of the student; both get gradients.
+        teachers: features of the same images and captions, with the same number of caption sets as the student.
         weights: (w_0, w_1).
 
     Raises:
-        ValueError: a teacher's pairs or caption sets differ in number from the student's, or w_1 is not 0 without
+        ValueError: a teacher has another number of pairs or caption sets than the student, or w_1 is not 0 without
             teachers.
     """
     _check(student, teachers, weights)
@@ -89,7 +89,7 @@ def reinforced_loss(
 
 
 def split_teachers(embeddings: Tensor, dims: Sequence[int]) -> tuple[Tensor, ...]:
-    """Embeddings of several teachers side by side, float [B,sum D_k] -> per teacher float32 [B,D_k] of unit norm.
+    """Split the concatenated embeddings of teachers, float [B,sum D_k], into float32 [B,D_k] of unit norm per teacher.
 
     Raises:
         ValueError: the width is not the sum of `dims`.
@@ -110,7 +110,7 @@ def _targets(teachers: Sequence[Features], everyones: Sequence[Features], captio
 
 
 def _logits(own: Features, everyones: Features, caption_set: int, direction: str) -> Tensor:
-    """Scaled cosines of one direction, float32 [B,WB]."""
+    """The scaled cosines of one direction, float32 [B,WB]."""
     if direction == "image to text":
         rows, columns = own.image, everyones.texts[caption_set]
     else:
@@ -119,14 +119,14 @@ def _logits(own: Features, everyones: Features, caption_set: int, direction: str
 
 
 def _own_columns(log_p: Tensor) -> Tensor:
-    """The column of each row's own pair among those of all processes, int64 [B]."""
+    """The column index of each row's own pair among the columns of all processes, int64 [B]."""
     size = log_p.shape[0]
     rank = dist.get_rank() if _is_distributed() else 0
     return torch.arange(size, device=log_p.device) + size * rank
 
 
 def _gather(networks: Sequence[Features]) -> list[Features]:
-    """Float32 features [B,D] -> [WB,D], rank after rank, in one collective for all of them, which carries gradients."""
+    """Gather features [B,D] of all processes to float32 [WB,D] in rank order, in one differentiable collective."""
     parts = [part.float() for network in networks for part in (network.image, *network.texts)]
     if parts and _is_distributed():
         assert dist.group.WORLD is not None
@@ -142,7 +142,7 @@ def _is_distributed() -> bool:
 
 def _check(student: Features, teachers: Sequence[Features], weights: tuple[float, float]) -> None:
     if weights[1] and not teachers:
-        raise ValueError(f"weights: found {weights[1]} for distillation, expected 0 where there are no teachers")
+        raise ValueError(f"weights: found {weights[1]} for distillation, expected 0 without teachers")
     expected = (len(student.image), len(student.texts))
     for number, one in enumerate((student, *teachers)):
         for part in (one.image, *one.texts):
@@ -150,4 +150,4 @@ def _check(student: Features, teachers: Sequence[Features], weights: tuple[float
             if found != expected:
                 name = f"teacher {number}" if number else "student"
                 raise ValueError(f"{name}: found {found[0]} pairs, {found[1]} caption sets; expected {expected[0]}, "
-                                 f"{expected[1]} as the student's images")  # fmt: skip
+                                 f"{expected[1]} as for the student's images")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What happens to a sample before the teachers see it: decoded, its augmentations drawn and replayed."""
+"""The preparation of samples for the teachers: decoding, and drawing and applying augmentations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,17 +21,22 @@ Members = dict[str, bytes]
 
 
 class DamagedShard(ValueError):
-    """A shard that cannot be read to its end; names it."""
+    """A shard cannot be read to its end. The message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSample:
-    """A sample as a loader process hands it over.
+    """A sample from a loader process.
 
     Attributes:
-        key: of the sample. members: as they are in the shard. problem: the kind of what is wrong with it, if anything.
-        captions: original ones. present: captions of its syn.json. augmentations: A of them.
-        views: uint8 [A,3,S,S] for each size S of a teacher. plain: uint8 [3,S,S] for the captioner, unaugmented.
+        key: key of the sample.
+        members: contents of its files in the shard, by suffix.
+        problem: kind of problem that makes the sample unusable, None if it is usable.
+        captions: original captions.
+        present: captions in its syn.json.
+        augmentations: A augmentations.
+        views: augmented images uint8 [A,3,S,S], for each input size S of the teachers.
+        plain: image without augmentation for the captioner, uint8 [3,S,S].
     """
 
     key: str
@@ -45,7 +50,7 @@ class PreparedSample:
 
 
 class ShardSamples:
-    """The loader's sampler: raw samples of the shard in hand, read in this process, in their order in the file."""
+    """The loader's sampler: the raw samples of the current shard, read in this process in file order."""
 
     path: Path
 
@@ -57,7 +62,7 @@ class ShardSamples:
 
 
 class Prepare(Dataset[PreparedSample]):
-    """Runs in the loader processes: decodes a raw sample, draws its augmentations, replays them at every size."""
+    """Decodes a raw sample, draws its augmentations and applies them at every size. Runs in the loader processes."""
 
     def __init__(self, config: ReinforceConfig, sizes_px: list[int], plain_size_px: int | None):
         self.seed, self.num_augmentations = config.seed, config.num_augmentations
@@ -93,6 +98,6 @@ class Prepare(Dataset[PreparedSample]):
 
 
 def generator_of(seed: int, shard: str, key: str, purpose: str) -> np.random.Generator:
-    """The random numbers that a sample draws from for a purpose."""
+    """The random generator of a sample for a purpose ("augmentations", "captions")."""
     digest = sha256(f"{seed}\0{shard}\0{key}\0{purpose}".encode(errors="surrogateescape")).digest()
     return np.random.default_rng(list(digest))

@@ -1,4 +1,4 @@
-"""The random numbers that a network draws (drop path, dropout): where the generators stand, and putting them there."""
+"""Saving and restoring the states of the random generators that a network uses (drop path, dropout)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 
 
 def random_states(device: torch.device) -> list[torch.Tensor]:
-    """Of the CPU's generator and, if it is another one, of the device's."""
+    """The state of the CPU's generator and, for another device, of the device's generator."""
     states = [torch.get_rng_state()]
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state())
@@ -14,7 +14,7 @@ def random_states(device: torch.device) -> list[torch.Tensor]:
 
 
 def set_random_states(device: torch.device, states: Sequence[torch.Tensor]) -> None:
-    """Put the generators where `random_states(device)` found them."""
+    """Restore the states that `random_states(device)` returned."""
     torch.set_rng_state(states[0])
     if device.type != "cpu":
         torch.get_device_module(device).set_rng_state(states[1])

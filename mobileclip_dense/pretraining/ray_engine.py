@@ -1,4 +1,4 @@
-"""Reinforcing on a Ray cluster: a task per shard, begun again elsewhere when its worker dies."""
+"""Reinforcing on a Ray cluster: one task per shard, which restarts on another worker if its worker dies."""
 
 import io
 import logging
@@ -11,26 +11,26 @@ from typing import Any
 from mobileclip_dense.config import ReinforceConfig
 from mobileclip_dense.pretraining.reinforced_shard import Counts, Job, Progress, Workshop, reinforce_shard
 
-_GPU_CPUS = 8  # of a task with a GPU: its loader processes
+_CPUS_PER_GPU_TASK = 8  # for the loader processes of a task with a GPU
 
 
 def reinforce_on_ray(
     config: ReinforceConfig, jobs: list[Job], open_folder: Callable[[dict[str, Any]], None], progress: Progress
 ) -> Counts:
-    """Reinforce `jobs` on the cluster at RAY_ADDRESS, or on one started on this machine for as long as this takes.
+    """Reinforce `jobs` on the cluster at RAY_ADDRESS, or on a temporary local cluster without that variable.
 
-    The folders must be reachable under the same path from every machine of the cluster.
+    The folders must have the same path on every machine of the cluster.
 
     Args:
-        open_folder: called with what a worker's workshop says of itself, before any shard is begun.
-        progress: told of each shard when it is complete.
+        open_folder: called with the record of a worker (`Workshop.describe`) before the first shard is started.
+        progress: called after each complete shard.
 
     Returns:
-        The sum over all shards.
+        The counts summed over all shards.
 
     Raises:
-        ValueError: Ray is not installed, or what `reinforce_shard` raises. ChildProcessError: the worker of a shard
-            died more often than `config.max_retries`.
+        ValueError: Ray is not installed, or an error of `reinforce_shard`.
+        ChildProcessError: the worker of a shard died more than `config.max_retries` times.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -45,9 +45,9 @@ def reinforce_on_ray(
         gpus = config.gpus_per_task
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-        cpus = max(1, (config.num_workers if config.num_workers is not None else _GPU_CPUS) if gpus else 1)
+        cpus = max(1, (config.num_workers if config.num_workers is not None else _CPUS_PER_GPU_TASK) if gpus else 1)
         options = {"num_gpus": gpus, "num_cpus": cpus, "max_retries": config.max_retries}
-        # Ray prints a paragraph about each dead worker to stdout, across the progress bar: the table counts them.
+        # Ray prints a paragraph about each dead worker to stdout, into the progress bar. The final table counts them.
         with redirect_stdout(io.StringIO()):
             record = ray.get(ray.remote(_describe).options(**options).remote(config))
             open_folder(record)
@@ -65,8 +65,8 @@ def reinforce_on_ray(
         raise
     except RayError as error:
         raise ChildProcessError(
-            f"a worker died {config.max_retries + 1} times over the same shard ({type(error).__name__}); is it out of "
-            f"memory? Lower --batch-size or --num-workers; what is complete stays, and the same command goes on"
+            f"a worker died {config.max_retries + 1} times on the same shard ({type(error).__name__}); if it ran out "
+            f"of memory, lower --batch-size or --num-workers. Repeat the command to resume; complete shards are kept"
         ) from None
     finally:
         ray.shutdown()
@@ -74,7 +74,7 @@ def reinforce_on_ray(
 
 @lru_cache(maxsize=1)
 def _workshop(config: ReinforceConfig) -> Workshop:
-    """Loaded once per worker process, which Ray keeps for the next task."""
+    """The workshop, loaded once per worker process: Ray reuses a process for further tasks."""
     return Workshop(config)
 
 
@@ -85,8 +85,8 @@ def _describe(config: ReinforceConfig) -> dict[str, Any]:
 def _reinforce(config: ReinforceConfig, job: Job, record: dict[str, Any]) -> Counts:
     workshop = _workshop(config)
     if workshop.describe() != record:
-        raise ValueError(f"{job.shard}: this machine's teachers or captions are not those of the others; "
-                         f"found {workshop.describe()}, expected {record}")  # fmt: skip
-    if job.out.exists():  # its worker died after the rename
+        raise ValueError(f"{job.shard}: teachers or captions: found {workshop.describe()} on this machine, expected "
+                         f"{record} as on the others; copy the same files to all machines")  # fmt: skip
+    if job.out.exists():  # an earlier worker died after renaming the shard
         return Counts()
     return reinforce_shard(job, workshop)

@@ -1,7 +1,7 @@
-"""`mobileclip-dense reinforce`: teacher embeddings and synthetic captions beside the images, in DataCompDR's format.
+"""`mobileclip-dense reinforce`: add teacher embeddings and synthetic captions to shards, in DataCompDR's format.
 
-The output folder holds a shard for each shard of the input, and reinforcement.json, which says what made them. A shard
-is written aside and renamed when it is complete, so the folder is at every moment a record of what is done.
+The output folder has a shard for each input shard, and reinforcement.json with the settings and models. Each shard is
+written to a temporary file and renamed when it is complete, so that the shards in the folder are always complete.
 """
 
 import json
@@ -22,25 +22,26 @@ from mobileclip_dense.data.captioned.shards import list_shards
 from mobileclip_dense.pages.progress import TrackedProgress
 from mobileclip_dense.pretraining.reinforced_shard import Counts, Job, Workshop, reinforce_shard, remove_partials
 
-_PATIENCE_S = 1800  # for rank 0 to load its teachers and write the sidecar
+_TIMEOUT_S = 1800  # for rank 0 to load its teachers and write reinforcement.json
 
 
 def reinforce(config: ReinforceConfig) -> Counts:
-    """Reinforce all shards of `config.data`/train that `config.out` lacks, and copy those of val.
+    """Reinforce the shards of `config.data`/train that `config.out` lacks, and copy the shards of val.
 
-    Under torchrun each process takes its share of the shards; with `--engine ray` each shard is a task.
+    Under torchrun, each process takes its share of the shards. With `--engine ray`, each shard is a task.
 
     Raises:
-        FileNotFoundError: no shards. FileExistsError: the folder was made with other settings, another process fills
-            it, or --force must not replace it (see `claim_folder`).
-        ValueError: a teacher or a caption file cannot be used, no sample of a shard can, or, when all others are done,
-            there are damaged shards; --force under torchrun, whose processes would find what another is deleting.
-        ChildProcessError: on Ray, a shard's worker died again and again.
+        FileNotFoundError: there are no shards.
+        FileExistsError: the folder was made with other settings, another process writes to it, or --force must not
+            replace it (see `claim_folder`).
+        ValueError: a teacher, a caption file or all samples of a shard are unusable; or --force is used under torchrun;
+            or, after all other shards are complete, some shards are damaged.
+        ChildProcessError: on Ray, the worker of a shard died repeatedly.
     """
     started = time.time()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if config.force and world_size > 1:
-        raise ValueError("--force: found several processes of torchrun, expected one; remove the folder by hand, or "
+        raise ValueError("--force: found several processes of torchrun, expected one; delete the folder yourself, or "
                          "choose another --out")  # fmt: skip
     shards = [Path(shard).absolute() for shard in list_shards(config.data, "train")]
     val_shards = list_shards(config.data, "val") if (config.data / "val").is_dir() else []
@@ -55,7 +56,7 @@ def reinforce(config: ReinforceConfig) -> Counts:
             _copy(shard, config.out / "val" / shard.name)
     _print(config, counts, len(todo) - len(counts.damaged), len(own) - len(todo), time.time() - started)
     if counts.damaged:
-        raise ValueError(f"{len(counts.damaged)} shards cannot be read to their end and were left out; repair or "
+        raise ValueError(f"{len(counts.damaged)} shards cannot be read to their end and were skipped; repair or "
                          f"remove them and repeat the command:\n" + "\n".join(counts.damaged))  # fmt: skip
     return counts
 
@@ -86,7 +87,7 @@ def _on_ray(config: ReinforceConfig, jobs: list[Job], bar: "_Bar") -> Counts:
 
 @contextmanager
 def _opened(config: ReinforceConfig, record: dict[str, Any], rank: int) -> Iterator[None]:
-    """The block in which no other command fills `config.out`; teachers and captions were opened before it."""
+    """Open and lock `config.out` for the block, so that no other command writes to it."""
     if rank:
         open_folder(config.out, record, rank)
         yield
@@ -100,10 +101,10 @@ def _opened(config: ReinforceConfig, record: dict[str, Any], rank: int) -> Itera
 
 
 def _remove(config: ReinforceConfig) -> None:
-    """Delete what an earlier command made, where `claim_folder` allows it."""
+    """Delete the output of an earlier command, if `claim_folder` allows it."""
     sources = {"--data": config.data}
     files = {"--captions": config.captions, **{f"--teachers {name}": name for name in config.teachers}}
-    for flag, name in files.items():  # a path, MODEL:FILE, or no path at all
+    for flag, name in files.items():  # a path, MODEL:FILE, or not a path
         found = [Path(part) for part in (name, name.partition(":")[2]) if part and Path(part).exists()]
         if found:
             sources[flag] = found[0]
@@ -113,20 +114,21 @@ def _remove(config: ReinforceConfig) -> None:
 
 
 def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
-    """Create the output folder with its sidecar, or find it begun with the same settings.
+    """Create the output folder and its reinforcement.json, or verify that an existing one has the same settings.
 
-    Of other settings that made no shard nothing is kept but the folder. Only rank 0 writes; the others wait for what it
-    wrote and compare.
+    A folder with other settings but without shards is reused. Only rank 0 writes; the other ranks wait for
+    reinforcement.json and compare it.
 
     Raises:
-        FileExistsError: shards in it were made with other settings, or it is something else. TimeoutError: rank 0 wrote
-            nothing.
+        FileExistsError: the folder has shards made with other settings, or was not made by `reinforce`.
+        TimeoutError: rank 0 did not write reinforcement.json in time.
     """
     path = folder / SIDECAR
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while rank and not (path.exists() and (_holds_shards(folder) or not _changes(path, record))):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{path}: rank {rank} waited {_PATIENCE_S} s for rank 0 to write it; see its output")
+            raise TimeoutError(f"{path}: rank {rank} waited {_TIMEOUT_S} s for rank 0 to write this file; see the "
+                               "output of rank 0")  # fmt: skip
         time.sleep(0.1)
     if not path.exists():
         remove_partials(path)
@@ -135,8 +137,8 @@ def open_folder(folder: Path, record: dict[str, Any], rank: int) -> None:
         write_json(path, record)
     elif changes := _changes(path, record):
         if _holds_shards(folder):
-            raise FileExistsError(f"{folder}: begun with other settings ({changes}); repeat them, choose another "
-                                  f"--out, or pass --force to replace it")  # fmt: skip
+            raise FileExistsError(f"{folder}: started with other settings ({changes}); use the same settings, choose "
+                                  f"another --out, or pass --force to replace the folder")  # fmt: skip
         write_json(path, record)
 
 
@@ -145,14 +147,14 @@ def _holds_shards(folder: Path) -> bool:
 
 
 def _changes(path: Path, record: dict[str, Any]) -> str:
-    """What differs between the settings in a sidecar and those asked for; "" if nothing."""
-    begun, asked = _settings(read_json(path)), _settings(json.loads(json.dumps(record)))
-    names = sorted(name for name in begun.keys() | asked.keys() if begun.get(name) != asked.get(name))
-    return "; ".join(f"{name}: {_short(begun.get(name))} -> {_short(asked.get(name))}" for name in names)
+    """The differences between the settings in a reinforcement.json and `record`; "" if there are none."""
+    old, new = _settings(read_json(path)), _settings(json.loads(json.dumps(record)))
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return "; ".join(f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}" for name in names)
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Without the names of models and files, which may have moved: their hashes tell them apart."""
+    """The settings without the names of models and files, which may have moved; their hashes identify them."""
     teachers = [{k: v for k, v in teacher.items() if k != "name"} for teacher in record.get("teachers", [])]
     captions = dict(record.get("captions", {}))
     if len(captions) > 1:
@@ -169,7 +171,7 @@ def _short(value: Any) -> str:
 
 
 def _copy(shard: Path, out: Path) -> None:
-    """As it is: the held-out pairs are only measured on."""
+    """Copy a held-out shard unchanged, because its pairs are only used for evaluation."""
     remove_partials(out)
     if not out.exists():
         with staged_file(out) as staging:
@@ -177,7 +179,7 @@ def _copy(shard: Path, out: Path) -> None:
 
 
 class _Bar:
-    """Progress over bytes of shards, since nobody has counted their images; images per second; time left."""
+    """A progress bar over the bytes of shards (their numbers of images are unknown), with images per second."""
 
     def __init__(self, jobs: list[Job], shown: bool):
         self._images, self._started = 0, time.perf_counter()
@@ -185,12 +187,12 @@ class _Bar:
         self._progress = TrackedProgress("reinforce", total, shown=shown)
 
     def begin(self) -> None:
-        """The models are loaded: rate and time left count from here."""
+        """Start the clock of the rate and the remaining time, after the models are loaded."""
         self._started = time.perf_counter()
         self._progress.begin()
 
     def advance(self, num_images: int, num_bytes: int) -> None:
-        """So much more is done."""
+        """Add completed images and bytes."""
         self._images += num_images
         rate = self._images / (time.perf_counter() - self._started)
         self._progress.advance(num_bytes)
@@ -203,9 +205,9 @@ class _Bar:
 
 def _print(config: ReinforceConfig, counts: Counts, num_shards: int, num_present: int, seconds: float) -> None:
     views = counts.images * config.num_augmentations
-    rows = [("shards reinforced", num_shards), ("shards that were complete already", num_present),
+    rows = [("shards reinforced", num_shards), ("shards already complete", num_present),
             ("images", counts.images), ("views", views),
-            *([("shards begun again after a kill", counts.begun_again)] if counts.begun_again else []),
+            *([("shards restarted after a kill", counts.begun_again)] if counts.begun_again else []),
             *((f"left out: {kind}", number) for kind, number in sorted(counts.left_out.items()))]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     share = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""

@@ -1,8 +1,8 @@
-"""One shard reinforced: decoded and augmented in loader processes, batched through the teachers, written in order.
+"""Reinforcement of one shard. Loader processes decode and augment, teachers encode batches, samples stay in order.
 
-What is drawn for a sample depends on the seed, the shard's name and the sample's key alone, and batches are cut from
-the shard's start: whoever makes a shard, after whatever interruption, makes the same bytes (on the same kind of device
-with the same number of threads, on which the last bits of a matrix product depend).
+The random numbers of a sample depend only on the seed, the shard's name and the sample's key, and batches are counted
+from the start of the shard. The bytes of a shard are therefore reproducible by any process and after any interruption,
+on the same kind of device with the same number of threads (which change the last bits of matrix products).
 """
 
 import os
@@ -37,12 +37,12 @@ _WORKERS_BESIDE_A_GPU = 8
 _UNCAPTIONED = "no synthetic caption"
 _REPLACED = {"syn.json", "paug.json", *EMBEDDING_MEMBERS}
 
-Progress = Callable[[int, int], None]  # told of images done and bytes of the shard read, each since the last call
+Progress = Callable[[int, int], None]  # called with the images and the bytes of the shard done since the last call
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A shard to reinforce and where the result goes."""
+    """A shard to reinforce and the path of the result."""
 
     shard: Path
     out: Path
@@ -50,8 +50,14 @@ class Job:
 
 @dataclass(kw_only=True)
 class Counts:
-    """What became of the samples: images written, those left out by the kind of what was wrong with them, the shards
-    that cannot be read to their end, of which nothing is written, and how many shards were found half-written."""
+    """The counts of samples and shards.
+
+    Attributes:
+        images: number of images written.
+        left_out: numbers of samples left out, by kind of problem.
+        damaged: messages about shards that cannot be read to their end. They are not written.
+        begun_again: number of shards restarted after an interruption.
+    """
 
     images: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
@@ -59,7 +65,7 @@ class Counts:
     begun_again: int = 0
 
     def add(self, other: "Counts") -> None:
-        """Sum up."""
+        """Add the counts of `other`."""
         self.images += other.images
         self.left_out += other.left_out
         self.damaged += other.damaged
@@ -67,10 +73,15 @@ class Counts:
 
 
 class Workshop:
-    """All that stays loaded from one shard to the next: teachers, captioner, loader processes.
+    """The objects shared by all shards of a process: teachers, captioner, loader processes and threads.
 
     Attributes:
-        config: the settings. device: of the models. teachers, captioner: the models. loader: see `PreparedSamples`.
+        config: the settings.
+        device: device of the models.
+        teachers, captioner: the models.
+        source: reads the samples of the current shard.
+        loader: loader of `PreparedSample`.
+        threads: threads that run the models.
     """
 
     def __init__(self, config: ReinforceConfig):
@@ -93,11 +104,11 @@ class Workshop:
             prepare, sampler=self.source, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers,
             persistent_workers=num_workers > 0,
         )  # fmt: skip
-        # On a GPU a second thread tokenizes and copies while the first waits for its kernels; a CPU has no idle time.
+        # With a GPU, a second thread tokenizes and copies while the first waits for its kernels.
         self.threads = ThreadPoolExecutor(max_workers=2 if cuda else 1)
 
     def describe(self) -> dict[str, Any]:
-        """What the embeddings depend on, and what the trainer has to know of them, for JSON."""
+        """The record for reinforcement.json: everything that the embeddings depend on, and their widths and scales."""
         return {
             "teachers": [teacher.describe() for teacher in self.teachers],
             "num_augmentations": self.config.num_augmentations,
@@ -108,7 +119,7 @@ class Workshop:
         }
 
     def close(self) -> None:
-        """End the threads; the loader processes end with this object."""
+        """Stop the threads. The loader processes stop when this object is deleted."""
         self.threads.shutdown()
 
 
@@ -117,7 +128,11 @@ def _as_it_is(sample: Any) -> Any:
 
 
 def remove_partials(path: Path) -> bool:
-    """Remove what attempts to write `path` left beside it when they were killed, if they did; none may be under way."""
+    """Remove temporary files of killed attempts to write `path`. No attempt may be running.
+
+    Returns:
+        Whether there were any.
+    """
     partials = list(path.parent.glob(f".{escape(path.stem)}.partial-*{escape(path.suffix)}"))
     for partial in partials:
         partial.unlink()
@@ -125,15 +140,15 @@ def remove_partials(path: Path) -> bool:
 
 
 def reinforce_shard(job: Job, workshop: Workshop, progress: Progress = lambda images, size: None) -> Counts:
-    """Reinforce one shard: the result has each good sample's members and its reinforcement, in the same order.
+    """Reinforce one shard: write the members and the reinforcement of each usable sample, in the same order.
 
-    Written aside and renamed at the end. One shard is to be given to one process at a time.
+    The shard is written to a temporary file and renamed at the end. Only one process may work on a shard at a time.
 
     Returns:
-        What became of the samples. A shard that is damaged is named in it and not written: the others go on.
+        The counts of the samples. A damaged shard is only named in the counts, so that the other shards continue.
 
     Raises:
-        ValueError: no sample of the shard is good.
+        ValueError: no sample of the shard is usable.
     """
     try:
         return _reinforce_shard(job, workshop, progress)
@@ -146,23 +161,23 @@ def _reinforce_shard(job: Job, workshop: Workshop, progress: Progress) -> Counts
     with staged_file(job.out) as staging:
         with tarfile.open(staging, "w", format=tarfile.PAX_FORMAT) as tar:
             for sample, reinforcement in _reinforcements(job.shard, workshop, counts):
-                kept = {suffix: data for suffix, data in sample.members.items() if suffix not in _REPLACED}
+                unchanged = {suffix: data for suffix, data in sample.members.items() if suffix not in _REPLACED}
                 added = write_reinforcement(reinforcement, storage=workshop.config.storage)
-                add_sample(tar, sample.key, kept | added)
+                add_sample(tar, sample.key, unchanged | added)
                 counts.images += 1
                 size = sum(member_size(len(data)) for data in sample.members.values())
                 left -= size
                 progress(1, size)
         if not counts.images:
             found = ", ".join(f"{number} {kind}" for kind, number in counts.left_out.items()) or "it is empty"
-            hint = "; let --captions name a file or a model that has some" if counts.left_out[_UNCAPTIONED] else ""
+            hint = "; set --captions to a file or a model with captions" if counts.left_out[_UNCAPTIONED] else ""
             raise ValueError(f"{job.shard}: found no sample that can be reinforced: {found}{hint}")
     progress(0, left)
     return counts
 
 
 def _reinforcements(shard: Path, workshop: Workshop, counts: Counts) -> Iterator[tuple[PreparedSample, Reinforcement]]:
-    """Good samples in order. While the teachers see a batch, the loader prepares the next and the caller writes."""
+    """The usable samples in order. While the teachers encode a batch, the loader prepares the next one."""
     workshop.source.path = shard
     in_flight: deque[Future[list[tuple[PreparedSample, Reinforcement | None]]]] = deque()
     try:
@@ -180,7 +195,7 @@ def _reinforcements(shard: Path, workshop: Workshop, counts: Counts) -> Iterator
 def _batches(
     samples: Iterator[PreparedSample], config: ReinforceConfig, counts: Counts
 ) -> Iterator[list[PreparedSample]]:
-    """As many good samples as have `batch_size` views together, at least one."""
+    """Batches of usable samples with `batch_size` views in total, and at least one sample."""
     images_per_batch = max(1, config.batch_size // config.num_augmentations)
     batch = []
     for sample in samples:
@@ -209,7 +224,7 @@ def _with_captions(
 def _encode(
     batch: list[PreparedSample], shard: str, workshop: Workshop
 ) -> list[tuple[PreparedSample, Reinforcement | None]]:
-    """Captions and embeddings of a batch, on the CPU; None for a sample without synthetic captions."""
+    """The captions and embeddings of a batch, on the CPU. None for a sample without synthetic captions."""
     synthetic = _caption(batch, shard, workshop)
     teachers = workshop.teachers
     views = {size: _joined([sample.views[size] for sample in batch], workshop.device) for size in batch[0].views}
@@ -230,7 +245,7 @@ def _encode(
 
 
 def _caption(batch: list[PreparedSample], shard: str, workshop: Workshop) -> list[list[str]]:
-    """At most S synthetic captions for each sample, none of them empty."""
+    """At most `num_captions` synthetic captions for each sample, without empty ones."""
     config = workshop.config
     plain = [sample.plain for sample in batch if sample.plain is not None]
     draws = [generator_of(config.seed, shard, sample.key, "captions") for sample in batch]

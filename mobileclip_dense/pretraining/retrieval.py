@@ -1,4 +1,4 @@
-"""Zero-shot retrieval on held-out pairs: does a caption find its image, and an image its caption?"""
+"""Zero-shot retrieval on held-out pairs: recall from image to caption and from caption to image."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from mobileclip_dense.models.clip import Tokenizer, build_transform
 
 
 def recall_at(similarity: torch.Tensor, k: int) -> float:
-    """Share of rows [N,N] whose own column is among the k largest, in percent.
+    """The share of rows of `similarity` [N,N] with the diagonal entry among the k largest, in percent.
 
-    Columns that tie with it share the places that are left: a model that tells nothing apart gets k/N.
+    Ties share the remaining places, so that a model with constant similarities gets k/N.
     """
     own = similarity.diag()[:, None]
-    larger, equal = (similarity > own).sum(dim=1), (similarity == own).sum(dim=1)  # equal counts the own one too
+    larger, equal = (similarity > own).sum(dim=1), (similarity == own).sum(dim=1)  # `equal` includes the diagonal
     return float(((k - larger) / equal).clamp(0, 1).mean() * 100)
 
 
@@ -29,13 +29,12 @@ def measure_retrieval(
     model: CLIP | CustomTextCLIP, tokenizer: Tokenizer, normalization: Normalization, shards: list[str], *,
     image_size_px: int, device: torch.device, batch_size: int = 256,
 ) -> dict[str, float]:  # fmt: skip
-    """Recall@1 and @5 both ways over all pairs of `shards`, in percent, with each image's first caption.
+    """Recall@1 and recall@5 in both directions over all pairs of `shards`, in percent, with the first caption of each.
 
-    Samples that cannot be used are left out and counted in `num_skipped_pairs`, and `num_pairs` is without them: they
-    must not end a run that has trained for days.
+    Unusable samples are left out and counted in `num_skipped_pairs`, not in `num_pairs`; they must not end a long run.
 
     Raises:
-        ValueError: there is no pair.
+        ValueError: there is no usable pair.
     """
     model.eval()
     transform = build_transform(model, normalization, image_size_px)
@@ -61,10 +60,10 @@ def measure_retrieval(
 
 
 def verify_pairs(shards: list[str]) -> None:
-    """Read held-out shards as far as their first usable pair.
+    """Read held-out shards up to the first usable pair.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no usable pair.
     """
     skipped = Counter[str]()
     if next(_usable_pairs(shards, skipped), None) is None:
@@ -74,11 +73,11 @@ def verify_pairs(shards: list[str]) -> None:
 def _no_pair(shards: list[str], skipped: Counter[str]) -> str:
     found = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common())
     return (f"{shards[0]}: held-out pairs: found no usable sample in {len(shards)} shards (bad: {found}); repair them, "
-            f"or give others with --val-data")  # fmt: skip
+            f"or set --val-data to others")  # fmt: skip
 
 
 def _usable_pairs(shards: list[str], skipped: Counter[str]) -> Iterator[tuple[Pixels, list[str]]]:
-    """The others are counted in `skipped` by kind."""
+    """Yield the usable pairs, and count the others in `skipped` by kind of problem."""
     for shard in shards:
         for sample in read_samples(shard):
             try:

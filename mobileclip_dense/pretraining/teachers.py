@@ -1,6 +1,6 @@
-"""Teachers: frozen CLIP models whose embeddings a student learns to match (MobileCLIP, arXiv 2311.17049, section 3).
+"""Teachers: frozen CLIP models. A student learns to match their similarities (MobileCLIP, arXiv 2311.17049, section 3).
 
-Each teacher sees an image at its own size, under its own normalization, and reads captions through its own tokenizer.
+Each teacher has its own image size, normalization and tokenizer.
 """
 
 import hashlib
@@ -22,13 +22,16 @@ _FORMS = f"MODEL:TAG or MODEL:FILE of open_clip, a pretraining run, or a folder 
 
 
 class Teacher:
-    """A frozen CLIP model with all that belongs to it.
+    """A frozen CLIP model with its tokenizer and preprocessing.
 
     Attributes:
-        name: the specification it was loaded from. image_size_px: height and width that it takes. dim: width D of its
-            embeddings. normalization: of pixels in 0..1. temperature: factor on cosine similarities in the teacher's
-            softmax. weights_sha256: of names, types, shapes and values of all weights, whatever file held them.
-        device: where it computes; bf16 autocast on a GPU, float32 on a CPU.
+        name: the specification that it was loaded from.
+        device: device of the model. It computes in bf16 autocast on a GPU, in float32 on a CPU.
+        normalization: normalization of pixels in 0..1.
+        weights_sha256: hash of the names, dtypes, shapes and values of all weights, independent of the file.
+        temperature: factor on the cosine similarities in the teacher's softmax.
+        image_size_px: height and width of its input images.
+        dim: width D of its embeddings.
     """
 
     def __init__(self, name: str, device: torch.device, temperature: float | None = None):
@@ -36,10 +39,13 @@ class Teacher:
 
         Args:
             name: MODEL:TAG or MODEL:FILE of open_clip, the folder of a pretraining run, or a folder with
-                open_clip_config.json. temperature: None for the model's own learned one.
+                open_clip_config.json.
+            device: device of the model.
+            temperature: None: the model's own learned temperature.
 
         Raises:
-            ValueError: no such model or tag, or weights that do not fit it. FileNotFoundError: no such file.
+            ValueError: there is no such model or tag, or the weights do not fit the model.
+            FileNotFoundError: there is no such file.
             OSError: a tag could not be downloaded.
         """
         model, tokenizer, self.normalization = load_clip(name)
@@ -55,7 +61,7 @@ class Teacher:
         self.dim = int(self.encode_texts([""]).shape[1])
 
     def move(self, device: torch.device) -> None:
-        """Compute on another device from now on."""
+        """Move the model to another device."""
         self.device = device
         self._model.to(device)
 
@@ -63,7 +69,7 @@ class Teacher:
         return f"{self.name} ({self.image_size_px} px, {self.dim}-d, temperature {self.temperature:.4g})"
 
     def describe(self) -> dict[str, Any]:
-        """What a consumer of its embeddings has to know, for JSON."""
+        """The record of the teacher for reinforcement.json: what a user of its embeddings has to know."""
         return {
             "name": self.name,
             "weights_sha256": self.weights_sha256,
@@ -76,7 +82,7 @@ class Teacher:
 
     @torch.inference_mode()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B,3,S,S] of the teacher's size S, on any device -> float32 [B,D] of unit norm, on the teacher's."""
+        """uint8 [B,3,S,S] on any device, S is `image_size_px` -> float32 [B,D] of unit norm on the teacher's device."""
         size = self.image_size_px
         assert images.dtype == torch.uint8 and images.shape[1:] == (3, size, size), (images.dtype, images.shape)
         pixels = normalize_pixels(images.to(self.device, non_blocking=True), self.normalization)
@@ -85,18 +91,18 @@ class Teacher:
         return functional.normalize(features.float(), dim=-1)
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """Captions -> int64 [B,L], cut at the teacher's context length L."""
+        """Captions -> tokens int64 [B,L], truncated at the teacher's context length L."""
         return self._tokenizer(texts)
 
     @torch.inference_mode()
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What `tokenize` gives -> float32 [B,D] of unit norm, on the teacher's device."""
+        """Tokens of `tokenize`, int64 [B,L] -> float32 [B,D] of unit norm on the teacher's device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             features = self._model.encode_text(tokens.to(self.device, non_blocking=True))
         return functional.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
-        """Captions -> float32 [B,D] of unit norm, on the teacher's device."""
+        """Captions -> float32 [B,D] of unit norm on the teacher's device."""
         return self.encode_tokens(self.tokenize(texts))
 
 
@@ -119,7 +125,7 @@ def load_clip(name: str) -> tuple[Any, Tokenizer, Normalization]:
     if not colon or not source:
         raise ValueError(f"teacher: found {name!r}, expected {_FORMS}")
     if "multimodal_cfg" in (open_clip.get_model_config(model_name) or {}):
-        return _from_open_clip(model_name, source, name)  # a CoCa: `build_clip` builds models of two towers
+        return _from_open_clip(model_name, source, name)  # a CoCa, which `build_clip` does not build
     tag = source if source in open_clip.list_pretrained_tags_by_model(clip_name(model_name)) else None
     model, tokenizer, normalization = build_clip(model_name, tag=tag)
     load_clip_weights(model, source, model=model_name)
@@ -130,14 +136,14 @@ def _from_open_clip(model_name: str, source: str | None, name: str) -> tuple[Any
     try:
         tokenizer = open_clip.get_tokenizer(model_name)
         model = open_clip.create_model(model_name, pretrained=source)
-    except Exception as error:  # a file that is no checkpoint raises whatever its first bytes happen to mean
+    except Exception as error:  # a file that is not a checkpoint can raise any error
         raise ValueError(f"{name}: open_clip could not load it ({str(error)[:300]})") from None
     config = model.visual.preprocess_cfg
     return model, tokenizer, Normalization(mean=tuple(config["mean"]), std=tuple(config["std"]))
 
 
 def hash_weights(state: dict[str, torch.Tensor]) -> str:
-    """Hex SHA-256 of names, types, shapes and values."""
+    """The hex SHA-256 of the names, dtypes, shapes and values of all tensors."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -147,5 +153,5 @@ def hash_weights(state: dict[str, torch.Tensor]) -> str:
 
 
 def join_embeddings(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Embeddings [B,D_k] of several teachers side by side, [B,sum of D_k] on the CPU; each part keeps its unit norm."""
+    """Concatenate the embeddings [B,D_k] of several teachers to [B,sum of D_k], on the CPU, without normalizing."""
     return torch.cat(parts, dim=1).cpu()

@@ -1,4 +1,4 @@
-"""Who teaches: teachers whose embeddings lie in the shards, or frozen teachers that run in every step."""
+"""The teachers of a run: teachers with embeddings stored in the shards, or frozen models that run in every step."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ class Teaching:
     """K teachers.
 
     Attributes:
-        dims: widths of their embeddings. temperatures: scales of their similarities (DataCompDR: 100).
-        online: the teachers themselves where they run in every step, else empty.
+        dims: widths of their embeddings.
+        temperatures: scales of their similarities (DataCompDR: 100).
+        online: the models, if the teachers run in every step. Empty for stored embeddings.
     """
 
     dims: tuple[int, ...]
@@ -29,11 +30,12 @@ class Teaching:
     online: tuple[Teacher, ...] = ()
 
     def features(self, batch: Batch, images: torch.Tensor, num_parts: int = 1) -> list[Features]:
-        """What each teacher makes of a batch: as stored, or computed of the student's crops.
+        """The features of a batch by each teacher: stored ones, or computed from the student's crops.
 
         Args:
-            images: the batch's images on the device, uint8 [B,3,S,S]. num_parts: online teachers see the batch in as
-                many parts, so that memory holds the activations of one.
+            batch: the batch.
+            images: its images on the device, uint8 [B,3,S,S].
+            num_parts: number of parts in which online teachers encode the batch, to save memory.
         """
         if self.online:
             return [_run(teacher, scale, batch, images, num_parts) for teacher, scale in
@@ -45,7 +47,7 @@ class Teaching:
 
 
 def _run(teacher: Teacher, temperature: float, batch: Batch, images: torch.Tensor, num_parts: int) -> Features:
-    # Concatenated, for tensors of inference mode may not meet the student's graph: what `cat` makes of them may.
+    # `cat` also makes ordinary tensors from those of inference mode, which cannot be used in the student's graph.
     size_px = teacher.image_size_px
     image = torch.cat([teacher.encode_images(_resized(part, size_px)) for part in images.chunk(num_parts)])
     tokens = (teacher.tokenize(list(captions)) for captions in batch.captions)
@@ -62,11 +64,11 @@ def _resized(images: torch.Tensor, size_px: int) -> torch.Tensor:
 
 
 def find_teaching(config: PretrainConfig) -> Teaching | None:
-    """The teachers that a config names, None where distillation has no weight.
+    """The teachers that a config names, None if the weight of distillation is 0.
 
     Raises:
-        FileNotFoundError: neither flags nor a reinforcement.json say which teachers the shards hold.
-        ValueError: widths and temperatures do not fit each other, or the sources have different teachers.
+        FileNotFoundError: neither flags nor a reinforcement.json name the teachers of the shards.
+        ValueError: the numbers of widths and temperatures differ, or the sources have different teachers.
     """
     if config.distillation_weight == 0:
         return None
@@ -90,17 +92,18 @@ def _read_sidecars(sources: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[flo
     missing = [source for source, path in found.items() if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{missing[0]}: {SIDECAR}: no such file, so the teachers' widths are unknown; give --teacher-dims and "
+            f"{missing[0]}: {SIDECAR}: no such file, so the teachers' widths are unknown; pass --teacher-dims and "
             f"--teacher-temperatures (DataCompDR: 768 768 and 100 100)"
         )
     kinds = {source: _read_sidecar(path) for source, path in found.items()}
     if len(set(kinds.values())) > 1:
-        raise ValueError(f"--data: the sources have different teachers ({kinds}); reinforce them with the same ones")
+        raise ValueError(f"--data: found sources with different teachers ({kinds}), expected the same teachers; "
+                         "reinforce them with the same ones")  # fmt: skip
     return next(iter(kinds.values()))
 
 
 def _read_sidecar(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Widths and temperatures of the teachers."""
+    """The widths and temperatures of the teachers."""
     teachers: Any = read_json(path).get("teachers")
     try:
         if not teachers:
@@ -108,4 +111,4 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
         return tuple(int(t["dim"]) for t in teachers), tuple(float(t["temperature"]) for t in teachers)
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"{path}: teachers: found {repr(teachers)[:80]}, expected a list of objects with dim and "
-                         f"temperature; give --teacher-dims and --teacher-temperatures instead") from None  # fmt: skip
+                         f"temperature; pass --teacher-dims and --teacher-temperatures instead") from None  # fmt: skip

@@ -1,6 +1,6 @@
-"""Zero-shot classification: the class whose name, in a sentence, is nearest to the image (arXiv 2103.00020, 3.1).
+"""Zero-shot classification: an image is assigned to the class with the most similar prompts (arXiv 2103.00020, 3.1).
 
-The images lie as ImageNet's do, FOLDER/CLASS/*.jpg. Embedding the names is open_clip's, so figures compare with its.
+Images are in ImageNet's layout, FOLDER/CLASS/*.jpg. The classifier is open_clip's, so that figures are comparable.
 """
 
 import re
@@ -19,7 +19,7 @@ from mobileclip_dense.models.clip import Tokenizer, build_transform
 from mobileclip_dense.pretraining.zeroshot_images import describe_bad, list_classes, list_images
 
 Template = Callable[[str], str]  # class name -> sentence
-_WORDNET_ID = re.compile(r"n\d{8}\b")  # of a noun, as ImageNet's folders are called
+_WORDNET_ID = re.compile(r"n\d{8}\b")  # the names of ImageNet's folders
 
 
 @torch.inference_mode()
@@ -30,22 +30,24 @@ def measure_zeroshot(
 ) -> dict[str, float]:  # fmt: skip
     """Top-1 and top-5 accuracy on all images of `folder`, in percent.
 
-    Images that cannot be decoded are left out and counted in `num_skipped_images`: they must not end a run that has
-    trained for days.
+    Images that cannot be decoded are left out and counted in `num_skipped_images`; they must not end a long run.
 
     Args:
-        model: what `build_clip` gave; its record of how images are resized is followed; left in its mode.
-        class_names: of the sorted sub-folders, see `read_class_names`.
-        templates: the classifier of a class is the mean of its sentences' embeddings, see `read_templates`.
-        image_size_px: height and width the images are resized and cropped to.
+        model: a model of `build_clip`. Images are resized as the model specifies. Its mode (training, evaluation) is
+            unchanged.
+        class_names: names of the sorted sub-folders, see `read_class_names`.
+        templates: prompt templates, see `read_templates`. The classifier of a class is the mean of its prompt
+            embeddings.
+        image_size_px: height and width to which images are resized and cropped.
 
     Raises:
-        FileNotFoundError: no images. ValueError: none of them can be decoded, or there are other classes than names.
+        FileNotFoundError: there are no images.
+        ValueError: no image can be decoded, or the numbers of classes and names differ.
     """
     images = list_images(folder)
     if (num_classes := len(list_classes(folder))) != len(class_names):
         raise ValueError(f"{folder}: zero-shot images: found {num_classes} classes, expected {len(class_names)}, one "
-                         f"for each name; did the folder change?")  # fmt: skip
+                         f"for each name; the folder has changed since the start")  # fmt: skip
     transform = build_transform(model, normalization, image_size_px)
     training = model.training
     model.eval()
@@ -82,17 +84,17 @@ def measure_zeroshot(
 
 
 def read_class_names(folder: Path, file: Path | None = None) -> list[str]:
-    """The names of a folder's classes, in the order of its sorted sub-folders.
+    """The class names of a folder, in the order of its sorted sub-folders.
 
     Args:
         folder: FOLDER/CLASS/*.jpg.
-        file: UTF-8 lines `SUBFOLDER,NAME`, `SUBFOLDER<tab>NAME` or, where the sub-folders are WordNet's ids,
+        file: UTF-8 lines `SUBFOLDER,NAME`, `SUBFOLDER<tab>NAME` or, if the sub-folders are WordNet ids,
             `n01440764 NAME`; or one name per line in the order of the sorted sub-folders. None: the names of the
-            sub-folders, underscores as spaces, without a WordNet id in front.
+            sub-folders, with underscores replaced by spaces and without a leading WordNet id.
 
     Raises:
-        FileNotFoundError: no such folder, file or sub-folders. ValueError: a sub-folder has no name or two, the number
-            of names is not that of the sub-folders, or there would be WordNet ids in the place of names.
+        FileNotFoundError: the folder, the file or the sub-folders do not exist.
+        ValueError: a sub-folder has no name or two names, the number of names is wrong, or a name is a WordNet id.
     """
     classes = list_classes(folder)
     if file is None:
@@ -112,8 +114,8 @@ def read_class_names(folder: Path, file: Path | None = None) -> list[str]:
         raise ValueError(f"{file}: class names: found none for {', '.join(missing[:3])}; expected a line FOLDER,NAME "
                          f"for each of the {len(classes)} folders in {folder}")  # fmt: skip
     if with_id := next((line for line in lines if _WORDNET_ID.match(line)), None):
-        raise ValueError(f"{file}: class names: found {with_id!r}, whose id is none of the folders in {folder} "
-                         f"({', '.join(classes[:3])}, …); expected a line FOLDER,NAME for each")  # fmt: skip
+        raise ValueError(f"{file}: class names: found {with_id!r}, but no such folder in {folder} "
+                         f"({', '.join(classes[:3])}, …); expected a line FOLDER,NAME for each folder")  # fmt: skip
     if len(lines) != len(classes):
         raise ValueError(f"{file}: class names: found {len(lines)} lines, expected {len(classes)}, one for each folder "
                          f"in {folder} ({', '.join(classes[:3])}, …)")  # fmt: skip
@@ -123,18 +125,18 @@ def read_class_names(folder: Path, file: Path | None = None) -> list[str]:
 def _names_of_folders(folder: Path, classes: list[str]) -> list[str]:
     names = [_WORDNET_ID.sub("", name.replace("_", " ")).lstrip(" -.") for name in classes]
     if unnamed := [name for name, words in zip(classes, names, strict=True) if not words]:
-        raise ValueError(f"{folder}: zero-shot images: found the folder {unnamed[0]}, a WordNet id, which a text tower "
-                         f"cannot read; give names with --class-names, a line FOLDER,NAME for each")  # fmt: skip
+        raise ValueError(f"{folder}: zero-shot images: found the folder {unnamed[0]}, a WordNet id, expected a class "
+                         f"name; pass --class-names with a line FOLDER,NAME for each folder")  # fmt: skip
     return names
 
 
 def _split_line(line: str, classes: set[str]) -> tuple[str, str] | None:
-    """Sub-folder and name of a line, None where it does not begin with a sub-folder."""
+    """The sub-folder and the name of a line, None if the line does not begin with a sub-folder."""
     for separator in "\t, ":
         if separator not in line:
             continue
         key, name = map(_unquoted, line.split(separator, 1))
-        # The first word of a name may be a folder by chance, but not where it is a WordNet id.
+        # Separated by a space, the first word of a name may also be a folder by chance, unless it is a WordNet id.
         if key in classes and (separator != " " or _WORDNET_ID.fullmatch(key)):
             return key, name
     return None
@@ -146,17 +148,21 @@ def _unquoted(cell: str) -> str:
 
 
 def read_templates(file: Path | None = None) -> list[Template]:
-    """Sentences to put a class name into: lines with `{}`; None: open_clip's SIMPLE_IMAGENET_TEMPLATES (seven).
+    """The prompt templates in a file, lines with `{}` for the class name.
+
+    Args:
+        file: None: open_clip's seven SIMPLE_IMAGENET_TEMPLATES.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: no lines, or a line without `{}`.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, or a line has no `{}`.
     """
     if file is None:
         return list(SIMPLE_IMAGENET_TEMPLATES)
     lines = _read_list(file, "templates")
     for line in lines:
         if "{}" not in line:
-            raise ValueError(f"{file}: templates: found {line!r}, expected {{}} where the class name goes")
+            raise ValueError(f"{file}: templates: found {line!r}, expected {{}} in place of the class name")
     return [lambda name, line=line: line.replace("{}", name) for line in lines]  # type: ignore[misc]
 
 

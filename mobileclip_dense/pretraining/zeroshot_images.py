@@ -1,4 +1,4 @@
-"""The images of a zero-shot classification, which lie as ImageNet's do: FOLDER/CLASS/*.jpg."""
+"""The images for zero-shot classification, in ImageNet's layout: FOLDER/CLASS/*.jpg."""
 
 import math
 import os
@@ -13,10 +13,10 @@ _NUM_SHOWN = 5
 
 
 def list_classes(folder: Path) -> list[str]:
-    """The sub-folders, sorted, without hidden ones.
+    """The sorted names of the sub-folders, without hidden ones.
 
     Raises:
-        FileNotFoundError: no such folder, or there are none.
+        FileNotFoundError: the folder does not exist or has no sub-folders.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: zero-shot images: no such folder; expected FOLDER/CLASS/*.jpg")
@@ -27,10 +27,10 @@ def list_classes(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[tuple[Path, int]]:
-    """The images under each sub-folder with the index of their class, sorted, without hidden ones.
+    """The sorted images under each sub-folder with the index of their class, without hidden ones.
 
     Raises:
-        FileNotFoundError: see `list_classes`; or there are none.
+        FileNotFoundError: see `list_classes`; or there are no images.
     """
     images = [(path, label) for label, name in enumerate(list_classes(folder)) for path in _images_of(folder / name)]
     if not images:
@@ -46,15 +46,16 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def verify_images(folder: Path, max_bad_share: float) -> None:
-    """Open every image of a folder once; those that are good are remembered between starts.
+    """Decode every image of a folder, except those that a previous start has verified.
 
-    Says on stderr which cannot be decoded and will be left out.
+    It prints to stderr which images cannot be decoded and will be left out.
 
     Args:
-        max_bad_share: 0..1; of few images one may be bad, unless it is 0.
+        max_bad_share: largest share of unusable images, 0..1. The allowed number is rounded up.
 
     Raises:
-        FileNotFoundError: no images. ValueError: a larger share of them cannot be decoded, or all.
+        FileNotFoundError: there are no images.
+        ValueError: a larger share of the images, or all images, cannot be decoded.
     """
     paths = [path for path, _ in list_images(folder)]
     found = scan_with_cache(
@@ -63,11 +64,11 @@ def verify_images(folder: Path, max_bad_share: float) -> None:
         cache_key=f"zero-shot {folder.resolve()}", progress="check zero-shot images",
     )  # fmt: skip
     faults = [fault for fault in found if fault]
-    said = describe_bad(folder, faults, len(paths))
+    message = describe_bad(folder, faults, len(paths))
     if len(faults) > math.ceil(max_bad_share * len(paths)) or len(faults) == len(paths):
-        raise ValueError(f"{said}\nExpected at most {max_bad_share:.1%} (--max-bad-share); repair or remove them.")
+        raise ValueError(f"{message}\nExpected at most {max_bad_share:.1%} (--max-bad-share); repair or remove them.")
     if faults:
-        print(f"{said}\nThey will be left out.", file=sys.stderr)
+        print(f"{message}\nThey will be left out.", file=sys.stderr)
 
 
 def _fault_of(path: Path) -> str:
@@ -79,6 +80,6 @@ def _fault_of(path: Path) -> str:
 
 
 def describe_bad(folder: Path, faults: list[str], num_images: int) -> str:
-    """How many images cannot be used, and the first five by file."""
+    """A message with the number of unusable images and the first five of them."""
     lines = [f"{folder}: zero-shot images: {len(faults)} of {num_images} cannot be used:", *faults[:_NUM_SHOWN]]
     return "\n  ".join(lines + ([f"... and {len(faults) - _NUM_SHOWN} more"] if len(faults) > _NUM_SHOWN else []))

@@ -37,8 +37,8 @@ def render_report(records: Records, gains: list[PretrainingGain]) -> str:
     """The report as an HTML page."""
     parts = [
         "<h1>mobileclip-dense</h1>",
-        "<p>From captioned images to a verified phone model. Every figure on this page was measured by the runs and "
-        "exports it names; nothing is quoted.</p>",
+        "<p>From captioned images to a verified phone model. All figures on this page were measured by the listed runs "
+        "and exports; none is quoted.</p>",
         _gain_section(gains),
         "<h2>Exported models</h2>",
         render_table(*table_rows(records)),
@@ -54,11 +54,11 @@ def render_report(records: Records, gains: list[PretrainingGain]) -> str:
 
 def _gain_section(gains: list[PretrainingGain]) -> str:
     if not gains:
-        return "<p>No runs from scratch to compare the pretrained ones with.</p>"
+        return "<p>There are no runs from scratch to compare with the pretrained runs.</p>"
     lines = [f"<p class='{'yes' if gain.supported else 'no'}'>{html.escape(gain.sentence())}</p>" for gain in gains]
     return (
-        "<h2>Does CLIP pretraining help here?</h2>" + "".join(lines) + "<p>A hint and no test: with two seeds in "
-        "each arm, chance alone exceeds the spread between seeds in about one case of nine.</p>"
+        "<h2>Does CLIP pretraining help here?</h2>" + "".join(lines) + "<p>This is a hint, not a test: with two seeds "
+        "in each arm, chance alone exceeds the spread between seeds in about one case of nine.</p>"
     )
 
 
@@ -120,7 +120,7 @@ def _curves(runs: list[RunFiles]) -> str:
             start = "pruned" if "structure_sha256" in run.record else "pretrained" if pretrained else "from scratch"
             label = "CLIP loss" if task == "pretrain" else start
             colour = "#1f6fb4" if pretrained or task == "pretrain" else "#d8722c"
-            trained = [line for line in run.curve if "loss" in line]  # others are evaluations on the way
+            trained = [line for line in run.curve if "loss" in line]  # the others are evaluations during training
             steps, losses = [line["step"] for line in trained], [line["loss"] for line in trained]
             axes.plot(steps, losses, color=colour, linewidth=1.3, label=None if label in labelled else label)
             labelled.add(label)
@@ -133,7 +133,7 @@ def _curves(runs: list[RunFiles]) -> str:
 
 
 def _picture_sections(records: Records) -> list[str]:
-    """For each fp32 ONNX artifact: held-out images of its parent run, ground truth and prediction side by side."""
+    """For each fp32 ONNX artifact: held-out images of its run, with ground truth and prediction side by side."""
     sections = []
     for folder, artifact in records.artifacts:
         parents = [run for run in records.runs if run.record["weights_sha256"] == artifact.parent["weights_sha256"]]
@@ -145,9 +145,9 @@ def _picture_sections(records: Records) -> list[str]:
         title = f"<h2>{html.escape(artifact.name)}</h2>"
         try:
             strips = draw(model, parents[0], artifact.input_size_px, list(artifact.palette))
-        except (ValueError, OSError) as error:  # the data set may have moved; its path is nobody's business
+        except (ValueError, OSError) as error:  # the data may have moved; its path is kept out of the page
             print(f"{artifact.name}: no pictures: {error}")
-            sections.append(f"{title}<p>No pictures: held-out images of its run could not be read.</p>")
+            sections.append(f"{title}<p>No pictures: the held-out images of its run could not be read.</p>")
             continue
         pictures = "".join(f"<figure>{render_image(_png(strip), name)}</figure>" for name, strip in strips)
         sections.append(
@@ -168,7 +168,8 @@ def _segmentation_strip(
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     strips = []
     if "reduce_zero_label" not in run.record:
-        raise ValueError(f"{run.folder / 'run.json'}: reduce_zero_label: missing; it was written by an older version")
+        raise ValueError(f"{run.folder / 'run.json'}: reduce_zero_label: found nothing, expected true or false; the "
+                         "run is from an older version")  # fmt: skip
     reduce_zero_label, ignored_label = run.record["reduce_zero_label"], run.record.get("ignored_label", IGNORE_INDEX)
     for image_path, label_path in _held_out_examples(run)[1]:
         image = load_image(image_path)

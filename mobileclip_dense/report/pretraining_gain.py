@@ -1,4 +1,4 @@
-"""Pretrained runs against runs from scratch, over seeds. No torch."""
+"""Comparison of pretrained runs with runs from scratch, over seeds. It does not import torch."""
 
 import json
 from dataclasses import dataclass
@@ -8,10 +8,13 @@ from mobileclip_dense.report.records import HEADLINE, RunFiles
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingGain:
-    """Figures of pretrained runs and of runs from scratch, one for each seed.
+    """The figures of pretrained runs and of runs from scratch.
 
     Attributes:
-        gain: difference of the means, positive where pretraining helps. noise: the widest spread between seeds.
+        task: segment, depth or detect.
+        pretrained, scratch: a figure for each seed.
+        gain: difference of the means, positive if pretraining helps.
+        noise: the larger of the two spreads between seeds.
     """
 
     task: str
@@ -24,12 +27,12 @@ class PretrainingGain:
     def supported(self) -> bool:
         """Whether the gain exceeds the spread between seeds.
 
-        This is a hint, not a test: with two seeds in each arm it happens by chance in about one case of nine.
+        This is a hint, not a test: with two seeds in each arm, it is true by chance in about one case of nine.
         """
         return self.gain > self.noise
 
     def sentence(self) -> str:
-        """Figures and outcome in words."""
+        """The figures and the outcome as a sentence."""
         _, name, unit, _ = HEADLINE[self.task]
         values = [", ".join(f"{v:.3g}" for v in arm) for arm in (self.pretrained, self.scratch)]
         step = "points" if unit == "%" else unit  # a difference of percentages
@@ -44,7 +47,7 @@ class PretrainingGain:
 
 
 def compare_with_scratch(runs: list[RunFiles]) -> list[PretrainingGain]:
-    """Gains of each task, over runs that differ only in their start and seed."""
+    """The gains for each task, over runs that differ only in initial weights and seed."""
     gains = []
     for task, (key, _, _, larger_is_better) in HEADLINE.items():
         groups: dict[str, dict[bool, list[float]]] = {}

@@ -1,4 +1,4 @@
-"""Records of runs, artifacts and results, read from their folders and checked. No torch."""
+"""Reading and validation of the records of runs, artifacts and results. It does not import torch."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from mobileclip_dense.artifact.text import read_lines
 
 Found = TypeVar("Found")
 
-# The figure by which runs of a task are compared: key in run.json, name, unit, whether larger is better.
+# The main figure of each task: key in run.json, name, unit, whether larger is better.
 HEADLINE = {
     "segment": ("mIoU", "mIoU", "%", True),
     "depth": ("rmse", "RMSE", "m", False),
@@ -27,7 +27,7 @@ PUBLISHED = ("versions", "seed", "device", "wall_time_s", "weights_sha256", "met
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """Files of a complete run: config.json, run.json (`record`) and the lines of metrics.jsonl (`curve`)."""
+    """The files of a complete run: config.json, run.json (`record`) and the lines of metrics.jsonl (`curve`)."""
 
     folder: Path
     config: dict[str, Any]
@@ -42,11 +42,14 @@ class RunFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Everything that a report is about.
+    """All records of a report.
 
     Attributes:
-        results: CPU latency results of any machines, by the artifact's hash. elsewhere: results of other runtimes, such
-            as browsers. left_out: one message for each file that cannot be used, with the field and the reason.
+        runs: complete runs.
+        artifacts: artifacts with their folders.
+        results: CPU latency results of all machines, by the hash of the artifact.
+        elsewhere: results of other runtimes, for example browsers.
+        left_out: a message for each unusable file, with the field and the reason.
     """
 
     runs: list[RunFiles]
@@ -57,11 +60,11 @@ class Records:
 
 
 def read_records(runs: Path, artifacts: Path, results: Path) -> Records:
-    """Read all three folders. Records that are incomplete, damaged or lack a needed field are left out.
+    """Read all three folders. Incomplete or damaged records and records without a required field are left out.
 
     Raises:
-        FileNotFoundError: a folder is missing or empty, or holds no run or no artifact that can be used; the message
-            says what is wrong with those that are there.
+        FileNotFoundError: a folder is missing or empty, or has no usable run or artifact. The message lists the
+            problems of the unusable ones.
     """
     found_runs, left_out = _read_each(runs, "run folders", _read_run)
     _require_some(found_runs, runs, "run that is complete", left_out)
@@ -82,17 +85,19 @@ def read_records(runs: Path, artifacts: Path, results: Path) -> Records:
 
 
 def _read_each(folder: Path, what: str, read: Callable[[Path], Found | None]) -> tuple[list[Found], list[str]]:
-    """Records of a folder's entries, and messages for entries that cannot be read.
+    """The records of a folder's entries, and messages for entries that cannot be read.
 
     Args:
-        read: returns None for an entry of another kind. what: the entries, for messages.
+        folder: the folder.
+        what: name of the entries in error messages.
+        read: reads an entry; None for an entry of another kind.
     """
     found, left_out = [], []
     for path in _entries(folder, what):
         try:
             if (value := read(path)) is not None:
                 found.append(value)
-        except (ValueError, OSError) as error:  # the message stands on the page, which may be sent around
+        except (ValueError, OSError) as error:  # shown on the page, which may be shared: without absolute paths
             left_out.append(str(error).replace(f"{folder}{os.sep}", f"{folder.name}{os.sep}"))
     return found, left_out
 
@@ -137,11 +142,12 @@ def _read_run(folder: Path) -> RunFiles | None:
         return None
     source = folder / "run.json"
     if not source.is_file():
-        raise ValueError(f"{folder}: no run.json: the run is not complete; repeat its command to go on")
+        raise ValueError(f"{folder}: run.json: no such file, the run is incomplete; repeat its command to resume")
     record = read_json(source)
     if missing := [name for name in (*PUBLISHED, "parent") if name not in record]:
         raise ValueError(
-            f"{source}: {missing[0]}: missing, so this is no record of a run; train it again, or move the folder away"
+            f"{source}: {missing[0]}: found nothing, expected the field of a run; train it again, or move the folder "
+            "away"
         )
     run = RunFiles(
         folder=folder,
@@ -165,10 +171,10 @@ def _read_run(folder: Path) -> RunFiles | None:
 
 
 def _expect(source: Path, field: str, found: object, kind: type) -> None:
-    """Check the type of a field; float: any finite number.
+    """Verify the type of a field. For float, any finite number is valid.
 
     Raises:
-        ValueError: the value is of another type.
+        ValueError: the value has another type.
     """
     if kind is float:
         holds = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
@@ -176,8 +182,8 @@ def _expect(source: Path, field: str, found: object, kind: type) -> None:
         holds = isinstance(found, kind)
     if not holds:
         name = {float: "a finite number", str: "text", int: "an integer", dict: "an object"}[kind]
-        told = "nothing (was it written by an older version?)" if found is None else repr(found)
-        raise ValueError(f"{source}: {field}: found {told}, expected {name}; make it again, or move it away")
+        value = "nothing (is it from an older version?)" if found is None else repr(found)
+        raise ValueError(f"{source}: {field}: found {value}, expected {name}; make it again, or move it away")
 
 
 def _read_curve(path: Path) -> list[dict[str, float]]:

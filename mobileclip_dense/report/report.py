@@ -1,4 +1,4 @@
-"""The report: one page with curves, pictures and tables about runs and artifacts."""
+"""The report: one HTML page with curves, pictures and tables of runs and artifacts."""
 
 import textwrap
 from dataclasses import dataclass
@@ -16,26 +16,27 @@ _WIDTH = 80  # of a terminal
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Write one self-contained HTML page about all that was trained, exported and measured; its figures as JSON."""
+    """Write one self-contained HTML page about all runs, artifacts and latency results, and its figures as JSON."""
 
     runs: Path = Path("runs")
     """Folder of run folders."""
     artifacts: Path = Path("artifacts")
     """Folder of artifact folders."""
     results: Path = Path("results")
-    """Folder of latency result files, of `mobileclip-dense latency` and of the page in a browser."""
+    """Folder of latency result files, written by `mobileclip-dense latency` and by the web page."""
     out: Path = Path("report.html")
-    """The page to write; its figures go beside it, with the suffix .json."""
+    """Page to write. Its figures are written beside it, with the suffix .json."""
     force: bool = False
     """Replace the page and its JSON if they exist."""
 
 
 def report(config: ReportConfig) -> None:
-    """Write the page and print its table. Runs, artifacts and results that cannot be used are left out, and named.
+    """Write the page and print its tables. Unusable runs, artifacts and results are left out and named.
 
     Raises:
-        FileNotFoundError: a folder is missing, or holds no run or artifact that can be used. ValueError: --out is a
-            .json. FileExistsError: the page or its JSON exists and --force was not given.
+        FileNotFoundError: a folder is missing, or has no usable run or artifact.
+        ValueError: --out is a .json file.
+        FileExistsError: the page or its JSON exists and --force was not given.
     """
     figures = figures_beside(config.out, config.force)
     records = read_records(config.runs, config.artifacts, config.results)

@@ -1,4 +1,4 @@
-"""The machine that something is measured on."""
+"""The device of a measurement: processor, usable cores, memory."""
 
 import math
 import os
@@ -12,7 +12,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of each
 
 
 def device_name() -> str:
-    """This machine as a file-name part: processor, and the number of cores that this process may use."""
+    """The name of this machine for file names: processor, and number of cores that this process may use."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"model name\s*:\s*(.+)", text)
@@ -21,15 +21,15 @@ def device_name() -> str:
 
 
 def count_usable_cores() -> int:
-    """Cores that this process may run on (taskset), no more than a container's quota pays for."""
+    """The number of cores that this process may use, limited by its CPU affinity and by the container's quota."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     limit, period = _QUOTA.read_text().split() if _QUOTA.is_file() else ("max", "")
     return cores if limit == "max" else max(1, min(cores, math.ceil(int(limit) / int(period))))
 
 
 def peak_resident_mb() -> float:
-    """The most memory that this process has held resident, megabytes."""
-    if sys.platform == "linux":  # ru_maxrss would start from the parent's peak
+    """The peak resident memory of this process, megabytes."""
+    if sys.platform == "linux":  # ru_maxrss would include the peak of the parent process
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

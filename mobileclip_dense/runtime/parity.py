@@ -24,7 +24,7 @@ def compare_with_golden(where: Path, artifact: Artifact, golden: Golden, predict
     """Run the golden inputs one at a time and compare every output; returns the figures of `judge_outputs`.
 
     Raises:
-        ValueError: golden.npz holds no example, or as `judge_outputs`.
+        ValueError: golden.npz has no example, or an error of `judge_outputs`.
     """
     if len(golden.get("input", ())) == 0:
         raise ValueError(f"{where}: golden.npz: input: found no example, expected at least one; export the model again")
@@ -119,7 +119,7 @@ def _require_close(label: str, output: str, error: float, allowed: float) -> Non
                          f"the exported model is wrong")  # fmt: skip
 
 
-def _require_agreement(label: str, output: str, share: float, wanted: float, whose: str) -> None:
+def _require_agreement(label: str, output: str, share: float, wanted: float, what: str) -> None:
     if not share >= wanted:
-        raise ValueError(f"{label}: {output}: found {whose} in {share:.2f} % of the pixels, expected at least "
+        raise ValueError(f"{label}: {output}: found {what} in {share:.2f} % of the pixels, expected at least "
                          f"{wanted:g} %; the exported model is wrong")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Timing of models and other actions, one beside the other."""
+"""Timing of several models or other actions in turn."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +18,16 @@ def time_in_turn(
     clock_ns: Callable[[], int] = time.perf_counter_ns,
     progress: str | None = None,
 ) -> list[list[float]]:
-    """Milliseconds of `num_runs` runs of each action, after `num_warmup` that are not counted.
+    """Measure the milliseconds of `num_runs` runs of each action, after `num_warmup` runs that are not counted.
 
-    The actions run in turn, round after round, so that a slow moment of the machine hits all.
+    The actions run in turn, one run each per round, so that a slow moment of the machine affects all of them.
 
     Args:
-        clock_ns: nanoseconds; `time.process_time_ns` counts CPU time. progress: title of a progress bar.
+        actions: functions to time.
+        num_runs: number of measured runs of each action.
+        num_warmup: number of runs of each action before.
+        clock_ns: clock in nanoseconds; `time.process_time_ns` measures CPU time.
+        progress: title of a progress bar. None: no progress bar.
     """
     times_ms: list[list[float]] = [[] for _ in actions]
     for index in progress_bar(range(num_warmup + num_runs), progress, unit="round", shown=progress is not None):
@@ -36,6 +40,6 @@ def time_in_turn(
 
 
 def summarize(times_ms: list[float]) -> dict[str, float]:
-    """Percentiles, mean and number of runs."""
+    """Percentiles 50, 90 and 99, mean, and number of runs."""
     p50, p90, p99 = (float(np.percentile(times_ms, q)) for q in (50, 90, 99))
     return {"p50": p50, "p90": p90, "p99": p99, "mean": float(np.mean(times_ms)), "num_runs": len(times_ms)}

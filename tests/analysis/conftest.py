@@ -1,4 +1,4 @@
-"""Runs with fresh weights, written without training, and the command line in this process."""
+"""Runs with random weights, written without training, and the command line in this process."""
 
 import sys
 import time
@@ -39,7 +39,7 @@ def analyze(monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 def write_clip_run(folder: Path, model: str, image_size_px: int) -> Path:
-    """A pretraining run of `model` as `pretrain` leaves it, with the weights it would start from."""
+    """A complete pretraining run of `model` with its initial weights."""
     config = PretrainConfig(data=("nowhere",), out=folder, model=model, image_size_px=image_size_px)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -58,7 +58,7 @@ def clip_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def vit_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ViT of three blocks at 64 px, under a name that open_clip knows during one test."""
+    """A ViT of three blocks at 64 px, registered in open_clip for one test."""
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", TINY_VIT)
     return write_clip_run(tmp_path / "runs" / "vit", "ViT-tiny", 64)
 

@@ -38,7 +38,7 @@ def test_identity_attention_reaches_nowhere_and_uniform_attention_the_mean_dista
 
 
 def test_distance_is_weighted_by_attention_and_the_grid_is_read_row_by_row() -> None:
-    attention = torch.zeros(1, 1, 6, 6)  # 2 rows, 3 columns: everyone looks a quarter at patch 5, else at itself
+    attention = torch.zeros(1, 1, 6, 6)  # 2 rows, 3 columns: a quarter of the attention to patch 5, the rest to itself
     attention[0, 0] = 0.75 * torch.eye(6)
     attention[0, 0, :, 5] += 0.25
     to_last = [math.sqrt(5), math.sqrt(2), 1, 2, 1, 0]
@@ -59,7 +59,7 @@ def test_the_class_token_has_no_distance_and_its_share_is_told() -> None:
 def test_patches_form_a_grid_of_squares_or_are_refused() -> None:
     assert grid_of(1 + 4 * 6, 1, (64, 96)) == (4, 6)
     assert grid_of(9, 0, (96, 96)) == (3, 3)
-    with pytest.raises(ValueError, match="found 24 patches of a 64x64 image, expected a grid of square ones"):
+    with pytest.raises(ValueError, match="found 24 patches of a 64x64 image, expected a grid of square patches"):
         grid_of(25, 1, (64, 64))
 
 
@@ -139,7 +139,7 @@ def test_the_command_measures_runs_of_every_kind(
     assert vit["receptive_field"] is None
     for run, size in ((clip, [64, 64]), (segment, [64, 96])):
         assert run["size_px"] == size
-        assert [layer["depth"] for layer in run["attention"]] == [1.0]  # the last of five blocks alone has attention
+        assert [layer["depth"] for layer in run["attention"]] == [1.0]  # only the last of five blocks has attention
         radii = [stage["radius_px"] for stage in run["receptive_field"]["stages"]]
         assert radii == sorted(radii) and 0 < radii[0] < radii[-1] < math.dist((0, 0), size)
         assert [stage["stride_px"] for stage in run["receptive_field"]["stages"]] == [4, 8, 16, 32]

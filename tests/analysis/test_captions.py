@@ -189,7 +189,7 @@ def test_the_command_writes_one_page_with_all_inside(analyze: Command, clip_run:
 
 
 def stock_similarity(run: Path, folder: Path, image: bytes, captions: list[str]) -> list[float]:
-    """Cosines as open_clip itself computes them from the run's folder."""
+    """The cosines as computed by open_clip from the run's folder."""
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{run}")
     (folder / "image.jpg").write_bytes(image)
     with torch.no_grad(), Image.open(folder / "image.jpg") as picture:
@@ -214,7 +214,7 @@ def test_captions_without_a_word_get_their_page(analyze: Command, tmp_path: Path
     analyze("captions", tmp_path, "--out", tmp_path / "captions.html")
     (one,) = json.loads((tmp_path / "captions.json").read_text())["sets"]
     assert one["vocabulary"]["growth"] == []
-    with pytest.raises(SystemExit):  # the JSON alone is in the way
+    with pytest.raises(SystemExit):  # only the JSON exists
         analyze("captions", tmp_path, "--out", tmp_path / "captions.svg")
     assert not (tmp_path / "captions.svg").exists()
 

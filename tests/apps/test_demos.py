@@ -104,7 +104,7 @@ def test_the_report_is_one_page_with_every_artifact(line: Line, tmp_path: Path) 
 
 @pytest.mark.parametrize(("name", "spoil", "message"), [
     ("metrics.jsonl", lambda text: text + '{"step": 5, "lo', "metrics.jsonl: line 3: found '{\"step\": 5, \"lo'"),
-    ("run.json", lambda text: text.replace('"metrics"', '"figures"'), "run.json: metrics: missing, so this is no"),
+    ("run.json", lambda text: text.replace('"metrics"', '"figures"'), "run.json: metrics: found nothing, expected"),
     ("run.json", None, "found no run that is complete"),
 ])  # fmt: skip
 def test_a_damaged_run_is_named(tmp_path: Path, name: str, spoil: Callable[[str], str] | None, message: str) -> None:

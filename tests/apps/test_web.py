@@ -77,7 +77,7 @@ def test_copied_and_damaged_artifacts_are_left_out_and_named(
     index = json.loads((tmp_path / "site" / "models" / "index.json").read_text())
     assert [entry["name"] for entry in index["artifacts"]] == [original.name]
     expected = {
-        "a copy": f"artifact.json: name: found {original.name}, which the folder {original.name} holds already",
+        "a copy": f"artifact.json: name: found {original.name}, which is also the name in the folder {original.name}",
         "cut": "artifact.json: not valid JSON", "altered": "model.onnx: sha256: found",
         "no-json.onnx": "artifact.json: no such file", "task": "task: found 'juggle'",
         "name": "name: found '../../elsewhere'", "type": "artifact.json: files: found None",
@@ -119,7 +119,7 @@ def test_without_artifacts_it_says_how_to_make_them(tmp_path: Path) -> None:
 
 def test_without_node_it_says_what_to_install(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"node: not found; the page is built with Node\.js"):
+    with pytest.raises(FileNotFoundError, match=r"node: not found, expected Node\.js"):
         web(WebConfig(artifacts=line.root / "artifacts", build_only=tmp_path / "site"))
     assert list(tmp_path.iterdir()) == []
 
@@ -129,7 +129,7 @@ def test_a_node_that_is_too_old_is_named(line: Line, tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         build.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, stdout="v18.20.4\n")
     )
-    with pytest.raises(ValueError, match=r"node: found v18\.20\.4; the page is built with Node\.js 20\.19 or newer"):
+    with pytest.raises(ValueError, match=r"node: found v18\.20\.4, expected Node\.js 20\.19 or newer"):
         web(WebConfig(artifacts=line.root / "artifacts", build_only=tmp_path / "site"))
     assert list(tmp_path.iterdir()) == []
 

@@ -11,8 +11,8 @@ PARAMETERS = {"mci0": 15e6, "mci1": 25e6, "mci2": 40e6, "vit_b16_clip": 160e6, "
 
 
 def made_up_entry(model: Model, precision: str) -> dict[str, Any]:
-    """40 M parameters and 300 ms for MCi2, 240 M and 3000 ms for Swin-L; pruning takes 25 %, int8 two thirds of the
-    time."""
+    """40 M parameters and 300 ms for MCi2, 240 M and 3000 ms for Swin-L; pruning saves 25 % of the time, int8 takes two
+    thirds of it."""
     parameters = PARAMETERS[model.encoder] * (0.75 if model.pruned else 1)
     p50 = 300 * parameters / 40e6 if model.encoder != "swin_l" else 3000
     p50 *= {"fp32": 1, "int8": 1 / 3}[precision]

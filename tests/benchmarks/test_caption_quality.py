@@ -1,4 +1,4 @@
-"""The caption-quality benchmark: its plan, how it goes on after an interruption, the rival, and the whole, smallest."""
+"""The caption-quality benchmark: its plan, resuming, the supervised baseline, and the whole at the smallest size."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ SMALLEST = dataclasses.replace(
 
 
 class InThisProcess:
-    """A lane without a process of its own: submitted calls are done at once."""
+    """A lane without its own process: submitted calls run immediately."""
 
     def __init__(self, *_: object, **__: object):
         pass
@@ -48,7 +48,7 @@ class InThisProcess:
         future: Future[bool] = Future()
         try:
             future.set_result(call(*arguments))
-        except Exception as error:  # whatever it is: a pool keeps it for `result()` to raise
+        except Exception as error:  # like a pool, which stores any error for `result()`
             future.set_exception(error)
         return future
 
@@ -59,7 +59,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pretend(step: Step) -> None:
-    """Leave what a complete step leaves."""
+    """Write the files of a complete step."""
     if step.kind == "scenes":
         write_json(step.folder / "scenes.json", settings_of(step))
     else:
@@ -165,7 +165,7 @@ def test_the_rival_learns_the_tags_of_a_handful_of_scenes_and_its_weights_load(s
     rival.pretrain_supervised(rival_config(scenes, tmp_path, steps=40, warmup_steps=4, learning_rate=5e-3), scenes)
     tags = rival.read_tags(scenes / "coco" / "annotations" / "instances_train2017.json")
     rates = torch.stack([*tags.of_key.values()]).mean(0)
-    of_the_rates = float(torch.nn.functional.binary_cross_entropy(rates, rates))  # what not looking at pictures reaches
+    of_the_rates = float(torch.nn.functional.binary_cross_entropy(rates, rates))  # the loss without looking at images
     assert read_metrics(tmp_path)[-1]["loss"] < of_the_rates / 2
     encoder = Encoder("nano")
     load_encoder_weights(encoder, tmp_path / "weights.safetensors")
@@ -211,7 +211,7 @@ def test_an_interrupted_rival_ends_with_the_same_weights(
 def test_the_whole_benchmark_writes_its_page_and_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
 ) -> None:
-    """Every kind of step is made once; the others of its kind are copies of it with other figures."""
+    """Each kind of step runs once; the other steps of its kind are copies with other figures."""
     monkeypatch.setitem(plans.PROTOCOLS, "cpu", SMALLEST)
     made: dict[tuple[Any, ...], Step] = {}
     make = lanes._make
@@ -250,8 +250,8 @@ def test_the_whole_benchmark_writes_its_page_and_its_figures(
     assert len(run["weights_sha256"]) == 64
     clean = result["arms"]["probe"]["clean"]["depth"]
     assert clean["values"][1] == run["metrics"]["rmse"]
-    # A pretraining that is made again leaves what was trained from it behind.
+    # If a pretraining is repeated, the runs trained from it are outdated.
     parent = tmp_path / "cpu" / "runs" / "clip-alt-100-0" / "run.json"
     write_json(parent, read_json(parent) | {"weights_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="it was trained again since"):
+    with pytest.raises(ValueError, match="which was trained again"):
         measure_caption_quality(CaptionQualityConfig(out=tmp_path))

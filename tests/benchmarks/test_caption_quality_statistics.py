@@ -1,4 +1,4 @@
-"""The statistics of the caption-quality benchmark by hand, and the verdicts that follow from made-up figures."""
+"""The statistics of the caption-quality benchmark against values by hand, and verdicts on made-up figures."""
 
 import math
 import re
@@ -111,7 +111,7 @@ def test_no_factor_is_read_off_a_curve_that_does_not_surely_rise() -> None:
 
 
 def test_that_more_pairs_made_it_worse_is_said() -> None:
-    """Depth errors that rise by 0.1 ± 0.01 m, worked out by hand: t of 2 degrees of freedom is 4.303."""
+    """Depth errors that rise by 0.1 ± 0.01 m, computed by hand: t of 2 degrees of freedom is 4.303."""
     worse = {100: [0.99, 1.01], 1000: [1.09, 1.11]}
     found = data_efficiency(worse, worse, larger_is_better=False, num_draws=10)
     assert found.rise == pytest.approx((-0.1 - 4.303 * 0.02**0.5 / 10, -0.1 + 4.303 * 0.02**0.5 / 10), rel=1e-3)
@@ -119,8 +119,8 @@ def test_that_more_pairs_made_it_worse_is_said() -> None:
 
 
 def test_equal_curves_are_seldom_told_apart() -> None:
-    """The interval holds a factor of 1 in about 95 % of the trials in which both captions are as good; a bootstrap over
-    three seeds missed it twice to four times as often."""
+    """The interval contains a factor of 1 in about 95 % of the trials with equally good captions. A bootstrap over
+    three seeds missed it two to four times as often."""
     rng = np.random.default_rng(0)
     num_wrong = 0
     for _ in range(200):
@@ -137,9 +137,9 @@ def gain(low: float, high: float, reference: float = 100.0) -> Comparison:
 
 def test_a_gain_is_judged_by_its_interval() -> None:
     assert judge_gain(gain(0.1, 9)) == "supported"
-    assert judge_gain(gain(-3, 4.9)) == "not supported"  # nothing of 5 % is in it
+    assert judge_gain(gain(-3, 4.9)) == "not supported"  # the interval does not contain 5 %
     assert judge_gain(gain(-9, -1)) == "not supported"
-    assert judge_gain(gain(-3, 5.1)) == "not testable"  # 0 and 5 % are
+    assert judge_gain(gain(-3, 5.1)) == "not testable"  # the interval contains 0 and 5 %
 
 
 def test_a_claim_needs_both_tasks_and_a_pretraining_that_learnt() -> None:

@@ -1,4 +1,4 @@
-"""The comparison of segmenters: from result files to page and plots, and the measurement at its smallest."""
+"""The comparison of segmentation models: page and plots from result files, and a measurement of the smallest model."""
 
 import csv
 import hashlib
@@ -112,7 +112,7 @@ def test_missing_files_and_models_are_named(tmp_path: Path) -> None:
 def test_a_file_of_another_form_is_named(tmp_path: Path, value: dict[str, Any]) -> None:
     write_made_up_result(tmp_path)
     write_json(tmp_path / "odd.json", value)
-    with pytest.raises(ValueError, match=r"odd\.json: runs, exports: not as `python -m benchmarks\.report` writes"):
+    with pytest.raises(ValueError, match=r"odd\.json: runs, exports: not in the format of `python -m benchmarks"):
         read_comparison((tmp_path,), 512)
     (tmp_path / "odd.json").unlink()
 
@@ -173,8 +173,10 @@ def test_measured_accuracy_goes_to_the_very_network_that_was_trained(tmp_path: P
 
 
 def test_an_exports_accuracy_goes_to_its_precision(tmp_path: Path) -> None:
-    """int8 of the pruned network is the fastest of the made-up ones; what it costs is said beside how fast it is. The
-    folder's name says nothing of pruning: the architecture does."""
+    """int8 of the pruned network is the fastest of the made-up models, and its accuracy is given beside its speed.
+
+    The architecture, not the name of the folder, says that it is pruned.
+    """
     write_made_up_result(tmp_path)
     best = read_comparison((tmp_path,), 512).ratios()[-1]
     assert best.text.endswith("pruned to 70 %, int8; trained: accuracy not measured)")
@@ -318,6 +320,6 @@ def test_the_smallest_model_is_measured_and_goes_on_where_it_stopped(
     assert fp32.num_parameters == int8.num_parameters
     assert fp32.latency_ms_by_threads["1"]["num_runs"] == 6
     assert fp32.p50_ms(1) >= min(time for times in kept[0].values() for time in times["1"])
-    assert list((tmp_path / "work").iterdir()) == []  # so that the next measurement is a new one
+    assert list((tmp_path / "work").iterdir()) == []  # the next measurement starts anew
     assert (fp32.peak_memory_mb, int8.peak_memory_mb) == (12.5, 12.5)
     assert "Swin-L + UPerNet, fp32: not in the result file" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Core ML on a device, through fakes made of coremltools' own dataclasses, and the import of Xcode's reports."""
+"""Core ML on a device, with fakes made of coremltools' dataclasses, and the import of Xcode's reports."""
 
 import asyncio
 import dataclasses
@@ -38,11 +38,11 @@ def operation(kind: str, name: str) -> Any:
 
 
 def unit(kind: type) -> Any:
-    return object.__new__(kind)  # a real one wants the proxy that only a Mac has
+    return object.__new__(kind)  # a real one needs the proxy of a Mac
 
 
 class FakeBenchmarker:
-    """Answers in coremltools' own classes; the first run of all is slow, as on a device."""
+    """Answers with coremltools' classes; the first run is slow, as on a device."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -72,7 +72,7 @@ class FakeBenchmarker:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """An artifact folder whose model nobody opens."""
+    """An artifact folder with a dummy model file."""
     folder = tmp_path / "nano-segment-ade-64x64-fp16.coreml"
     (folder / "model.mlpackage").mkdir(parents=True)
     (folder / "model.mlpackage" / "Manifest.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Latency of ONNX artifacts: no measurement is lost, and each says of which artifact and device it is."""
+"""Latency of ONNX artifacts: no measurement is lost, and each names its artifact and device."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.benchmarks.tiny_artifact import write_artifact
 
 
 def measure(*folders: Path | str, out: Path) -> dict[str, str]:
-    """The artifact's hash that each file written names, by its name before the @."""
+    """The artifact hash in each result file, by the name of the file before the @."""
     config = LatencyConfig(artifacts=tuple(map(Path, folders)), threads=(1,), runs=2, out=out)
     paths = measure_latency(config)
     assert sorted(paths) == sorted(out.iterdir())

@@ -1,4 +1,4 @@
-"""The report lists what can be used, says of the rest which file and field it is, and keeps devices apart."""
+"""The report lists usable records, names file and field of the others, and keeps devices apart."""
 
 import json
 import re
@@ -105,8 +105,8 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 OLDER_RUNS = [
-    (without(RECORD, "versions"), SETTINGS, "run.json: versions: missing"),
-    (without(RECORD, "parent"), SETTINGS, "run.json: parent: missing"),
+    (without(RECORD, "versions"), SETTINGS, "run.json: versions: found nothing"),
+    (without(RECORD, "parent"), SETTINGS, "run.json: parent: found nothing"),
     (RECORD | {"metrics": {}}, SETTINGS, "run.json: metrics.mIoU: found nothing"),
     (RECORD | {"metrics": {"mIoU": float("nan")}}, SETTINGS, "run.json: metrics.mIoU: found nan"),
     (RECORD | {"metrics": None}, SETTINGS, "run.json: metrics: found nothing"),

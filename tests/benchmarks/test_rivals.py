@@ -1,4 +1,4 @@
-"""The benchmarks of the exports, at the smallest size, through the real command line."""
+"""The benchmarks of the exports at the smallest size, by the real command line."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_our_onnx_exports_are_timed_against_their_rivals(line: Line, tmp_path: P
 
 
 def test_rivals_want_a_pretraining_run_with_artifacts(line: Line, tmp_path: Path) -> None:
-    for run, message in ((line.run("depth"), "found a fine-tuning run"), (line.clip, "export it first with")):
+    for run, message in ((line.run("depth"), "found a fine-tuning run"), (line.clip, "export it with")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             measure_rivals(RivalsConfig(run=run, artifacts=tmp_path, out=tmp_path / "x"))
         assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""ONNX artifacts that are made in a moment."""
+"""Tiny ONNX artifacts that are built quickly."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ WEIGHTS_SHA256 = "a" * 64
 
 
 def write_artifact(folder: Path, name: str, *, num_parameters: int = 1_000_000) -> Path:
-    """A segmenter of 4x4 pixels, which gives an image back; `num_parameters` tells two of the same name apart."""
+    """A model of 4x4 pixels that returns its input; `num_parameters` distinguishes artifacts of the same name."""
     folder.mkdir(parents=True)
     image, classes = (
         helper.make_tensor_value_info(label, TensorProto.UINT8, [1, 4, 4, 3]) for label in ("image", "class_map")

@@ -43,7 +43,7 @@ def config(folder: Path, encoder: str, **settings: Any) -> FinetuneConfig:
 
 
 def train_one_step(model: nn.Module) -> dict[str, torch.Tensor]:
-    """One step of SGD with weight decay, which moves whatever is not frozen; the state before it."""
+    """Take one SGD step with weight decay, which changes every trainable tensor; return the state before the step."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
     samples = []
@@ -114,7 +114,7 @@ def test_synced_batch_norms_want_gpus_to_train_and_none_to_evaluate(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     model = build_model(config(tmp_path, "nano", batch_norm="synced"), 3)
     assert model.eval().backbone(torch.rand(1, 3, 64, 64))[3].shape == (1, 192, 2, 2)
-    with pytest.raises(ValueError, match="batch_norm: found synced, which works on GPUs only; use train or frozen"):
+    with pytest.raises(ValueError, match="batch_norm: found synced without a GPU, expected train or frozen"):
         model.train()
 
 
@@ -225,7 +225,7 @@ def test_clip_vit_takes_mmsegmentations_words() -> None:
             dict(type="MCi", variant="nano", pretrained="a", init_cfg=dict(type="Pretrained", checkpoint="b")),
             r"pretrained, init_cfg\.checkpoint: found different weights",
         ),
-        (dict(type="MCi", variant="nano", pretrained=True), "pretrained: found True, expected a run folder, a file or"),
+        (dict(type="MCi", variant="nano", pretrained=True), "pretrained: found True, expected the path of a run"),
         (dict(type="MCi", variant="nano", init_cfg=dict(type="Pretrained")), "init_cfg: found .*, expected one dict"),
         (dict(type="MCi", variant="swin_l"), "variant: found 'swin_l', expected one of nano, mci0"),
         (dict(type="PyramidEncoder", name="nano", frozen_stages=5), "frozen_stages: found 5, expected 0 to 4"),
@@ -254,7 +254,7 @@ def test_the_settings_of_a_run_reach_the_backbone(tmp_path: Path) -> None:
 def test_a_vit_is_exported_for_one_size_with_its_positions_resampled_in_advance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Positions as many as published ones have: a few thousand numbers the exporter resamples in advance by itself.
+    # As many positions as published models have: the exporter folds the resampling of a few thousand numbers by itself.
     published = (*TINY["tiny_vit_clip"].timm_arguments, ("img_size", 224), ("embed_dim", 48))
     monkeypatch.setitem(ENCODERS, "tiny_vit_clip", replace(TINY["tiny_vit_clip"], timm_arguments=published))
     settings = config(tmp_path, "tiny_vit_clip")
@@ -268,7 +268,7 @@ def test_a_vit_is_exported_for_one_size_with_its_positions_resampled_in_advance(
     (folder,) = to_onnx(wide)
     resized = [node for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "Resize"]
     modes = {attribute.s for node in resized for attribute in node.attribute if attribute.name == "mode"}
-    assert modes == {b"linear", b"nearest"}  # the head's and the neck's; a bicubic would be the positions'
+    assert modes == {b"linear", b"nearest"}  # of head and neck; bicubic would be that of the position embeddings
     golden = load_golden(folder)
     image = golden["input"][:1]
     with torch.no_grad():

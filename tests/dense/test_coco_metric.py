@@ -42,7 +42,7 @@ def measure(coco: CocoSet, *predictions: dict[str, Any]) -> dict[str, float]:
 def test_what_is_found_exactly_has_100_percent_and_sizes_without_objects_have_no_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Ids from 0 on: pycocotools takes 0 for "not found".
+    # Ids start at 0, which pycocotools treats as "not found".
     coco = coco_of(tmp_path, [annotation(0, 0, 3, [10, 5, 20, 12]), annotation(1, 1, 90, [0, 0, 50, 40])])
     figures = measure(
         coco, prediction(0, (1, 0.9, (10, 5, 30, 17))), prediction(1, (3, 0.8, (0, 0, 50, 40))), prediction(2)
@@ -107,7 +107,7 @@ def test_the_figure_of_an_image_is_the_f1_of_its_sure_masks(tmp_path: Path) -> N
     half = prediction(0, (1, 0.9, (0, 0, 10, 10)), (3, 0.4, (30, 0, 40, 10)), (2, 0.8, (30, 20, 40, 30)))
     wrong_class = prediction(1, (1, 0.9, (30, 0, 40, 10)))
     scores = measure_images(coco, [encode_prediction(sample) for sample in (half, wrong_class, prediction(2))])
-    assert scores == {0: pytest.approx(2 * 1 / (2 + 2)), 1: 0.0, 2: 1.0}  # one hit of two sure ones and two objects
+    assert scores == {0: pytest.approx(2 * 1 / (2 + 2)), 1: 0.0, 2: 1.0}  # one match, two detections, two objects
 
 
 def test_images_without_an_object_have_no_figure_and_say_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the loaders hand to the model: these pairs, these labels."""
+"""The data loaders: the model gets the right pairs and labels."""
 
 from pathlib import Path
 from typing import Any

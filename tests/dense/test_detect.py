@@ -121,7 +121,7 @@ def test_a_batch_without_a_single_object_has_a_finite_loss(detector: InstanceDet
 
 def test_a_crop_leaves_boxes_around_what_is_seen() -> None:
     masks = torch.zeros(4, 20, 30, dtype=torch.uint8)
-    masks[0, 2:6, 3:9] = 1  # whole: its box stays, fractions and all
+    masks[0, 2:6, 3:9] = 1  # not cropped: its box is unchanged, including fractions of a pixel
     masks[1, 0:4, 20:22] = 1  # an L whose foot is cut off
     masks[3, 19, 29] = 1
     boxes = torch.tensor([[3.2, 1.9, 8.6, 6.1], [10.0, 0.0, 22.0, 20.0], [5.0, 5.0, 9.0, 9.0], [28.5, 19.5, 30, 20]])
@@ -135,7 +135,7 @@ def test_a_crop_leaves_boxes_around_what_is_seen() -> None:
 
 
 def test_boxes_masks_labels_and_pixels_go_through_the_transforms_together(tmp_path: Path) -> None:
-    """Three rectangles of three colours, cropped, resized and mirrored: each label still lies on its colour."""
+    """Three rectangles of three colours, cropped, resized and mirrored: each label still matches its colour."""
     corners = {1: (4, 4, 24, 16), 2: (30, 6, 50, 34), 3: (6, 22, 26, 36)}
     categories = {1: 3, 2: 7, 3: 90}
     image = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
@@ -215,7 +215,7 @@ def test_held_out_images_alone_are_enough_to_measure_and_bad_ones_are_left_out_i
     config = EvaluateConfig(run=run, out=tmp_path / "evaluation", data=data, num_worst=0)
     with pytest.raises(ValueError, match=r"1 images or annotations cannot be used; .*--skip-bad"):
         evaluate(config)
-    with pytest.raises(ValueError, match="--class-names: COCO's annotation files name"):
+    with pytest.raises(ValueError, match="--class-names: COCO's annotation files contain"):
         evaluate(dataclasses.replace(config, class_names=data / "names.txt"))
     folder = evaluate(dataclasses.replace(config, skip_bad=True))
     assert len(json.loads((folder / "evaluation.json").read_text())["images"]) == 5
@@ -232,7 +232,7 @@ def test_held_out_images_that_have_changed_since_training_are_named(line: Line, 
     first, *images = contents["images"]
     objects = [entry for entry in contents["annotations"] if entry["image_id"] != first["id"]]
     file.write_text(json.dumps(contents | {"images": images, "annotations": objects}))
-    changed = "its held-out images have changed since it was trained"
+    changed = "the held-out images have changed since the run was trained"
     with pytest.raises(ValueError, match=rf"{changed}: .* expected 6: 1 missing \({first['file_name']}\)"):
         evaluate(plain)
     file.write_text(json.dumps(contents))
@@ -246,7 +246,7 @@ def test_the_pretrained_tower_is_what_a_detector_starts_from(line: Line, run: Pa
     tuned, clip = load_run(run).weights, load_run(line.clip).weights
     moved = (tuned[f"backbone.encoder.trunk.{name}"] - clip[f"visual.trunk.{name}"]).abs().max()
     assert 0 < moved <= 2.1e-5  # two steps of AdamW
-    model = MODELS.build(detector_config(settings(init=str(run)), 3))  # and a detection run is a start as well
+    model = MODELS.build(detector_config(settings(init=str(run)), 3))  # a detection run can be fine-tuned too
     model.backbone.init_weights()
     assert torch.equal(model.state_dict()[f"backbone.encoder.trunk.{name}"], tuned[f"backbone.encoder.trunk.{name}"])
 
@@ -273,4 +273,4 @@ def test_a_picture_of_objects_has_their_colours() -> None:
         assert drawn[47, 10].tolist() == [250, 0, 0]  # the box
         assert drawn[2, 70].tolist() == [100, 100, 100]
     upside_down = draw_detections(image, boxes, masks, np.array([1, 2]), np.array([0.9, 0.2]), ["cup", "dog"], palette)
-    assert upside_down[45, 30, 0] > upside_down[45, 30, 1]  # the surest on top
+    assert upside_down[45, 30, 0] > upside_down[45, 30, 1]  # the highest score on top

@@ -1,4 +1,4 @@
-"""What the training engine adds to mmengine's: resuming, accumulation, bf16, the moving average."""
+"""The extensions of mmengine's training engine: resuming, accumulation, bf16, the moving average."""
 
 import dataclasses
 import os
@@ -37,7 +37,7 @@ def copy_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class Own(Hook):
-    """The statistics that this process's model, or its moving average, ends the training with."""
+    """The BatchNorm statistics of this process's model, or of its moving average, at the end of training."""
 
     def after_train(self, runner: Runner) -> None:
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
@@ -46,14 +46,14 @@ class Own(Hook):
 
 
 class Evaluated(Hook):
-    """The statistics that a model is evaluated with."""
+    """The BatchNorm statistics that a model is evaluated with."""
 
     def before_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         self.buffers = copy_buffers(runner.model.module)
 
 
 class StopAfter(Hook):
-    """As if the process was killed."""
+    """Simulates a killed process."""
 
     def __init__(self, num_batches: int):
         self.num_batches = num_batches
@@ -73,7 +73,7 @@ def config(line: Line, tmp_path: Path) -> FinetuneConfig:
 
 
 def train(config: FinetuneConfig, *hooks: Hook, launcher: str = "none") -> Runner:
-    """Train on images as they are, so that nothing is drawn but the order; its model has the weights to keep."""
+    """Train without augmentation, so that only the order is random; the model of the result has the final weights."""
     settings = runner_config(config, check_set(config))
     settings["train_dataloader"]["dataset"]["pipeline"] = settings["val_dataloader"]["dataset"]["pipeline"]
     settings["model"]["decode_head"]["dropout_ratio"] = 0.0
@@ -99,7 +99,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(confi
 
 
 class Weights(Hook):
-    """The weights after each step of the optimizer."""
+    """The weights after each optimizer step."""
 
     def __init__(self, accumulate: int):
         self.accumulate, self.steps = accumulate, []
@@ -126,7 +126,7 @@ def test_the_moving_average_holds_every_step_and_the_last(config: FinetuneConfig
 
 
 def test_a_compiled_step_is_the_plain_one(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as ever, but without minutes of generating code, which `benchmarks.dense_training --compile` does."""
+    """Traced, but without minutes of code generation, which `benchmarks.dense_training --compile` covers."""
     compiler, asked = torch.compile, list[dict[str, Any]]()
     monkeypatch.setattr(torch, "compile", lambda step, **how: asked.append(how) or compiler(step, backend="aot_eager"))
     config = dataclasses.replace(config, max_iters=2, ema_decay=0.5)
@@ -188,7 +188,9 @@ def test_a_checkpoint_of_another_model_is_refused_where_mmengine_would_load_half
     state = load_checkpoint(checkpoint_file(config.out))
     state["state_dict"]["decode_head.conv_seg.bias"] = torch.zeros(99)
     save_checkpoint(checkpoint_file(config.out), state)
-    with pytest.raises(ValueError, match=r"last\.pt: checkpoint: 1 keys do not fit this run's model \(decode_head"):
+    with pytest.raises(
+        ValueError, match=r"last\.pt: checkpoint: found 1 keys that do not fit this run's model \(decode_head"
+    ):
         train(config)
 
 
@@ -197,7 +199,7 @@ def test_another_number_of_processes_does_not_resume(config: FinetuneConfig) -> 
         train(config, StopAfter(2))
     state = load_checkpoint(checkpoint_file(config.out))
     save_checkpoint(checkpoint_file(config.out), state | {"num_processes": 2})
-    with pytest.raises(ValueError, match=r"last\.pt: written by 2 processes, found 1; resume with as many"):
+    with pytest.raises(ValueError, match=r"last\.pt: num_processes: found 1 processes, expected 2"):
         train(config)
 
 
@@ -225,7 +227,7 @@ def test_bf16_rounds_the_loss_and_no_more(config: FinetuneConfig) -> None:
 
 
 def buffers_of_training(rank: int, config: FinetuneConfig) -> list[dict[str, torch.Tensor]]:
-    """Each process's own at the last step; what is evaluated; what is kept."""
+    """BatchNorm statistics: of each process at the last step, in the evaluation, and in the saved run."""
     del rank
     own, evaluated = Own(), Evaluated()
     runner = train(config, own, evaluated, launcher="pytorch")

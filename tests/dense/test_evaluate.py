@@ -1,4 +1,4 @@
-"""Windows, sizes and mirroring against computations by hand, and the evaluate command on runs of two steps."""
+"""Windows, scales and mirroring against direct computations, and the evaluate command on runs of two steps."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ TALL, WIDE = 64, 96
 
 
 class Convolution(torch.nn.Module):
-    """In place of a dense model: a 3x3 convolution, which sees a window's border as a network does."""
+    """Replaces a dense model: a 3x3 convolution, whose results depend on window borders like those of a network."""
 
     def __init__(self, num_outputs: int, *, symmetric: bool = False):
         super().__init__()
@@ -136,7 +136,7 @@ def write_folder(root: Path, task: str, num_classes: int = 3) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of two steps, `segment` and `depth`, on folders `segment-data` and `depth-data`. Not to be changed."""
+    """Two runs of two steps, `segment` and `depth`, on folders `segment-data` and `depth-data`. Do not change them."""
     root = tmp_path_factory.mktemp("evaluate")
     for task in ("segment", "depth"):
         finetune(FinetuneConfig(
@@ -224,7 +224,7 @@ def test_another_folder_with_the_runs_classes_can_be_measured(runs: Path, tmp_pa
 
 
 def test_another_folders_labels_are_read_like_those_of_the_run(tmp_path: Path) -> None:
-    """Indices from 1 in training, said by a CSV; the other folder has no names that would say it."""
+    """In training, a CSV file says that indices start at 1; the other folder has no names that would."""
     root, names = write_folder(tmp_path / "ones", "segment"), tmp_path / "names.csv"
     for path in root.glob("annotations/*/*.png"):
         labels = np.asarray(Image.open(path))
@@ -244,7 +244,7 @@ def test_another_folders_labels_are_read_like_those_of_the_run(tmp_path: Path) -
         f"{number}\t1\t1\t1\t1\t{name}\n" for number, name in enumerate(("red", "green", "blue"), 1)
     ))  # fmt: skip
     config = EvaluateConfig(run=config.out, out=tmp_path / "named", data=root, num_worst=0)
-    with pytest.raises(ValueError, match=r"found 3 \(red, green, blue\), .* or name them by --class-names"):
+    with pytest.raises(ValueError, match=r"found 3 \(red, green, blue\), .* or name them with --class-names"):
         evaluate(config)
     assert figures_of(evaluate(dataclasses.replace(config, class_names=names))) == figures_of(own)
     with pytest.raises(ValueError, match="--skip-bad: found True, expected only with --data"):
@@ -269,7 +269,7 @@ def test_pictures_of_any_shape_are_trained_on_and_measured_alike(tmp_path: Path,
     finetune(config)
     plain = EvaluateConfig(run=config.out, out=tmp_path / "plain", num_worst=6 if task == "segment" else 1)
     assert figures_of(evaluate(plain)) == json.loads((config.out / "run.json").read_text())["metrics"]
-    with pytest.raises(ValueError, match=r"--scales: found 0\.01, at which the image has 2x2 pixels"):
+    with pytest.raises(ValueError, match=r"--scales: found 0\.01, which makes the image 2x2 pixels"):
         evaluate(dataclasses.replace(plain, scales=(0.01,), out=tmp_path / "none"))
 
 
@@ -317,7 +317,9 @@ def test_held_out_images_that_have_changed_since_training_are_named(runs: Path, 
     settings = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(settings | {"data": str(data)}))
     change(data / "images" / "validation")
-    expected = rf"run: its held-out images have changed since it was trained: (.|\n)*({message})(.|\n)*evaluate --data"
+    expected = (
+        rf"run: the held-out images have changed since the run was trained: (.|\n)*({message})(.|\n)*evaluate --data"
+    )
     for call in (
         lambda: evaluate(EvaluateConfig(run=run, out=tmp_path / "out")),
         lambda: prune(PruneConfig(run=run, out=tmp_path / "out", target_params=0.8)),
@@ -338,12 +340,12 @@ def test_files_left_out_in_training_are_left_out_of_the_measure(tmp_path: Path) 
     plain = EvaluateConfig(run=config.out, out=tmp_path / "plain", num_worst=0)
     assert figures_of(evaluate(plain)) == json.loads((config.out / "run.json").read_text())["metrics"]
     (root / "annotations" / "validation" / "2.png").unlink()
-    with pytest.raises(ValueError, match=r"changed since it was trained: .* expected 2: 1 missing \(2\.jpg\)"):
+    with pytest.raises(ValueError, match=r"changed since the run was trained: .* expected 2: 1 missing \(2\.jpg\)"):
         evaluate(dataclasses.replace(plain, out=tmp_path / "out"))
 
 
 def test_figures_that_are_not_numbers_are_an_error(runs: Path, tmp_path: Path) -> None:
-    """Of masks without a label, and of a model without a finite weight."""
+    """Masks without labels, and a model without finite weights."""
     model, run, settings = load_dense_run(runs / "segment")
     folder = validation_set_of(run, settings)
     Image.fromarray(np.full((TALL, WIDE), 255, np.uint8)).save(tmp_path / "mask.png")
@@ -353,7 +355,7 @@ def test_figures_that_are_not_numbers_are_an_error(runs: Path, tmp_path: Path) -
     model, run, settings = load_dense_run(runs / "depth")
     for parameter in model.parameters():
         parameter.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match=r"rmse.*: found no finite number on the held-out images"):
+    with pytest.raises(ValueError, match=r"rmse.*: found a value that is not finite on the held-out images"):
         evaluate_model(model, settings, validation_set_of(run, settings))
 
 
@@ -368,9 +370,9 @@ def test_what_cannot_be_evaluated_is_refused(runs: Path, tmp_path: Path) -> None
         (empty / kind / "validation").mkdir()
     for changes, message in (
         ({"run": tmp_path / "begun"}, "the run is not complete"),
-        ({"data": more}, r"classes: found 5 \(class 0, class 1, class 2, …\), the run .* knows 3"),
+        ({"data": more}, r"classes: found 5 \(class 0, class 1, class 2, …\), expected those of the run .*: 3"),
         ({"data": empty}, "empty.*: found .*expected"),
-        ({"scales": (0.25,)}, r"0\.jpg: --scales: found 0\.25, at which the image has 16x24 pixels, expected .* 32"),
+        ({"scales": (0.25,)}, r"0\.jpg: --scales: found 0\.25, which makes the image 16x24 pixels, expected .* 32"),
         ({"out": runs / "segment", "force": True}, "segment: is not replaced: it is the run itself"),
         ({"eigen_crop": True}, "--eigen-crop: found a run for task segment, expected depth"),
         ({"run": runs / "depth", "eigen_crop": True}, r"0\.jpg: eigen crop: found a map of 64x96, expected 480x640"),

@@ -1,4 +1,4 @@
-"""The heads: what they compute, cost, fold to and lose; on fresh weights, without training."""
+"""The heads: outputs, cost, fused form and losses, with random weights and without training."""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +38,7 @@ def on_meta(task: Task, head: str, encoder: str, head_channels: int, num_classes
 
 @torch.no_grad()
 def scores(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Of a depth head what the sigmoid is taken of, which hides no error."""
+    """The output of a depth head before the sigmoid, which would hide errors."""
     prediction = model.decode_head(model.extract_feat(image))
     return torch.logit(prediction / 10) if hasattr(model.decode_head, "max_depth") else prediction
 
@@ -168,7 +168,7 @@ def samples(truth: torch.Tensor) -> list[SegDataSample]:
 
 
 def silog(found: torch.Tensor, truth: torch.Tensor) -> float:
-    """Eigen et al. 2014, equation 4, with lambda = 0.5 and a root: of the pixels of one image that have a reading."""
+    """The root of equation 4 of Eigen et al. 2014, with lambda = 0.5, over the pixels of one image with a reading."""
     valid = (truth > 0) & (truth <= 10)
     d = truth[valid].log() - found[valid].log()
     return float(torch.sqrt((d**2).mean() - 0.5 * d.mean() ** 2))
@@ -205,7 +205,7 @@ def test_images_without_any_reading_teach_nothing_and_break_nothing(reading: flo
 
 @pytest.mark.parametrize("task", ["segment", "depth"])
 def test_of_a_linear_probe_of_a_vit_nothing_below_the_head_trains(task: Task) -> None:
-    """ViTDet's pyramid would be fresh weights: frozen it is noise, trained it is no probe."""
+    """ViTDet's pyramid has random weights: frozen, it is noise; trained, the head is no longer a linear probe."""
     settings = dataclasses.replace(config(task, "linear", "vit_b16_clip"), frozen_stages=4)
     with torch.device("meta"):
         model = build_model(settings, 5)

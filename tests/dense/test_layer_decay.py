@@ -1,4 +1,4 @@
-"""Learning rate and weight decay of every parameter, against tables written by hand."""
+"""The learning rate and weight decay of every parameter, against tables written by hand."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from mobileclip_dense.config.encoders import ENCODERS
 
 
 class Dense(nn.Module):
-    """A trunk where our models keep it, and something on it."""
+    """A model with an encoder trunk at its usual place, and a head."""
 
     def __init__(self, trunk: nn.Module):
         super().__init__()

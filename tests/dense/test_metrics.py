@@ -1,4 +1,4 @@
-"""Our figures against independent computations: by hand, of mmsegmentation, of torchmetrics."""
+"""Our metrics against independent implementations: direct computation, mmsegmentation and torchmetrics."""
 
 import math
 from typing import Any
@@ -26,7 +26,7 @@ def random_maps(num_images: int = 3) -> tuple[Maps, Maps]:
 
 
 def random_depth(height: int = 20, width: int = 30) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """A prediction and a truth in metres, of which some pixels have no reading and some lie beyond 10 m."""
+    """A prediction and a truth in metres; some pixels have no reading, others are beyond 10 m."""
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.5, 12, (height, width)).astype(np.float32)
     truth[rng.random(truth.shape) < 0.1] = 0
@@ -76,12 +76,12 @@ def test_segmentation_figures_are_those_of_mmseg_and_are_not_rounded() -> None:
 
 
 def test_processes_with_a_part_each_give_the_figures_of_one_with_all() -> None:
-    """mmengine collects what the processes hold in turn, and drops what its sampler repeated at the end."""
+    """mmengine interleaves the results of the processes, and drops those that its sampler repeated at the end."""
     found, truth = random_maps()
     whole, first, second = IoUScore(), IoUScore(), IoUScore()
     fill(whole, found, truth)
     fill(first, found[0::2], truth[0::2])
-    fill(second, found[[1, 0]], truth[[1, 0]])  # three images are no even number: the first one again
+    fill(second, found[[1, 0]], truth[[1, 0]])  # three images in two processes: the first is repeated
     collected = [entry for pair in zip(first.results, second.results, strict=True) for entry in pair]
     assert first.compute_metrics(collected[:3]) == whole.evaluate(3)
     assert first.compute_metrics(collected) != first.compute_metrics(collected[:3])

@@ -1,4 +1,4 @@
-"""Training in two processes against training in one with the doubled batch."""
+"""Training in two processes against training in one process with twice the batch size."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ STEPS = 3
 
 
 class FixedStatistics(Hook):
-    """BatchNorm over half of a batch is another function than over the whole; both runs use the stored statistics."""
+    """Use stored BatchNorm statistics in both runs, because those of half a batch and a whole batch differ."""
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         for module in runner.model.modules():
@@ -30,7 +30,7 @@ class FixedStatistics(Hook):
 
 
 class Recorder(Hook):
-    """The loss of each micro-batch, and the gradient of the last step that was taken."""
+    """The loss of each micro-batch, and the gradient of the last step."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, np.ndarray]] = []

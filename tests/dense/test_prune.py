@@ -1,4 +1,4 @@
-"""The prune command on real runs: the folder it leaves, what can be done with it, and what is refused."""
+"""The prune command on real runs: the folder that it writes, its uses, and what is refused."""
 
 import dataclasses
 import json
@@ -91,10 +91,10 @@ def test_a_pruned_start_that_does_not_fit_is_refused(line: Line, pruned_run: Pat
     _, _, config = load_dense_run(pruned_run)
     again = dataclasses.replace(config, init=str(pruned_run), out=tmp_path / "run")
     for changes, message in (
-        ({"neck_channels": 64}, "neck_channels: found a pruned run with 48, the recipe has 64"),
-        ({"head_channels": 64}, "head_channels: found a pruned run with 32, the recipe has 64"),
-        ({"encoder": "mci0"}, "encoder: found a pruned run with nano, the recipe has mci0"),
-        ({"task": "depth", "data": line.scenes / "nyu"}, "task: found a pruned run with segment, the recipe has depth"),
+        ({"neck_channels": 64}, "neck_channels: found a pruned run with 48, expected 64"),
+        ({"head_channels": 64}, "head_channels: found a pruned run with 32, expected 64"),
+        ({"encoder": "mci0"}, "encoder: found a pruned run with nano, expected mci0"),
+        ({"task": "depth", "data": line.scenes / "nyu"}, "task: found a pruned run with segment, expected depth"),
         ({"class_names": tmp_path / "names.txt"}, "classes: found a pruned run with 14"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Upsampling and argmax with channels last: the same classes, and graphs that must be left alone."""
+"""Upsampling and argmax with channels last: the same classes, and graphs that must not be changed."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SCORES, SIZE = (2, 7, 9, 5), (36, 20)
 
 
 class Upsampled(nn.Module):
-    """Scores at a quarter of the resolution, and their argmax or that of another axis after upsampling."""
+    """A model that upsamples scores by 4 and takes the argmax over classes or another axis."""
 
     def __init__(self, axis: int, *, upsampled_too: bool = False):
         super().__init__()

@@ -35,7 +35,7 @@ TASKS = ("segment", "depth")
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_onnx_model_gives_what_mmsegmentation_predicts(line: Line, task: str) -> None:
-    """Against mmseg's own prediction path, which shares no code with our exporter, preprocessing included."""
+    """Against mmseg's prediction, which shares no code with our exporter, including preprocessing."""
     model, _, config = load_dense_run(line.run(task))
     folder = line.artifact(task, "fp32.onnx")
     golden = load_golden(folder)

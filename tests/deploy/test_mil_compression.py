@@ -1,4 +1,4 @@
-"""Weights and activations in few bits, against the MIL documentation, written out in NumPy float64."""
+"""Compressed weights and activations, against the MIL documentation implemented in NumPy float64."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ HALVES = np.array([0.5, 1.5, -2.5, 0.49, 90, -90], np.float32)
 
 
 def packed(indices: list[int], num_bits: int) -> Array:
-    """One long number, least significant element and byte first, as the documentation draws it."""
+    """Pack the values into one number, least significant element and byte first, as in the documentation."""
     number = sum(index << (i * num_bits) for i, index in enumerate(indices))
     return np.frombuffer(number.to_bytes(-(-len(indices) * num_bits // 8), "little"), np.uint8).copy()
 

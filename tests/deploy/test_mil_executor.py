@@ -1,4 +1,4 @@
-"""Whole programs: against PyTorch, compressed, broken on purpose."""
+"""Whole programs: against PyTorch, compressed, and deliberately broken."""
 
 import gc
 import weakref
@@ -34,7 +34,7 @@ TARGETS = {"iOS15": ct.target.iOS15, "iOS16": ct.target.iOS16, "iOS17": ct.targe
 
 
 class Models:
-    """Untrained nano models with randomised normalizations, PyTorch's answers to IMAGE, and packages of them."""
+    """Untrained nano models with random norms, PyTorch's outputs for IMAGE, and their packages."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -145,7 +145,7 @@ def test_compressed_weights_act_as_their_decompressed_form(name: str, models: Mo
 def test_quantized_activations_run_in_the_form_that_coremltools_writes(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """coremltools calibrates with Core ML, on a Mac only; here the executor supplies the ranges."""
+    """coremltools' calibration needs Core ML on a Mac; here the executor provides the ranges."""
     package = models.package("depth", "fp16", "iOS17")
     ranges = {
         variable.name: {"rmin": float(value.min()), "rmax": float(value.max())}
@@ -225,7 +225,7 @@ def test_an_image_arrives_in_the_programs_colours_scaled_and_shifted(
 
 
 def squares(x: Any) -> Any:
-    """In fp16: 300 squared is beyond 65504, its root is not."""
+    """In fp16, 300 squared is above the maximum of 65504, but its root is not."""
     half = mb.cast(x=x, dtype="fp16", name="half")
     doubled = mb.mul(x=half, y=np.float16(2), name="doubled")
     squared = mb.mul(x=doubled, y=doubled, name="squared")

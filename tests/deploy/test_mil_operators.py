@@ -1,4 +1,4 @@
-"""Every operator against its definition in the MIL documentation, written out in NumPy float64, loops and all."""
+"""Every operator against its definition in the MIL documentation, implemented with loops in NumPy float64."""
 
 import gc
 import itertools
@@ -30,7 +30,7 @@ def numbers(*shape: int) -> Array:
 def build_program(
     folder: Path, build: Callable[..., Any], inputs: Sequence[Array], target: Any = IOS16, dtype: Any = types.fp32
 ) -> MilProgram:
-    """`build`, from variables x and y to variables, saved as it is and loaded again."""
+    """The program of `build`, from variables x and y to variables, saved without graph passes and loaded again."""
     kinds = [types.int32 if array.dtype == np.int32 else dtype for array in inputs]
     specs = [mb.TensorSpec(shape=array.shape, dtype=kind) for array, kind in zip(inputs, kinds, strict=True)]
     program = mb.program(input_specs=specs, opset_version=target)(build)
@@ -50,7 +50,7 @@ def run(program: MilProgram, *inputs: Array, precision: Any = "fp32") -> list[Ar
 
 
 def check(folder: Path, operator: str, build: Callable[..., Any], expected: Any, *inputs: Array, target: Any) -> None:
-    """The operator survives conversion, and the program gives what `expected` gives on the inputs in float64."""
+    """Verify that the program still has the operator, and computes the same as `expected` on float64 inputs."""
     program = build_program(folder, build, inputs, target)
     assert operator in {operation.op_type for operation in program.function.operations}
     wide = [array.astype(np.float64) if array.dtype == np.float32 else array for array in inputs]
@@ -105,7 +105,7 @@ def test_conv_is_the_sum_that_the_documentation_gives(name: str, with_bias: bool
 
 
 def spread(x: Array, w: Array, b: Array, pads: list[int], s: list[int], d: list[int], g: int) -> Array:
-    """Transposed convolution as a sum over inputs and kernel positions; what lies beyond the cut edges falls away."""
+    """Transposed convolution as a sum over inputs and kernel positions, cropped at the edges."""
     (n, c_in, h, width), (_, per_group, kh, kw) = x.shape, w.shape
     top, bottom, left, right = pads
     high, wide = ((h - 1) * s[0] + (kh - 1) * d[0] + 1, (width - 1) * s[1] + (kw - 1) * d[1] + 1)
@@ -305,7 +305,7 @@ def test_the_operator_is_its_definition(name: str, tmp_path: Path) -> None:
 
 
 def test_every_operator_has_a_definition_in_these_tests() -> None:
-    """Those for resizing and compression have files of their own."""
+    """The operators for resizing and compression have their own test files."""
     here = {operator for operator, *_ in CASES.values()} | {"conv", "conv_transpose", "greater_equal"}
     resizing = {f"{how}_{kind}" for how in ("resize", "upsample") for kind in ("bilinear", "nearest_neighbor")}
     assert here | resizing | set(COMPRESSION_OPERATORS) == set(OPERATORS)

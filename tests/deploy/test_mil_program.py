@@ -1,4 +1,4 @@
-"""What can be wrong with a package on disk, each named by its file."""
+"""Damaged packages on disk: each error names the file."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_altered_packages_are_refused_by_file(whole: Path, tmp_path: Path) -> No
     copy = Path(shutil.copytree(whole, tmp_path / "copy.mlpackage"))
     weights = bytearray((copy / WEIGHTS).read_bytes())
     (copy / WEIGHTS).write_bytes(bytes(64) + bytes(len(weights) - 64))
-    with pytest.raises(ValueError, match=r"weight\.bin: .* the file was altered or cut short"):
+    with pytest.raises(ValueError, match=r"weight\.bin: .* the file is damaged"):
         load_program(copy)
     model = ct.proto.Model_pb2.Model.FromString((copy / MODEL).read_bytes())
     (copy / WEIGHTS).write_bytes(bytes(weights))
@@ -62,7 +62,7 @@ def test_altered_packages_are_refused_by_file(whole: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"model\.mlmodel: not a valid ML program"):
         load_program(copy)
     (copy / "Manifest.json").write_text(json.dumps({"itemInfoEntries": {}}))
-    with pytest.raises(ValueError, match=r"Manifest\.json: field missing"):
+    with pytest.raises(ValueError, match=r"Manifest\.json: found a missing or invalid field"):
         load_program(copy)
 
 

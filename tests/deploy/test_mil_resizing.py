@@ -1,4 +1,4 @@
-"""Resizing of images in ML programs, against the grid points that the MIL documentation prints."""
+"""Resizing of images in ML programs, against the grid points in the MIL documentation."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What the Neural Engine report flags, on small programs that have it."""
+"""The flags of the Neural Engine report, on small programs."""
 
 from pathlib import Path
 

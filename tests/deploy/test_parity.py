@@ -1,4 +1,4 @@
-"""Every output that an application reads is judged: by the export, by verify, in ONNX and in Core ML."""
+"""Every output of an artifact is compared with PyTorch: by export and verify, in ONNX and in Core ML."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def artifact_of(precision: str, *outputs: tuple[str, npt.NDArray[np.generic]], r
 
 
 def segmentation(seed: int = 0) -> dict[str, npt.NDArray[np.generic]]:
-    """Clear logits of 5 classes, two examples, and the class map that they give."""
+    """Clear logits of 5 classes for two examples, and their class map."""
     logits = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(seed))
     full = torch.nn.functional.interpolate(logits, (32, 32), mode="bilinear", align_corners=False)
     return {"logits": logits.numpy(), "class_map": full.argmax(1).to(torch.int32).numpy()}
@@ -64,7 +64,7 @@ def test_what_pytorch_gave_passes_in_every_precision(precision: str) -> None:
     [
         ("fp32", 0.002, "class_map: found PyTorch's class in 99.80 % of the pixels, expected at least 99.9 %"),
         ("fp16", 0.02, "class_map: found PyTorch's class in 98.00 % of the pixels, expected at least 99 %"),
-        # What int8 may move is found by its own logits, which did not move.
+        # int8 may change the class map, but here its logits did not change.
         ("fp16", 0.005, r"class_map: found the best class of its logits in 99\.5. % of the pixels"),
         ("int8", 0.02, r"class_map: found the best class of its logits in 98\.0. % of the pixels, expected at least"),
         ("w8a8", 0.3, "class_map: found the best class of its logits in 70"),
@@ -128,7 +128,7 @@ def test_missing_outputs_other_shapes_and_no_examples_are_named() -> None:
 
 
 def altered(line: Line, kind: str, folder: Path) -> Path:
-    """A copy of a segmenter whose final ArgMax is an ArgMin, with hashes that fit: its logits are right."""
+    """A copy of a segmentation artifact with ArgMin instead of ArgMax, with valid hashes and correct logits."""
     shutil.copytree(line.artifact("segment", kind), folder)
     model = onnx.load(folder / "model.onnx")
     (node,) = (node for node in model.graph.node if node.op_type == "ArgMax")
@@ -162,7 +162,7 @@ def test_verify_refuses_a_wrong_class_map_of_a_core_ml_program(line: Line, monke
 
 
 class OtherClasses(FromPixels):
-    """The class map alone is wrong."""
+    """Only the class map is wrong."""
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         logits, class_map = super().forward(image)
@@ -170,7 +170,7 @@ class OtherClasses(FromPixels):
 
 
 class OtherClassesWhereLarger(FromPixels):
-    """The class map alone is wrong, and only where the image is higher than that which is traced."""
+    """Only the class map is wrong, and only for images higher than the traced one."""
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         logits, class_map = super().forward(image)

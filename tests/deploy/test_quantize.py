@@ -1,4 +1,4 @@
-"""int8 holds the nodes that were chosen, at least one, and is faster than the float model or refused."""
+"""int8 models have exactly the chosen nodes, at least one, and are refused if they are not faster."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Core ML in every precision and target that is offered; a wrong conversion must fail, not warn."""
+"""Core ML in every precision and target. A wrong conversion must fail, not warn."""
 
 import json
 import shutil
@@ -85,10 +85,10 @@ def test_a_target_that_cannot_store_a_precision_is_refused(
 def test_a_compression_that_compressed_nothing_is_refused(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a network whose every weight is below coremltools' threshold."""
+    """A network with all weights below coremltools' threshold."""
     monkeypatch.setattr("mobileclip_dense.deploy.coreml.compress.palettize", lambda model, *_: model)
     config = ToCoreMLConfig(run=line.run("depth"), out=tmp_path, precision=("p4",), allow_accuracy_drop=True)
-    with pytest.raises(ValueError, match=r"p4: found no constexpr_lut_to_dense, .* nothing was compressed"):
+    with pytest.raises(ValueError, match=r"p4: found no constexpr_lut_to_dense, .* too small to be compressed"):
         to_coreml(config)
     assert list(tmp_path.iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_a_wrong_operator_stops_the_export(
 
 
 def test_verify_notices_weights_of_another_training(line: Line, tmp_path: Path) -> None:
-    """Files that are whole and hash right, but do not compute what golden.npz says."""
+    """Files with valid hashes that do not compute the outputs in golden.npz."""
     folder = tmp_path / "mixed"
     shutil.copytree(line.artifact("depth", "fp16.coreml"), folder)
     artifact = load_artifact(folder)

@@ -1,4 +1,4 @@
-"""ONNX in every form that is offered: precision, pixels, flexible shapes, both towers; and the accuracy gate."""
+"""ONNX in every form (precision, pixels, flexible shapes, both towers), and the accuracy gate."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ def test_flexible_shapes_are_right_at_other_shapes(
 def test_a_size_that_froze_while_tracing_stops_the_export(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mmseg's own Upsample rounds its size with int(): right at the traced size, wrong at every other."""
+    """mmseg's Upsample rounds its size with int(), so it is only correct at the traced size."""
     monkeypatch.setattr("mobileclip_dense.deploy.prepare.make_upsampling_symbolic", lambda _: None)
     with pytest.raises(ValueError, match="logits at another shape: relative error"):
         to_onnx(ToOnnxConfig(run=line.run("segment"), out=tmp_path, flexible="size"))
@@ -130,7 +130,7 @@ def test_too_much_lost_accuracy_gives_nodes_back_and_then_refuses(
 
     def spoiled(cost: dict[str, float]) -> str:
         counts.append(cost["num_evaluated_images"])
-        return "mIoU falls by 9.00 points, at most 0.5 are tolerated"
+        return "mIoU falls by 9.00 points, expected at most 0.5"
 
     monkeypatch.setattr("mobileclip_dense.deploy.onnx.quantize.excess", spoiled)
     monkeypatch.setattr("mobileclip_dense.deploy.gate.excess", spoiled)
@@ -205,7 +205,7 @@ def _with_data(run: Path, tmp_path: Path, data: Path) -> Path:
 
 
 def test_a_graph_of_an_older_operator_set_has_no_gelu(line: Line, tmp_path: Path) -> None:
-    """Why opset 20: below it every GELU is five nodes."""
+    """The reason for opset 20: in older opsets, every GELU has five nodes."""
     (prepared,) = prepare(line.run("depth"), None)
     artifact = load_artifact(line.artifact("depth", "fp32.onnx"))
     export_graph(prepared, artifact, 18, tmp_path / "old.onnx")

@@ -1,4 +1,4 @@
-"""Exported files do not say on which machine, by whom and by which lines of code they were made."""
+"""Exported files contain no information about the machine, the user and the source lines that wrote them."""
 
 import getpass
 import socket
@@ -31,7 +31,7 @@ def test_no_artifact_holds_a_path_a_module_a_stack_trace_or_a_name(line: Line) -
     ],
 )  # fmt: skip
 def test_a_trace_is_found(tmp_path: Path, told: str) -> None:
-    """Among weights, and inside an archive."""
+    """Traces among weights and inside an archive are found."""
     (tmp_path / "model.onnx").write_bytes(
         b"\x00\x9fmade with the help of " + told.encode() + b"\x00mobileclip_dense.name"
     )
@@ -41,7 +41,7 @@ def test_a_trace_is_found(tmp_path: Path, told: str) -> None:
 
 
 def test_notes_are_removed_from_every_part_of_a_graph() -> None:
-    """Branches of an If, functions, value infos and initializers, too; names and values stay."""
+    """Also in branches of an If, functions, value infos and initializers; names and values stay."""
     branch = helper.make_graph(
         [helper.make_node("Identity", ["w"], ["inner"], name="kept")], "branch", [],
         [helper.make_tensor_value_info("inner", TensorProto.FLOAT, [2])],

@@ -1,4 +1,4 @@
-"""Teachers that fit in a test: random weights, each with a size, a normalization and a context length of its own."""
+"""Small teachers with random weights, each with its own image size, normalization and context length."""
 
 import json
 from pathlib import Path
@@ -30,14 +30,14 @@ COCA = {
 
 
 def blotches(num_images: int, size_px: int) -> torch.Tensor:
-    """uint8 [B,3,S,S]: pictures that even a random network tells apart."""
+    """uint8 [B,3,S,S]: pictures that even a random network distinguishes."""
     coarse = np.random.default_rng(0).integers(0, 256, (num_images, 3, 4, 4)).astype(np.float32)
     smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse), size=(size_px, size_px), mode="bilinear")
     return smooth.round().to(torch.uint8)
 
 
 def randomize(model: torch.nn.Module, seed: int, size_px: int) -> None:
-    """Fresh weights hide mistakes: biases are zero, norms are the identity, all images look alike."""
+    """Randomize all weights. Initial weights hide errors: biases are zero, norms are the identity."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.state_dict().values():
@@ -53,7 +53,7 @@ def randomize(model: torch.nn.Module, seed: int, size_px: int) -> None:
 
 
 def write_open_clip_folder(folder: Path, model_cfg: dict[str, object], seed: int) -> Path:
-    """A model with its config and preprocessing, as open_clip saves one for publication."""
+    """Save a model with its config and preprocessing, as open_clip does for publication."""
     folder.mkdir()
     config = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": VIT_MEAN, "std": VIT_STD}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -82,7 +82,7 @@ def nano_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def vit_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A ViT in a folder of open_clip's: 48 px, a normalization like no other, 24-d, 16 tokens."""
+    """A ViT in open_clip's folder format: 48 px, an unusual normalization, 24-d, 16 tokens."""
     return str(write_open_clip_folder(tmp_path_factory.mktemp("teacher") / "vit", VIT, seed=2))
 
 

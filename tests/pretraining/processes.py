@@ -1,4 +1,4 @@
-"""Worlds of gloo processes on this machine, forked from one that has imported torch already."""
+"""Groups of local gloo processes, forked from a process that has already imported torch."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 
 
 def run_world(job: Callable[..., Any], world_size: int, folder: Path, *arguments: Any) -> list[Any]:
-    """What `job(rank, *arguments)`, a module's function, returns in each process of a new default process group."""
+    """Run `job(rank, *arguments)` in each process of a new default process group, and return the results."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mobileclip_dense.pretraining.loop", "mobileclip_dense.dense.training.train",
                                     "tests.frozen"])  # fmt: skip

@@ -27,13 +27,13 @@ Build = Callable[[], nn.Module]
 
 
 def vit() -> nn.Module:
-    """A CLIP of open_clip's first kind, without BatchNorm and random numbers."""
+    """An open_clip `CLIP` without BatchNorm and without random numbers."""
     torch.manual_seed(0)
     return CLIP(8, {"image_size": SIDE_PX, "patch_size": 16, "width": 16, "head_width": 8, "layers": 2}, TEXT)
 
 
 def nano(drop_path: float = 0.0) -> nn.Module:
-    """With BatchNorm, and drop path if asked."""
+    """A model with BatchNorm, and optionally with drop path."""
     torch.manual_seed(0)
     vision = {"timm_model_name": "fastvit_mci_nano", "timm_pool": "avg", "timm_proj": None, "image_size": SIDE_PX,
               "timm_drop_path": drop_path}  # fmt: skip
@@ -45,7 +45,7 @@ def nano_with_drop_path() -> nn.Module:
 
 
 def batch() -> tuple[Tensor, ...]:
-    """Images, and two caption sets."""
+    """Images and two caption sets."""
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(PAIRS, 3, SIDE_PX, SIDE_PX, generator=generator)
     return images, *(torch.randint(1, 40, (PAIRS, 6), generator=generator) for _ in range(2))
@@ -56,7 +56,7 @@ def micro_batches_of(sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:
 
 
 def loss_of_part(rank: int, world_size: int) -> Callable[[Features], Losses]:
-    """Reinforced by a teacher of random features, of which this process has its part."""
+    """The loss with a teacher of random features, of which this process has its part."""
     generator = torch.Generator().manual_seed(2)
     image, *texts = (
         nn.functional.normalize(torch.randn(PAIRS, 5, generator=generator), dim=1).chunk(world_size)[rank]
@@ -77,7 +77,7 @@ def statistics(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """To 1e-5 of each tensor's largest, or of one: in front of a BatchNorm some gradients are rounding alone."""
+    """Compare to 1e-5 of each tensor's largest value (or 1): before a BatchNorm, some gradients are only rounding."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         largest = max(1.0, float(np.abs(value).max()))
@@ -93,7 +93,7 @@ def in_two_passes(build: Build, sizes: Sequence[int]) -> tuple[nn.Module, Losses
 
 
 def in_one_graph(build: Build, sizes: Sequence[int]) -> tuple[nn.Module, Losses]:
-    """Every micro-batch through the towers by itself, then the loss of all of them, and all graphs kept."""
+    """Each micro-batch through the towers, then the loss over all of them, with all graphs in memory."""
     towers = Towers(build())
     torch.manual_seed(3)
     parts = [towers(*micro_batch) for micro_batch in micro_batches_of(sizes)]
@@ -172,12 +172,12 @@ def test_one_micro_batch_is_computed_once_and_several_twice_in_the_same_way() ->
         towers, with_gradients = Towers(vit()), []
         towers.register_forward_hook(lambda *_, calls=with_gradients: calls.append(torch.is_grad_enabled()))
         backward(fabric, fabric.setup(towers), micro_batches_of(sizes), loss_of_part(0, 1))
-        # A compiled network draws other random numbers where gradients are off.
+        # A compiled network draws different random numbers if gradients are disabled.
         assert with_gradients == [True] * expected
 
 
 def in_process(rank: int) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], float, int]]:
-    """Gradients, running statistics, loss, and the number of buckets of gradients averaged, per case."""
+    """For each case: gradients, running statistics, loss, and the number of averaged gradient buckets."""
     os.environ["LOCAL_RANK"] = str(rank)  # so that Fabric starts no processes of its own
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
     fabric.launch()

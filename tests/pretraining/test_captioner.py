@@ -79,7 +79,7 @@ def test_a_caption_file_that_is_no_utf_8_text_is_refused(name: str, data: bytes,
 
 def test_the_nucleus_on_a_case_worked_out_by_hand() -> None:
     logits = torch.tensor([0.05, 0.3, 0.5, 0.15]).log().expand(6, 4)
-    # 0.5 and 0.3 are the fewest that reach 0.7: of their 0.8, the first 0.5 are token 2, the rest token 1.
+    # 0.5 and 0.3 are the smallest set that reaches 0.7: of their 0.8, the first 0.5 are token 2, the rest token 1.
     uniform = torch.tensor([0.0, 0.5, 0.62, 0.63, 0.9, 0.9999999])
     assert sample_nucleus(logits, uniform, 0.7).tolist() == [2, 2, 2, 1, 1, 1]
     assert sample_nucleus(logits, uniform, 0.4).tolist() == [2] * 6

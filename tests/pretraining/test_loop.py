@@ -49,7 +49,7 @@ def distilling(line: Line, out: Path, **changes: object) -> PretrainConfig:
 
 
 def run_here(arguments: list[object]) -> None:
-    """The command in this process, with as many threads as `start` gives it: sums depend on their order."""
+    """Run the command in this process with the number of threads of `start`, because it affects rounding."""
     torch.set_num_threads(1)
     run_named("pretrain", [str(argument) for argument in arguments])
 
@@ -97,7 +97,7 @@ def test_stock_open_clip_loads_a_run_with_its_preprocessing(line: Line) -> None:
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With everything that has a state: distillation, two passes, drawn sources, a moving average, a loader worker."""
+    """With everything stateful: distillation, two passes, random sources, a moving average, a loader worker."""
     out = tmp_path / "killed"
     flags = ["nano-reinforced", "--data", line.reinforced, line.reinforced, "--data-weights", "1", "2", "--out", out,
              *SMALL_PRETRAIN, "--steps", "12", "--checkpoint-every", "2", "--accumulate", "2", "--ema-decay", "0.5",
@@ -152,17 +152,17 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(line: Line, tmp_path: Path
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     step = load_checkpoint(out / "checkpoints" / "last.pt")["step"]
-    assert f"SIGTERM: step {step} of 5000 is saved; repeat the command to go on" in said
+    assert f"SIGTERM: step {step} of 5000 is saved; repeat the command to resume" in said
     assert not (out / "run.json").exists()
 
 
 def test_data_without_held_out_pairs_trains_and_says_so(
     line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As published data sets and `join` leave it: a folder of shards and no val/."""
+    """A folder of shards without val/, as published data sets and `join` have it."""
     pretrain(small(line, tmp_path / "run", data=(str(line.scenes / "shards" / "train"),), steps=1))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["metrics"] == {}
-    assert "nothing held out to measure it on (--val-data)" in capsys.readouterr().out
+    assert "not measured, no held-out data (--val-data)" in capsys.readouterr().out
 
 
 def test_what_is_held_out_is_opened_before_a_run_begins(line: Line, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_one_bad_file_among_the_zeroshot_images_is_left_out(line: Line, tmp_path
 def test_what_breaks_while_a_run_trains_costs_its_figure_alone(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run is saved and says what is missing; put right, it can be measured without training again."""
+    """The run is saved and names what is missing. After a repair, it can be measured without training again."""
     images, run = tmp_path / "images" / "cone", tmp_path / "run"
     images.mkdir(parents=True)
     Image.new("RGB", (40, 32), "red").save(images / "0.jpg")
@@ -236,7 +236,7 @@ def test_a_complete_run_is_not_overwritten(line: Line) -> None:
 
 
 def test_torchrun_trains_one_run_with_two_processes(line: Line, tmp_path: Path) -> None:
-    """DDP over gloo: written once, over the pairs of both; the loss starts near ln(pairs of both); no thread stays."""
+    """DDP over gloo: one set of files; the loss covers the pairs of both, starting near their ln; no thread remains."""
     scenes, out = tmp_path / "scenes", tmp_path / "two"
     run_module("mobileclip_dense", "scenes", "--out", scenes, "--num-images", 320, "--size-px", 32)
     run_module("torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29641, "-m", "tests.process_exit",
@@ -279,7 +279,7 @@ def test_teachers_run_in_every_step_at_their_own_size(line: Line, tmp_path: Path
 
 
 def test_compiled_towers_train_to_the_same_weights(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In two passes, with blocks computed again; traced as ever, but without a minute of generating code."""
+    """In two passes, with recomputed blocks; traced, but without a minute of code generation."""
     compiled = functools.partial(torch.compile, backend="aot_eager")
     wrapped = list[torch.nn.Module]()
     monkeypatch.setattr(torch, "compile", lambda module, **how: wrapped.append(module) or compiled(module, **how))
@@ -315,7 +315,7 @@ def test_the_moving_average_is_what_is_saved(line: Line, tmp_path: Path, monkeyp
 def test_what_is_not_finite_names_step_samples_and_checkpoint(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Of a finite loss, too, the gradient may not be: step 4 must not be saved."""
+    """The gradient may be infinite even if the loss is finite: step 4 must not be saved."""
     honest, steps = loop.backward, itertools.count(1)
 
     def diverging(fabric: Fabric, model: torch.nn.Module, *rest: Any) -> Losses:
@@ -364,7 +364,7 @@ def test_machines_that_do_not_share_the_run_folder_cannot_resume(
 def test_an_encoder_wants_multiples_of_its_stride_and_a_vit_none_of_it(line: Line, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--image-size-px: found 336, expected a multiple of 32, the stride of nano"):
         pretrain(small(line, tmp_path / "run", image_size_px=336))
-    with pytest.raises(FileNotFoundError, match="no-such"):  # the next thing that is looked at
+    with pytest.raises(FileNotFoundError, match="no-such"):  # the next check
         pretrain(small(line, tmp_path / "run", model="ViT-L-14-336", image_size_px=336, data=("no-such",)))
 
 

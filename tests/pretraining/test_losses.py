@@ -24,7 +24,7 @@ PAIRS, WIDTH = 8, 6
 
 @dataclass(frozen=True)
 class Case:
-    """Caption sets, weights (w_0, w_1), and per teacher its width and scale."""
+    """The number of caption sets, the weights (w_0, w_1), and the width and scale of each teacher."""
 
     num_sets: int
     weights: tuple[float, float]
@@ -209,7 +209,7 @@ def test_processes_have_the_value_and_gradient_of_one_with_the_whole_batch(world
         assert np.mean(totals) == pytest.approx(total, rel=1e-6), name
         *of_features, of_scale = zip(*parts, strict=True)
         for expected, found in zip(gradients, of_features, strict=False):
-            # DDP averages gradients over processes, so what reaches a process's features counts by its share.
+            # DDP averages gradients over processes, so the gradient of a process's features is divided by their number.
             together = np.concatenate(found) / world_size
             np.testing.assert_allclose(together, expected, rtol=1e-5, atol=1e-7, err_msg=name)
         assert np.mean(of_scale) == pytest.approx(float(gradients[-1]), rel=1e-5), name
@@ -237,5 +237,5 @@ def test_features_that_do_not_belong_together_are_refused() -> None:
         reinforced_loss(student, [teachers[0], teachers[1]._replace(texts=teachers[1].texts[:1])], weights=(0.0, 1.0))
     with pytest.raises(ValueError, match="teacher 1: found 4 pairs"):
         reinforced_loss(student, [part_of(teachers[0], 0, 2)], weights=(0.0, 1.0))
-    with pytest.raises(ValueError, match="expected 0 where there are no teachers"):
+    with pytest.raises(ValueError, match="expected 0 without teachers"):
         reinforced_loss(student, weights=(0.0, 1.0))

@@ -90,7 +90,7 @@ def samples_of(shard: Path) -> dict[str, dict[str, bytes]]:
 
 
 def assert_same_folder(found: Path, expected: Path) -> None:
-    """The same files with the same bytes, and nothing else, hidden or not."""
+    """Both folders have the same files with the same bytes, including hidden files."""
     names = [
         sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) for folder in (found, expected)
     ]
@@ -100,7 +100,7 @@ def assert_same_folder(found: Path, expected: Path) -> None:
 
 
 def view_by_hand(data: bytes, entry: list, size_px: int) -> Image.Image:
-    """The stored augmentation in torchvision's own words."""
+    """The stored augmentation, applied by torchvision."""
     (top, left, height, width), operations = entry
     image = tv.resized_crop(Image.open(io.BytesIO(data)), top, left, height, width, [size_px, size_px],
                             InterpolationMode.BICUBIC)  # fmt: skip
@@ -112,7 +112,7 @@ def view_by_hand(data: bytes, entry: list, size_px: int) -> Image.Image:
 def test_stored_embeddings_are_those_of_the_stored_augmentations_by_each_teachers_own_preprocessing(
     both: Path, nano_teacher: str, vit_teacher: str
 ) -> None:
-    """Recomputed with torchvision and open_clip alone, from what is in the shard."""
+    """Embeddings recomputed from the shard, with torchvision and open_clip only."""
     nano, vit = open_clip.create_model(*nano_teacher.split(":")), open_clip.create_model(f"local-dir:{vit_teacher}")
     models = [(nano, 128, (0.0,) * 3, (1.0,) * 3, 48), (vit, 48, VIT_MEAN, VIT_STD, 16)]
     members = samples_of(both / "train" / "00001.tar")["10002"]
@@ -135,7 +135,7 @@ def test_stored_embeddings_are_those_of_the_stored_augmentations_by_each_teacher
         # bfloat16 keeps 8 bits: half a unit in the last place is 1/512 of the value.
         torch.testing.assert_close(stored.image_embeddings[:, part].float(), images, rtol=1 / 256, atol=1e-5)
         torch.testing.assert_close(stored.text_embeddings[:, part].float(), texts, rtol=1 / 256, atol=1e-5)
-        assert (images[0] - images[1]).abs().max() > 0.02  # else the comparison would say nothing
+        assert (images[0] - images[1]).abs().max() > 0.02  # otherwise the comparison would be trivial
         start += images.shape[1]
     assert stored.image_embeddings.shape == (NUM_VIEWS, start)
 
@@ -216,7 +216,7 @@ def test_bad_samples_and_shards_are_left_out_and_counted(
     assert list(samples_of(out / "train" / "0.tar")) == ["a", "g"]
     table = dict(line.rsplit(None, 1) for line in capsys.readouterr().out.splitlines()[1:])
     assert {name.strip(): int(n) for name, n in table.items()} == {
-        "shards reinforced": 2, "shards that were complete already": 0, "images": 3, "views": 9,
+        "shards reinforced": 2, "shards already complete": 0, "images": 3, "views": 9,
         "left out: caption": 1, "left out: image": 1, "left out: members": 1, "left out: no synthetic caption": 1,
         "left out: syn.json": 1,
     }  # fmt: skip
@@ -229,7 +229,7 @@ def test_a_shard_without_a_good_sample_is_an_error_and_leaves_no_file(small: Rei
     assert list((tmp_path / "out" / "train").iterdir()) == []
     uncaptioned = {suffix: data for suffix, data in plain_sample(1).items() if suffix != "syn.json"}
     write_shard(tmp_path / "web" / "train" / "0.tar", {"a": uncaptioned})
-    with pytest.raises(ValueError, match="reinforced: 1 no synthetic caption; let --captions name a file or a model"):
+    with pytest.raises(ValueError, match="reinforced: 1 no synthetic caption; set --captions to a file or a model"):
         reinforce(dataclasses.replace(small, data=tmp_path / "web", out=tmp_path / "other"))
 
 
@@ -329,9 +329,9 @@ def test_processes_of_torchrun_share_the_shards(
     mine = dataclasses.replace(small, out=tmp_path / "out")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(reinforce_module, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(reinforce_module, "_TIMEOUT_S", 0.1)
     with pytest.raises(TimeoutError, match="waited"):
-        reinforce(mine)  # only rank 0 may begin the folder
+        reinforce(mine)  # only rank 0 may create the folder
     monkeypatch.setenv("RANK", "0")
     assert reinforce(mine).images == 2 * NUM_IMAGES
     monkeypatch.setenv("RANK", "1")
@@ -369,7 +369,7 @@ def wait_for(condition, seconds: float) -> None:  # type: ignore[no-untyped-def]
 
 
 class Renames:
-    """What the kernel says was renamed within a folder (inotify)."""
+    """Records the files renamed in a folder, as reported by the kernel (inotify)."""
 
     def __init__(self, folder: Path):
         libc = ctypes.CDLL(None, use_errno=True)
@@ -413,7 +413,7 @@ def test_on_ray_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
     assert renames.read() == [f"{n:05d}.tar" for n in range(NUM_TRAIN_SHARDS)]
     assert_same_folder(on_ray.out, local.out)
     printed = capfd.readouterr()
-    assert len(printed.out.splitlines()) == 6  # the table alone, a row for the kill in it
+    assert len(printed.out.splitlines()) == 6  # only the table, with a row for the kill
     assert counts.begun_again == 1
     assert all("reinforce" in line for line in printed.err.replace("\r", "\n").splitlines() if line.strip())
 
@@ -430,12 +430,12 @@ def test_ray_is_asked_for_by_name_where_it_is_missing(
 def test_a_worker_holds_the_same_teachers_as_the_others_and_leaves_what_is_complete(
     small: ReinforceConfig, alone: Path
 ) -> None:
-    """A file of the same name on another machine may be another; a worker may die after its last rename."""
+    """A file on another machine may have the same name but other contents; a worker may die after renaming."""
     job = Job(shard=small.data / "train" / "00000.tar", out=alone / "train" / "00000.tar")
     record = json.loads((alone / SIDECAR).read_text())
     written = job.out.stat()
     assert _reinforce(small, job, record) == Counts()
     record["teachers"][0]["weights_sha256"] = "0"
-    with pytest.raises(ValueError, match="not those of the others"):
+    with pytest.raises(ValueError, match=r"teachers or captions: found .* as on the others"):
         _reinforce(small, job, record)
     assert job.out.stat() == written

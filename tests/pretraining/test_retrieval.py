@@ -29,7 +29,7 @@ def test_a_collapsed_model_finds_its_pairs_as_often_as_chance() -> None:
 
 
 class Numbered(torch.nn.Module):
-    """Embeds each image as the next corner of a space, and each caption `picture N` as corner N."""
+    """Embeds the N-th image, and the caption `picture N`, as the N-th unit vector."""
 
     def __init__(self) -> None:
         super().__init__()

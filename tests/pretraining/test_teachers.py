@@ -36,7 +36,7 @@ def test_each_teacher_normalizes_and_reads_as_its_own_model_was_trained_to(nano_
         torch.testing.assert_close(found_texts, expected_texts, rtol=1e-4, atol=1e-5)
         assert teacher.image_size_px == size_px
         assert found.shape == (3, teacher.dim)
-        assert (expected - expected.roll(1, 0)).abs().max() > 1e-2  # else the comparison would say nothing
+        assert (expected - expected.roll(1, 0)).abs().max() > 1e-2  # otherwise the comparison would be trivial
 
 
 def test_joined_embeddings_keep_each_part_of_unit_norm(nano_teacher: str, vit_teacher: str) -> None:

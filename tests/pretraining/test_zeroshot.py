@@ -15,7 +15,7 @@ COLOURS = {"red": (200, 30, 20), "green": (30, 190, 40), "blue": (10, 30, 220)}
 
 
 def write_colours(folder: Path, shown: dict[str, list[str]]) -> Path:
-    """FOLDER/CLASS/*.jpg, one plain picture for each colour that a class shows."""
+    """Write FOLDER/CLASS/*.jpg, one plain picture for each colour of a class."""
     for name, colours in shown.items():
         (folder / name).mkdir(parents=True)
         for index, colour in enumerate(colours):
@@ -24,7 +24,7 @@ def write_colours(folder: Path, shown: dict[str, list[str]]) -> Path:
 
 
 class ColourModel(torch.nn.Module):
-    """Embeds an image as its mean colour and a caption as the colour it names: what it answers can be told by hand."""
+    """Embeds an image as its mean colour and a caption as the colour it names, so that answers are known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def test_a_line_of_pixels_is_cut_before_it_is_resized(monkeypatch: pytest.Monkey
 
 
 class RandomModel(ColourModel):
-    """Random linear maps of pixels and of counted letters: its answers differ from image to image."""
+    """Random linear maps of pixels and of letter counts, so that answers differ between images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def letter_tokenizer(captions: list[str]) -> torch.Tensor:
 
 
 def test_predictions_are_those_of_the_definition(tmp_path: Path) -> None:
-    """Mean over templates of unit text embeddings, made a unit vector; the class of the largest cosine."""
+    """The class with the largest cosine to the normalized mean of unit text embeddings over the templates."""
     names = sorted(["cone", "cube", "dome", "sphere", "torus", "wedge", "prism"])
     templates = ["a photo of a {}", "the {} stands on grass"]
     images = np.random.default_rng(0).integers(0, 256, (len(names), 6, 32, 32, 3), dtype=np.uint8)
@@ -123,7 +123,7 @@ def test_predictions_are_those_of_the_definition(tmp_path: Path) -> None:
     rank = (scores > own[..., None]).sum(axis=2)
     assert metrics["zeroshot_top1"] == pytest.approx(100 * (rank < 1).mean())
     assert metrics["zeroshot_top5"] == pytest.approx(100 * (rank < 5).mean())
-    assert len(np.unique(scores.argmax(axis=2))) > 4  # a case that tells
+    assert len(np.unique(scores.argmax(axis=2))) > 4  # not a trivial case
 
 
 def test_class_names_come_from_a_file_or_from_the_folders(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_templates_are_sentences_with_a_place_for_the_name(tmp_path: Path) -> No
     file.write_text("a photo of a {}.\n{weird} {}\n")
     assert [template("cone") for template in read_templates(file)] == ["a photo of a cone.", "{weird} cone"]
     file.write_text("a photo of a cone\n")
-    with pytest.raises(ValueError, match=r"expected \{\} where the class name goes"):
+    with pytest.raises(ValueError, match=r"expected \{\} in place of the class name"):
         read_templates(file)
     assert len(read_templates()) == 7
 
@@ -188,14 +188,14 @@ def test_images_that_cannot_be_decoded_are_left_out_and_counted(
         figures = measure_zeroshot(model, colour_tokenizer, normalization, folder, batch_size=batch_size, **arguments)  # type: ignore[arg-type]
         assert (figures["num_images"], figures["num_skipped_images"]) == (7, 1)
         assert figures["zeroshot_top1"] == pytest.approx(600 / 7)
-    verify_images(folder, max_bad_share=0.01)  # of so few, one may be bad
+    verify_images(folder, max_bad_share=0.01)  # of few images, one may be bad
     assert "1 of 8 cannot be used" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"green/0\.jpg: image: .*\nExpected at most 0\.0% \(--max-bad-share\)"):
         verify_images(folder, max_bad_share=0)
     (folder / "red" / "1.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="2 of 8 cannot be used"):
         verify_images(folder, max_bad_share=0.01)
-    with pytest.raises(ValueError, match="found 3 classes, expected 2, one for each name; did the folder change"):
+    with pytest.raises(ValueError, match="found 3 classes, expected 2, one for each name; the folder has changed"):
         measure_zeroshot(model, colour_tokenizer, normalization, folder, **arguments | {"class_names": ["a", "b"]})  # type: ignore[arg-type]
 
 
@@ -226,13 +226,13 @@ def test_wordnet_ids_name_folders_and_stay_out_of_the_prompts(tmp_path: Path, li
 
 def test_wordnet_ids_without_a_name_or_a_folder_are_refused(tmp_path: Path) -> None:
     folder = write_colours(tmp_path / "images", {"n01440764": ["red"], "n01443537": ["blue"]})
-    with pytest.raises(ValueError, match=r"folder n01440764, a WordNet id.*give names with --class-names"):
+    with pytest.raises(ValueError, match=r"folder n01440764, a WordNet id.*pass --class-names"):
         read_class_names(folder)
     named = write_colours(tmp_path / "named", {"n02085620-Chihuahua": ["red"], "n02085782_Japanese_spaniel": ["blue"]})
     assert read_class_names(named) == ["Chihuahua", "Japanese spaniel"]
     plain, file = write_colours(tmp_path / "plain", {"cat": ["red"], "dog": ["blue"]}), tmp_path / "names.txt"
     file.write_text("n01440764 tench\nn01443537 goldfish\n")
-    with pytest.raises(ValueError, match="found 'n01440764 tench', whose id is none of the folders in"):
+    with pytest.raises(ValueError, match="found 'n01440764 tench', but no such folder in"):
         read_class_names(plain, file)
     file.write_text("cat of the house\ndog of the yard\n")  # a list of names, whose first words are folders by chance
     assert read_class_names(plain, file) == ["cat of the house", "dog of the yard"]

@@ -25,7 +25,7 @@ export async function startCamera(wanted: () => boolean): Promise<boolean> {
       throw new Failure("The camera was not allowed. Allow it for this page in the browser's settings.");
     }
     if (name === "NotFoundError") throw new Failure("No camera was found. Open a picture instead.");
-    throw new Failure(`The camera cannot be used (${name || error}). Another program may hold it.`);
+    throw new Failure(`The camera cannot be used (${name || error}). Another program may be using it.`);
   }
   if (!wanted()) {
     stopTracks(granted);
@@ -61,7 +61,7 @@ export async function eachFrame(
     await new Promise(requestAnimationFrame); // none come while the tab is hidden
     if (stream !== own) return; // stopped meanwhile, and perhaps started again
     if (own.getVideoTracks()[0]?.readyState === "ended") {
-      throw new Failure("The camera gives no more pictures. Was it unplugged?");
+      throw new Failure("The camera has stopped. Was it unplugged?");
     }
     if (video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) continue;
     await use(video);

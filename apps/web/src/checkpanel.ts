@@ -57,7 +57,7 @@ async function run(loaded: Loaded | null, shown: () => boolean): Promise<void> {
 }
 
 function show(report: CheckReport, latency: Latency, runs: number): HTMLElement[] {
-  const verdict = report.passed ? "Passed: this browser computes what PyTorch computed." : "Failed: see below.";
+  const verdict = report.passed ? "Passed: the outputs in this browser match PyTorch's." : "Failed: see below.";
   const rows = report.rows.map(({ output, measure, figure, limit }) => {
     if (measure === "error") {
       return [`${output}, relative error`, figure.toExponential(1), `at most ${limit.toExponential(0)}`];

@@ -71,7 +71,7 @@ function altered(name: string, found: string, expected: string): Failure {
 export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   if (!globalThis.crypto?.subtle) {
     throw new Failure(
-      "The models cannot be verified: a browser does so on https or on localhost only. Open the page there.",
+      "The models cannot be verified: browsers offer cryptography only over https or on localhost. Open the page there.",
     );
   }
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

@@ -130,7 +130,7 @@ function textTower(image: IndexEntry): IndexEntry {
   const found = entries.find((entry) => entry.task === "embed-text" && entry.weights_sha256 === image.weights_sha256);
   if (found) return found;
   throw new Failure(
-    `Zero-shot needs the text tower of run ${image.run} beside its image tower. Export both with “mobileclip-dense export onnx”, then “make web ARTIFACTS=FOLDER”.`,
+    `Zero-shot needs the image tower and the text tower of run ${image.run}. Export both with “mobileclip-dense export onnx”, then “make web ARTIFACTS=FOLDER”.`,
   );
 }
 

@@ -168,7 +168,7 @@ function readPixels(bitmap: ImageBitmap): Plane<Uint8Array> {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (!context) throw new Failure("This browser gives no canvas to read pixels with; it may be out of memory.");
+  if (!context) throw new Failure("This browser provides no canvas to read pixels; it may be out of memory.");
   context.fillStyle = "white"; // behind transparent parts
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);

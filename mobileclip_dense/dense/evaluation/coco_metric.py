@@ -1,4 +1,4 @@
-"""Mean average precision of boxes and masks, as COCO counts it (pycocotools)."""
+"""COCO's mean average precision of boxes and masks (pycocotools)."""
 
 import contextlib
 import io
@@ -15,35 +15,38 @@ from pycocotools.cocoeval import COCOeval
 
 from mobileclip_dense.data.labelled.coco import CocoSet, read_images
 
-# In the order of COCOeval.stats: AP at IoU .5 to .95, at .5, at .75, of small (below 32^2 pixels), medium and large
-# (from 96^2) objects; recall with 1, 10 and 100 detections per image, and of small, medium and large objects.
+# In the order of COCOeval.stats: AP at IoU .5 to .95, at .5, at .75, and for small (below 32^2 pixels), medium and
+# large (from 96^2) objects; recall at 1, 10 and 100 detections per image, and for small, medium and large objects.
 _FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_small", "mAP_medium", "mAP_large",
             "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
 _KINDS = ("bbox", "segm")
-_SURE = 0.5  # from this score on, a detection counts in the figure of a single image
+_MIN_SCORE = 0.5  # of detections that count in the figure of a single image
 
 
 @METRICS.register_module()
 class CocoMetric(BaseMetric):
-    """`bbox_mAP`, `segm_mAP` and COCO's eleven other figures of each, in percent, over the images seen.
+    """`bbox_mAP`, `segm_mAP` and COCO's eleven other figures for each, in percent, over all processed images.
 
-    A figure is left out where no object is of its size.
+    A figure for a size (small, medium, large) is omitted if there are no objects of that size.
     """
 
     def __init__(self, coco: CocoSet):
         super().__init__(prefix="coco")
-        self.prefix = None  # mmengine warns of a metric without one, and puts it before every name
+        self.prefix = None  # mmengine warns if no prefix is given, but would put it before every name
         self.coco = coco
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take the predictions of `InstanceDetector`; masks are run-length encoded at once."""
+        """Collect predictions of `InstanceDetector`. Their masks are run-length encoded immediately, to save memory."""
         self.results.extend(encode_prediction(sample) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Figures in percent of `encode_prediction` of every image.
+        """Compute the figures, in percent.
+
+        Args:
+            results: `encode_prediction` of each image.
 
         Raises:
-            ValueError: no image has an object (crowds do not count), so that there is nothing to find.
+            ValueError: the images have no objects (crowds do not count).
         """
         truth = index_truth(self.coco, [result["image_id"] for result in results])
         figures: dict[str, float] = {}
@@ -60,13 +63,13 @@ class CocoMetric(BaseMetric):
         if "bbox_mAP" not in figures:
             raise ValueError(
                 f"{self.coco.annotation_file('val')}: mAP: found no object in {len(results)} images, "
-                "expected some to measure on"
+                "expected at least one; mAP is undefined without objects"
             )
         return figures
 
 
 def encode_prediction(prediction: dict[str, Any]) -> dict[str, Any]:
-    """A prediction of `InstanceDetector` with its masks [N,H,W] as pycocotools' run-length encodings, on the CPU."""
+    """A prediction of `InstanceDetector` on the CPU, its masks [N,H,W] as run-length encodings of pycocotools."""
     masks = prediction["masks"].to("cpu", torch.uint8).numpy()
     return {
         "image_id": prediction["image_id"],
@@ -78,10 +81,10 @@ def encode_prediction(prediction: dict[str, Any]) -> dict[str, Any]:
 
 
 def index_truth(coco: CocoSet, image_ids: Sequence[int]) -> COCO:
-    """The held-out objects of some images as a pycocotools data set."""
+    """The annotated objects of the given held-out images, as a pycocotools data set."""
     wanted = set(image_ids)
     images = [(image, annotations) for image, annotations in read_images(coco, "val") if image["id"] in wanted]
-    # Numbered anew: pycocotools takes an object with id 0 for one that was never found.
+    # Renumbered from 1: pycocotools treats an object with id 0 as never found.
     numbered = enumerate((annotation for _, annotations in images for annotation in annotations), start=1)
     return _index(
         {
@@ -93,10 +96,12 @@ def index_truth(coco: CocoSet, image_ids: Sequence[int]) -> COCO:
 
 
 def evaluate_detections(truth: COCO, coco: CocoSet, results: Sequence[dict[str, Any]], kind: str) -> COCOeval:
-    """Match detections to the objects of each image, category and IoU threshold.
+    """Match detections to objects, for each image, category and IoU threshold.
 
     Args:
-        truth: see `index_truth`. results: see `encode_prediction`. kind: bbox or segm.
+        truth: see `index_truth`.
+        results: see `encode_prediction`.
+        kind: bbox or segm.
     """
     found = [
         {
@@ -118,10 +123,12 @@ def evaluate_detections(truth: COCO, coco: CocoSet, results: Sequence[dict[str, 
 
 
 def measure_images(coco: CocoSet, results: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """The score of each image by its id: F1 of the masks, 0..1, at IoU 0.5, of detections from score 0.5 on.
+    """Mask F1 of each image by its id, 0..1, at IoU 0.5, over detections with a score of at least 0.5.
 
-    An image without objects in which nothing is found has 1. Crowds count neither way. `results`: see
-    `encode_prediction`.
+    An image without objects and without detections has F1 1. Crowds are ignored.
+
+    Args:
+        results: see `encode_prediction`.
     """
     truth = index_truth(coco, [result["image_id"] for result in results])
     evaluation = evaluate_detections(truth, coco, results, "segm")
@@ -130,7 +137,7 @@ def measure_images(coco: CocoSet, results: Sequence[dict[str, Any]]) -> dict[int
     for match in evaluation.evalImgs:  # per category, size and image
         if match is None or match["aRng"] != evaluation.params.areaRng[0]:  # all sizes
             continue
-        counted = (np.array(match["dtScores"]) >= _SURE) & ~match["dtIgnore"][0].astype(bool)
+        counted = (np.array(match["dtScores"]) >= _MIN_SCORE) & ~match["dtIgnore"][0].astype(bool)
         found = int((counted & (match["dtMatches"][0] > 0)).sum())
         hits[match["image_id"]] += found
         total[match["image_id"]] += int(counted.sum()) + int((np.array(match["gtIgnore"]) == 0).sum())
@@ -138,7 +145,7 @@ def measure_images(coco: CocoSet, results: Sequence[dict[str, Any]]) -> dict[int
 
 
 def _index(contents: dict[str, Any]) -> COCO:
-    """pycocotools' index, built without its messages on the terminal."""
+    """A pycocotools index of `contents`, built without printing pycocotools' messages."""
     index = COCO()
     index.dataset = contents
     with contextlib.redirect_stdout(io.StringIO()):

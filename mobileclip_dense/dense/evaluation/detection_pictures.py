@@ -1,4 +1,4 @@
-"""Objects drawn over a photograph: masks in the colour of their class, boxes, names and scores."""
+"""Drawing of objects over a photograph: masks in the colours of their classes, boxes, names and scores."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,16 @@ def draw_detections(
     class_names: Sequence[str],
     palette: Sequence[tuple[int, int, int]],
 ) -> npt.NDArray[np.uint8]:
-    """The picture with its objects, the surest on top.
+    """Draw objects over an image, those with the highest scores on top.
 
     Args:
-        image: uint8 [H,W,3]. boxes: float [N,4], corners x, y, x, y in pixels. masks: bool [N,H,W].
-        labels: int [N], 1..num_classes. scores: float [N], 0..1; None for the true objects, which are drawn in order.
-        class_names: of the labels from 1 on. palette: RGB of the same.
+        image: uint8 [H,W,3].
+        boxes: float [N,4], corners x, y, x, y in pixels.
+        masks: bool [N,H,W].
+        labels: int [N], 1..num_classes.
+        scores: float [N], 0..1. None for true objects, which are drawn in the given order without scores.
+        class_names: names of the classes 1..num_classes.
+        palette: RGB colours of the classes 1..num_classes.
 
     Returns:
         uint8 [H,W,3]
@@ -45,6 +49,6 @@ def draw_detections(
         text = class_names[labels[index] - 1] + ("" if scores is None else f" {scores[index]:.2f}")
         around = draw.textbbox((left, top), text, font=font, anchor="lb" if top >= 1.3 * size_px else "lt")
         draw.rectangle(around, fill=colour)
-        dark = sum(colour) > 3 * 127  # letters that stand out from the colour
+        dark = sum(colour) > 3 * 127  # black letters on a bright colour, white letters on a dark one
         draw.text(around[:2], text, fill=(0, 0, 0) if dark else (255, 255, 255), font=font, anchor="lt")
     return np.asarray(picture)

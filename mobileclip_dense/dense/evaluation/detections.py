@@ -1,4 +1,4 @@
-"""Measuring detectors on held-out images: overall, by class and by image."""
+"""Measurement of detectors on held-out images: overall, by class and by image."""
 
 import contextlib
 import io
@@ -35,19 +35,21 @@ from mobileclip_dense.dense.training.coco import CocoObjects, collate, val_trans
 from mobileclip_dense.pages.progress import progress_bar
 from mobileclip_dense.run.folder import Run
 
-_SHOWN_FROM = 0.5  # score
+_MIN_SHOWN_SCORE = 0.5
 
 
 def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> Measured:
-    """COCO's figures in percent; by class the AP of boxes and masks; pictures with the lowest F1 of masks first.
+    """Measure COCO's figures in percent and the AP of boxes and masks by class.
+
+    Pictures show the images with the lowest mask F1, worst first.
 
     Raises:
-        FileNotFoundError, ValueError: the images, their objects or the settings cannot be used.
+        FileNotFoundError, ValueError: the images, their annotations or the settings cannot be used.
     """
     if config.mode != "whole" or config.scales != (1.0,) or config.flip:
-        raise ValueError("--mode, --scales, --flip: a detector sees each image once, whole; leave them out")
+        raise ValueError("--mode, --scales, --flip: a detector is evaluated on whole images, once; omit these flags")
     if config.class_names is not None:
-        raise ValueError("--class-names: COCO's annotation files name their classes themselves; leave it out")
+        raise ValueError("--class-names: COCO's annotation files contain the class names; omit this flag")
     settings = settings if config.data is None else replace(settings, data=config.data, skip_bad=config.skip_bad)
     if config.data is None:
         with naming_changed_data(run):
@@ -57,8 +59,8 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
         coco = check_coco(settings, ("val",))
     if list(coco.class_names) != run.record["class_names"]:
         raise ValueError(
-            f"{settings.data}: classes: found {len(coco.class_names)}, the run {run.folder} has "
-            f"{len(run.record['class_names'])} others; evaluate it on data with its own"
+            f"{settings.data}: classes: found {len(coco.class_names)}, which differ from the "
+            f"{len(run.record['class_names'])} of the run {run.folder}; evaluate the run on data with its own classes"
         )
     model: Any = build_from_run(settings, run).eval().to(get_device())
     metric, truths = CocoMetric(coco), []
@@ -72,7 +74,7 @@ def measure_detector(config: EvaluateConfig, run: Run, settings: FinetuneConfig)
     paths = [files[result["image_id"]] for result in results]
     rows: list[Row] = [
         {"name": path.name, "mask_f1": scores[result["image_id"]], "num_objects": len(truth["labels"]),
-         "num_found": int((result["scores"] >= _SHOWN_FROM).sum())}
+         "num_found": int((result["scores"] >= _MIN_SHOWN_SCORE).sum())}
         for path, result, truth in zip(paths, results, truths, strict=True)
     ]  # fmt: skip
     worst = sorted(range(len(rows)), key=lambda index: rows[index]["mask_f1"])[: config.num_worst]
@@ -92,7 +94,7 @@ def _by_class(coco: CocoSet, results: list[dict[str, Any]]) -> list[Row]:
         evaluation = evaluate_detections(truth, coco, results, kind)
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.accumulate()
-        kinds[name] = evaluation.eval["precision"][:, :, :, 0, -1]  # thresholds, recalls, categories; -1: no objects
+        kinds[name] = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU,recall,category]; -1 without objects
     counts = {number: len(truth.getAnnIds(catIds=[number], iscrowd=False)) for number in coco.category_ids}
     return [
         {"name": name, **{key: _mean_percent(precision[:, :, k]) for key, precision in kinds.items()},
@@ -107,17 +109,17 @@ def _mean_percent(precision: npt.NDArray[np.float64]) -> float | None:
 
 
 def _draw(path: Path, truth: dict[str, Any], found: dict[str, Any], record: dict[str, Any]) -> bytes:
-    """PNG: the photograph with the true objects, and with those that were found."""
+    """PNG: the photograph with the true objects, beside the photograph with the detected objects."""
     image = load_image(path)
     palette = [tuple(colour) for colour in record["palette"]]
     panels = []
     for objects, scores in ((truth, None), (found, found["scores"])):
-        kept = np.flatnonzero(objects["scores"] >= _SHOWN_FROM)
-        masks = [coco_mask.decode(objects["masks"][index]).astype(bool) for index in kept]
+        shown = np.flatnonzero(objects["scores"] >= _MIN_SHOWN_SCORE)
+        masks = [coco_mask.decode(objects["masks"][index]).astype(bool) for index in shown]
         panels.append(
             draw_detections(
-                image, objects["boxes"][kept], np.array(masks).reshape(len(kept), *image.shape[:2]),
-                objects["labels"][kept], None if scores is None else scores[kept], record["class_names"], palette,
+                image, objects["boxes"][shown], np.array(masks).reshape(len(shown), *image.shape[:2]),
+                objects["labels"][shown], None if scores is None else scores[shown], record["class_names"], palette,
             )
         )  # fmt: skip
     buffer = io.BytesIO()
@@ -128,7 +130,7 @@ def _draw(path: Path, truth: dict[str, Any], found: dict[str, Any], record: dict
 def detect_images(
     model: InstanceDetector, config: FinetuneConfig, coco: CocoSet, max_images: int | None = None
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The first held-out images with the detections of a model in evaluation mode.
+    """Run a model in evaluation mode on the first `max_images` held-out images (None: on all).
 
     Yields:
         The sample {"inputs": float [3,H,W] in 0..1, "data_samples": the true boxes, masks, labels and image_id} and

@@ -1,4 +1,4 @@
-"""`mobileclip-dense evaluate`: the figures of a fine-tuned run, and pictures of the images on which it fails."""
+"""`mobileclip-dense evaluate`: the figures of a fine-tuned run, and pictures of its worst images."""
 
 import math
 import time
@@ -24,12 +24,12 @@ MEASURES: dict[Task, Measure] = {"segment": measure_segmenter, "depth": measure_
 
 
 def evaluate(config: EvaluateConfig) -> Path:
-    """Write evaluation.json, evaluation.html and pictures into a folder, and return it.
+    """Measure a run, and write evaluation.json, evaluation.html and pictures into a folder. Returns the folder.
 
-    With mode whole, scales (1.0,) and no flip the figures are those with which `finetune` ended, digit by digit.
+    With mode whole, scales (1.0,) and no flip, the figures are exactly those at the end of `finetune`.
 
     Raises:
-        FileNotFoundError, ValueError: the run is not complete, or the images or settings do not fit it.
+        FileNotFoundError, ValueError: the run is incomplete, or the images or settings do not fit it.
         FileExistsError: the folder exists and --force was not given.
     """
     started = time.time()
@@ -86,14 +86,14 @@ def _record(config: EvaluateConfig, run: Run, settings: FinetuneConfig, measured
 
 
 def _summary(measured: Measured) -> str:
-    """A table of the classes, the worst first, then the figures."""
+    """A table of the classes, worst first, then the figures."""
     rows = [[_cell(cell)[:32] for cell in row.values()] for row in _worst_first(measured.classes)]
     table = [format_table(list(measured.classes[0]), rows)] if rows else []
     return "\n".join([*table, "  ".join(f"{name} {value:.4g}" for name, value in measured.figures.items())])
 
 
 def _worst_first(classes: list[Row]) -> list[Row]:
-    """Rows sorted by their first figure; undefined figures last."""
+    """The rows sorted by their first figure, rows with an undefined figure last."""
     return sorted(classes, key=lambda row: math.inf if list(row.values())[1] is None else list(row.values())[1])
 
 

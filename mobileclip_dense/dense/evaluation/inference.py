@@ -1,4 +1,4 @@
-"""Inference with test-time augmentation: sliding windows, several sizes and mirroring, averaged."""
+"""Inference with test-time augmentation: the mean over sliding windows, several scales and mirrored images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
@@ -17,15 +17,17 @@ _CLASSES_AT_ONCE = 16
 def predict_classes(
     model: EncoderDecoder, views: Sequence[torch.Tensor], size_px: Size, *, window_px: Size | None, flip: bool
 ) -> torch.Tensor:
-    """Class indices int64 [H,W] of an image.
+    """Predict the class indices of an image, int64 [H,W].
 
-    With more than one view the class probabilities are averaged: softmax over the scores at the image's own size, as
-    mmsegmentation's test-time augmentation does. Whatever the number of views, one map of C x H x W sums and one of a
-    view's scores are held, and no more.
+    With more than one view, the class probabilities are averaged: softmax over the scores at the image's own size, as
+    in mmsegmentation's test-time augmentation. Memory does not grow with the number of views: there is one map of sums
+    [C,H,W], and the scores of one view.
 
     Args:
-        views: the image at each of its sizes, uint8 [3,h,w], BGR. size_px: of the result.
-        window_px: of a sliding window; None: each view at once. flip: also see each view mirrored.
+        views: the image at each scale, uint8 [3,h,w], BGR.
+        size_px: H and W of the result.
+        window_px: height and width of the sliding window. None: no sliding window.
+        flip: also predict on each view mirrored.
 
     Raises:
         ValueError: a score is not finite.
@@ -34,7 +36,7 @@ def predict_classes(
         return _resizing(model, size_px)(_scores(model, views[0], window_px)).argmax(0)
     sums = torch.zeros((model.out_channels, *size_px), device=next(model.parameters()).device)
     for image, mirrored in _mirrored_views(views, flip):
-        # The scores get no name: one would keep them while those of the next view are computed.
+        # A variable would keep these scores alive while those of the next view are computed.
         add_probabilities(sums, _scores(model, image, window_px), _resizing(model, size_px, mirrored))
     return sums.argmax(0)
 
@@ -43,10 +45,10 @@ def predict_classes(
 def predict_depth(
     model: EncoderDecoder, views: Sequence[torch.Tensor], size_px: Size, *, window_px: Size | None, flip: bool
 ) -> torch.Tensor:
-    """Metres float32 [H,W] of an image: the mean over its views.
+    """Predict the depth of an image in metres, float32 [H,W]: the mean over its views.
 
-    A larger picture of a scene looks like a nearer scene: of depth, published figures average mirrored views alone.
-    Arguments and errors as of `predict_classes`.
+    An enlarged picture of a scene looks like a nearer scene, so published depth figures average only mirrored views.
+    Arguments and errors as in `predict_classes`.
     """
     maps = [
         _resizing(model, size_px, mirrored)(_scores(model, image, window_px))[0]
@@ -56,10 +58,12 @@ def predict_depth(
 
 
 def add_probabilities(sums: torch.Tensor, scores: torch.Tensor, resize: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Add softmax(resize(scores)) to `sums`, in place, holding the resized scores of a few classes at a time.
+    """Add softmax(resize(scores)) to `sums` in place, resizing a few classes at a time to save memory.
 
     Args:
-        sums: float [C,H,W]. scores: float [C,h,w]. resize: float [c,h,w] -> [c,H,W], each class by itself.
+        sums: float [C,H,W].
+        scores: float [C,h,w].
+        resize: float [c,h,w] -> [c,H,W], each class independently.
     """
     parts = torch.split(scores, _CLASSES_AT_ONCE)
     log_total = reduce(torch.logaddexp, (resize(part).logsumexp(0) for part in parts))
@@ -68,7 +72,7 @@ def add_probabilities(sums: torch.Tensor, scores: torch.Tensor, resize: Callable
 
 
 def _mirrored_views(views: Sequence[torch.Tensor], flip: bool) -> Iterator[tuple[torch.Tensor, bool]]:
-    """Each view, and whether it is mirrored."""
+    """Yield each view and whether it is mirrored."""
     for view in views:
         yield view, False
         if flip:
@@ -81,12 +85,12 @@ def _scores(model: EncoderDecoder, view: torch.Tensor, window_px: Size | None) -
     batch = model.data_preprocessor({"inputs": [view], "data_samples": [SegDataSample()]})
     scores = slide(model, batch["inputs"], window_px)
     if not scores.sum().isfinite():
-        raise ValueError("prediction: found values that are not finite; the run's weights are of no use")
+        raise ValueError("prediction: found values that are not finite, expected finite scores; retrain the run")
     return scores[:, :height, :width]  # without the padding to a multiple of 32
 
 
 def _resizing(model: EncoderDecoder, size_px: Size, mirrored: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that turns scores [c,h,w] back where they are mirrored, and resizes them as mmsegmentation does."""
+    """A function that undoes the mirroring of scores [c,h,w] and resizes them as mmsegmentation does."""
 
     def resize(scores: torch.Tensor) -> torch.Tensor:
         upright = scores.flip(-1) if mirrored else scores
@@ -98,14 +102,14 @@ def _resizing(model: EncoderDecoder, size_px: Size, mirrored: bool = False) -> C
 
 
 def slide(model: EncoderDecoder, image: torch.Tensor, window_px: Size | None) -> torch.Tensor:
-    """Mean of the head's scores over overlapping windows, float [C,H,W].
+    """The mean of the head's scores over overlapping windows, float [C,H,W].
 
-    The windows and their stride, two thirds of their size, are those of mmsegmentation's ConvNeXt. Its own
-    `slide_inference` pads every window's scores to the whole image, and its DepthEstimator does not slide at all.
+    The window size and the stride of two thirds of it are those of mmsegmentation's ConvNeXt configs. mmsegmentation's
+    `slide_inference` pads the scores of each window to the whole image, and its DepthEstimator has no sliding windows.
 
     Args:
-        image: normalized float [1,3,H,W]. window_px: where a side is longer than the image's, the image's; None: the
-            whole image.
+        image: normalized float [1,3,H,W].
+        window_px: height and width of a window, limited to those of the image. None: the whole image.
     """
     height, width = image.shape[2:]
     tall, wide = window_px or (height, width)
@@ -127,6 +131,6 @@ def _head_scores(model: EncoderDecoder, image: torch.Tensor) -> torch.Tensor:
 
 
 def _starts(length: int, window: int) -> list[int]:
-    """Starts of the windows; the last window ends at the border."""
+    """The start positions of the windows; the last window ends at the border."""
     last = max(length - window, 0)
     return [*range(0, last, window * 2 // 3), last]

@@ -1,4 +1,4 @@
-"""Measuring segmenters and depth models on held-out images: overall, by class and by image."""
+"""Measurement of segmentation and depth models on held-out images: overall, by class and by image."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ class Measured:
     """The result of measuring a run of any task.
 
     Attributes:
-        figures: of all images together, by name.
-        classes: a row for each class: name and figures, None where one is not defined; none in a task without classes.
-        images: a row for each image, likewise.
-        pictures: PNG files by name, in the order in which to look at them.
+        figures: figures over all images, by name.
+        classes: a row for each class: name and figures (None: undefined). Empty for a task without classes.
+        images: a row for each image: name and figures (None: undefined).
+        pictures: PNG files by name, in display order.
     """
 
     figures: dict[str, float]
@@ -37,7 +37,9 @@ class Measured:
 
 
 def measure_segmenter(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> Measured:
-    """mIoU, aAcc and mAcc in percent; by class IoU, accuracy and pixels; pictures with the lowest mIoU first.
+    """Measure mIoU, aAcc and mAcc in percent, and IoU, accuracy and number of pixels by class.
+
+    Pictures show the images with the lowest mIoU, worst first.
 
     Raises:
         FileNotFoundError, ValueError: the images, their labels or the settings cannot be used.
@@ -68,10 +70,12 @@ def measure_segmenter(config: EvaluateConfig, run: Run, settings: FinetuneConfig
 
 
 def measure_depth(config: EvaluateConfig, run: Run, settings: FinetuneConfig) -> Measured:
-    """The errors of `artifact.metrics.depth_errors`, averaged over images; pictures with the largest RMSE first.
+    """Measure the errors of `artifact.metrics.depth_errors`, averaged over images.
+
+    Pictures show the images with the largest RMSE, worst first.
 
     Raises:
-        FileNotFoundError, ValueError: the images, their readings or the settings cannot be used.
+        FileNotFoundError, ValueError: the images, their depth maps or the settings cannot be used.
     """
     validation_set = ValidationSet(config, run, settings, predict_depth)
     errors, images = [], []
@@ -99,8 +103,8 @@ def _score(view: View, num_classes: int) -> SegmentationScore:
     largest = view.truth[view.truth != IGNORE_INDEX].max(initial=0)
     if largest >= num_classes:
         raise ValueError(
-            f"{view.path}: annotation: found class {largest}, expected at most {num_classes - 1}, the "
-            "last that the run knows; the data was changed since"
+            f"{view.path}: annotation: found class {largest}, expected at most {num_classes - 1}, the last class of "
+            "the run; the data has changed since the run was trained"
         )
     score = SegmentationScore(num_classes=num_classes)
     score.add(view.predicted, view.truth)

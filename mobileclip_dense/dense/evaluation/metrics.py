@@ -1,4 +1,4 @@
-"""The metrics of `artifact.metrics` in mmengine's evaluator, so that training reports the same figures, not rounded."""
+"""The metrics of `artifact.metrics` for mmengine's evaluator, so that training reports the same, unrounded figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +15,14 @@ Cells = tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
 
 @METRICS.register_module()
 class IoUScore(BaseMetric):
-    """mIoU, aAcc and mAcc of all images together, in percent: `dict(type="IoUScore")` in place of mmseg's IoUMetric.
+    """mIoU, aAcc and mAcc over all images, in percent: `dict(type="IoUScore")` instead of mmseg's IoUMetric.
 
-    One entry per image, the cells of its confusion matrix that are not empty: mmengine's collection over processes
-    then drops the images that the sampler repeated to give every process as many, and few bytes travel.
+    It collects one entry per image, the non-zero cells of its confusion matrix. mmengine can then drop the images that
+    the sampler repeats to give all processes equally many, and little data is sent between processes.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count images: `pred_sem_seg` and `gt_sem_seg`, each integer [1,H,W]."""
+        """Collect the confusion matrices of images: `pred_sem_seg` and `gt_sem_seg`, each integer [1,H,W]."""
         for sample in data_samples:
             score = SegmentationScore(num_classes=self._num_classes())
             predicted, truth = (sample[key]["data"].squeeze(0).cpu().numpy() for key in ("pred_sem_seg", "gt_sem_seg"))
@@ -31,16 +31,16 @@ class IoUScore(BaseMetric):
             self.results.append((cells, score.confusion.flat[cells]))
 
     def compute_metrics(self, results: list[Cells]) -> dict[str, float]:
-        """The figures of the sum of all confusion matrices.
+        """Compute the figures from the sum of all confusion matrices.
 
         Raises:
-            ValueError: no pixel is labelled, so there are none.
+            ValueError: no pixel is labelled, so the figures are undefined.
         """
         score = SegmentationScore(num_classes=self._num_classes())
         for cells, counts in results:
             score.confusion.flat[cells] += counts
         if not score.confusion.any():
-            raise ValueError(f"mIoU: found no labelled pixel in {len(results)} images, expected some to measure on")
+            raise ValueError(f"mIoU: found no labelled pixel in {len(results)} images, expected some; check the labels")
         return score.figures()
 
     def _num_classes(self) -> int:
@@ -50,11 +50,12 @@ class IoUScore(BaseMetric):
 
 @METRICS.register_module()
 class DepthErrors(BaseMetric):
-    """Mean over images of each error of `artifact.metrics.depth_errors`, in place of mmseg's DepthMetric.
+    """The mean over images of each error of `artifact.metrics.depth_errors`, instead of mmseg's DepthMetric.
 
     Args:
-        max_depth_m: readings from there on do not count, metres. eigen_crop: see `depth_errors`.
-        Further arguments: as for mmengine's `BaseMetric`.
+        max_depth_m: readings of this depth or more are ignored, metres.
+        eigen_crop: see `depth_errors`.
+        kwargs: arguments of mmengine's `BaseMetric`.
     """
 
     def __init__(self, max_depth_m: float, eigen_crop: bool = False, **kwargs: Any):
@@ -63,7 +64,7 @@ class DepthErrors(BaseMetric):
         self.eigen_crop = eigen_crop
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Measure images: `pred_depth_map` and `gt_depth_map`, each float [1,H,W], metres."""
+        """Collect the errors of images: `pred_depth_map` and `gt_depth_map`, each float [1,H,W], metres."""
         for sample in data_samples:
             predicted, truth = (
                 sample[key]["data"].squeeze().cpu().numpy() for key in ("pred_depth_map", "gt_depth_map")

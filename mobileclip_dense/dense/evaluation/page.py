@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures, classes, pictures."""
+"""The HTML page of an evaluation: figures, classes and pictures."""
 
 from html import escape
 from pathlib import Path
@@ -15,10 +15,12 @@ img { display: block; margin: .8rem 0; background: white; }
 
 
 def evaluation_page(record: dict[str, Any], measured: Measured, classes: list[Row]) -> str:
-    """HTML of an evaluation.
+    """The HTML page of an evaluation.
 
     Args:
-        record: the contents of evaluation.json. classes: the rows of the classes in the order in which to show them.
+        record: the contents of evaluation.json.
+        measured: figures, images and pictures.
+        classes: the rows of the classes, in display order.
     """
     name = Path(record["run"]).name
     settings = [(key, value) for key, value in record["settings"].items() if value is not None]

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the confusion of classes, and the worst predictions beside the truth."""
+"""The pictures of an evaluation: the confusion matrix, and the worst predictions beside the ground truth."""
 
 import io
 import warnings
@@ -17,28 +17,29 @@ from PIL import Image
 from mobileclip_dense.artifact.palette import colour_classes, colour_depth
 from mobileclip_dense.dense.evaluation.validation_set import View
 
-_MOST_WITH_NUMBERS = 25  # classes; beyond, a cell is too small for a number
+_MAX_CLASSES_WITH_NUMBERS = 25  # with more classes, a cell of the confusion matrix is too small for a number
 _PANEL_INCHES, _DPI = 3.2, 110
 _WRONG, _UNKNOWN = (225, 30, 30), (35, 35, 35)
 _STYLE: dict[Any, Any] = {
-    "text.parse_math": False,
+    "text.parse_math": False,  # file names may contain a dollar sign
     "font.size": 8.0,
     "axes.titlesize": 9.0,
-}  # a dollar in a name is a dollar
+}
 
 Pixels = npt.NDArray[np.uint8]
 Palette = list[tuple[int, int, int]]
 
 
 def draw_confusion(confusion: npt.NDArray[np.int64], names: list[str]) -> bytes:
-    """PNG: for each class of the truth (row) the share of its pixels that are taken for each class (column).
+    """PNG: the share of the pixels of each true class (row) that are predicted as each class (column).
 
     Args:
-        confusion: [C,C], rows truth, columns prediction. names: of the C classes.
+        confusion: [C,C], rows truth, columns prediction.
+        names: names of the C classes.
     """
     num_pixels = confusion.sum(1, keepdims=True)
     shares = np.divide(100 * confusion, num_pixels, out=np.full(confusion.shape, np.nan), where=num_pixels > 0)
-    few = len(names) <= _MOST_WITH_NUMBERS
+    few = len(names) <= _MAX_CLASSES_WITH_NUMBERS
     side = 2.5 + len(names) * (0.42 if few else 0.14)
     with matplotlib.rc_context(_STYLE | ({} if few else {"font.size": 6.5})):
         figure = Figure(figsize=(side + 0.9, side), layout="constrained")
@@ -60,10 +61,11 @@ def draw_confusion(confusion: npt.NDArray[np.int64], names: list[str]) -> bytes:
 
 
 def draw_classes(view: View, figures: dict[str, Any], names: list[str], palette: Palette) -> bytes:
-    """PNG: photograph, truth, prediction and the wrong pixels; a legend of the classes that occur.
+    """PNG: photograph, truth, prediction and wrong pixels, with a legend of the classes in the image.
 
     Args:
-        figures: name, mIoU and aAcc of the image. names, palette: of all classes.
+        figures: name, mIoU and aAcc of the image.
+        names, palette: names and colours of all classes.
     """
     known = view.truth < len(names)
     grey = np.asarray(Image.fromarray(view.photograph).convert("L"))[..., None].repeat(3, axis=2)
@@ -89,10 +91,11 @@ def draw_classes(view: View, figures: dict[str, Any], names: list[str], palette:
 
 
 def draw_depth(view: View, figures: dict[str, Any], max_depth_m: float) -> bytes:
-    """PNG: photograph, truth and prediction in metres on one scale, and their difference.
+    """PNG: photograph, truth and prediction in metres on one colour scale, and their difference.
 
     Args:
-        figures: name, rmse, abs_rel and d1 of the image. max_depth_m: readings from there on do not count.
+        figures: name, rmse, abs_rel and d1 of the image.
+        max_depth_m: readings of this depth or more are ignored, metres.
     """
     known = (view.truth > 0) & (view.truth < max_depth_m)
     counted = np.concatenate([view.truth[known], view.predicted[known]])
@@ -116,9 +119,9 @@ def draw_depth(view: View, figures: dict[str, Any], max_depth_m: float) -> bytes
         metres = ScalarMappable(Normalize(near, far), ramp)
         below: dict[str, Any] = dict(orientation="horizontal", fraction=0.05, pad=0.03)
         figure.colorbar(metres, ax=axes[1:3], aspect=60, label="m", **below)
-        unseen = figure.colorbar(metres, ax=axes[0], aspect=30, label="m", **below)
-        unseen.ax.set_visible(False)  # gives the photograph the height of the others
-        figure.colorbar(signed, ax=axes[3], aspect=30, label="m (red: seen too far away)", **below)
+        invisible = figure.colorbar(metres, ax=axes[0], aspect=30, label="m", **below)
+        invisible.ax.set_visible(False)  # gives the photograph the same height as the other panels
+        figure.colorbar(signed, ax=axes[3], aspect=30, label="m (red: predicted too far)", **below)
         return _png(figure)
 
 
@@ -136,13 +139,13 @@ def _panels(panels: list[tuple[str, Pixels]], caption: str, below_inches: float)
 
 
 def _printable(text: str) -> str:
-    """A file name without characters that no font or encoding has."""
+    """`text` with characters that cannot be encoded replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # characters missing from the font are drawn as boxes
         figure.savefig(file, format="png", dpi=_DPI)
     return file.getvalue()

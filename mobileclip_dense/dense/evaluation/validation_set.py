@@ -1,4 +1,4 @@
-"""The held-out images of a fine-tuning run, each with its truth and the prediction of the run's model."""
+"""The held-out images of a fine-tuning run, with their ground truth and the predictions of its model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ from mobileclip_dense.dense.model import build_from_run
 from mobileclip_dense.dense.training.pipelines import dataloader_config
 from mobileclip_dense.run.folder import Run
 
-_SMALLEST_SIDE_PX = 32  # the coarsest map of the pyramid has one cell then
+_SMALLEST_SIDE_PX = 32  # at this size the coarsest map of the pyramid has one cell
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """An image: path, photograph uint8 [H,W,3] RGB, truth and prediction [H,W] in class indices or metres."""
+    """An image: path, photograph uint8 [H,W,3] RGB, truth and prediction [H,W] as class indices or metres."""
 
     path: str
     photograph: npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ class ValidationSet:
     """The held-out images in the order of their names, and the model. `len()` is the number of images.
 
     Attributes:
-        settings: those of the run, with the data that is used.
+        settings: the settings of the run, with the data folder that is measured on.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ValidationSet:
             predict: `predict_classes` or `predict_depth` of `evaluation.inference`.
 
         Raises:
-            FileNotFoundError, ValueError: there are none, or they have other classes than the run.
+            FileNotFoundError, ValueError: there are no held-out images, or their classes are not those of the run.
         """
         self.settings, folder = find_validation_set(config, run, settings)
         self.model: EncoderDecoder = build_from_run(settings, run).eval().to(get_device())
@@ -68,11 +68,11 @@ class ValidationSet:
         return self.length
 
     def view(self, index: int) -> View:
-        """Read an image and its truth, and predict at the truth's size.
+        """Read an image and its truth, and predict at the size of the truth.
 
         Raises:
-            ValueError: see `evaluation.inference`; or a factor of --scales makes the image too small; or a file is not
-                what the scan found. The message names the image.
+            ValueError: see `evaluation.inference`; or a factor of --scales makes the image too small; or a file has
+                changed since the scan. The message names the image.
         """
         packed = [pipeline(self.dataset.get_data_info(index)) for pipeline in self.pipelines]
         sample, images = packed[0]["data_samples"], [each["inputs"] for each in packed]
@@ -92,18 +92,18 @@ class ValidationSet:
         )
 
     def _verify_sizes(self, path: str, images: list[torch.Tensor]) -> None:
-        """Raises ValueError where --scales makes an image too small; at scale 1 every shape is padded."""
+        """Raises ValueError if --scales makes an image too small. At scale 1 images are padded instead."""
         for scale, image in zip(self.scales, images, strict=True):
             height, width = image.shape[1:]
             if scale < 1 and min(height, width) < _SMALLEST_SIDE_PX:
                 raise ValueError(
-                    f"{path}: --scales: found {scale:g}, at which the image has {height}x{width} pixels, "
+                    f"{path}: --scales: found {scale:g}, which makes the image {height}x{width} pixels, "
                     f"expected sides of at least {_SMALLEST_SIDE_PX}; use larger scales"
                 )
 
 
 def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
-    """The validation pipeline with the image, not the annotation, resized by a further factor."""
+    """The validation pipeline with the image, but not the annotation, resized by a further factor."""
     if scale == 1:
         return pipeline
     if not any(step["type"] == "ResizeAnyShape" for step in pipeline):
@@ -117,10 +117,10 @@ def _scaled(pipeline: list[dict[str, Any]], scale: float) -> list[dict[str, Any]
 
 
 def validation_set_of(run: Run, settings: FinetuneConfig) -> LabelledSet:
-    """The held-out images that a run was measured on, with the label convention of its record.
+    """The held-out images that a run was measured on, with the label convention stored in the run.
 
     Raises:
-        ValueError: images are missing, new or unusable since then; names them.
+        ValueError: images are missing, new or unusable since then. The message names them.
     """
     with naming_changed_data(run):
         found = replace(find_set(settings.data, settings.task), train=(), class_names=tuple(run.record["class_names"]))
@@ -131,18 +131,18 @@ def validation_set_of(run: Run, settings: FinetuneConfig) -> LabelledSet:
 
 @contextmanager
 def naming_changed_data(run: Run) -> Iterator[None]:
-    """Errors about the data inside the block say that it has changed since the run was trained."""
+    """Re-raise errors of the block as a ValueError which says that the data has changed since the run was trained."""
     try:
         yield
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{run.folder}: its held-out images have changed since it was trained: {error}\n"
-            "Restore them, or measure on what is there now with `evaluate --data`."
+            f"{run.folder}: the held-out images have changed since the run was trained: {error}\n"
+            "Restore them, or measure on the present images with `evaluate --data`."
         ) from None
 
 
 def verify_same_images(run: Run, names: Sequence[str]) -> None:
-    """Raises ValueError if these are not the held-out images that the run's record names."""
+    """Raises ValueError if `names` are not the held-out images stored in the run."""
     expected = run.record["val_images"]
     if sorted(expected) == sorted(names):
         return
@@ -153,7 +153,7 @@ def verify_same_images(run: Run, names: Sequence[str]) -> None:
 
 
 def _read_like(found: LabelledSet, run: Run) -> LabelledSet:
-    """The set with the label convention that the run was trained with."""
+    """The set with the label convention of the run's training data."""
     return replace(
         found,
         reduce_zero_label=run.record["reduce_zero_label"],
@@ -164,10 +164,11 @@ def _read_like(found: LabelledSet, run: Run) -> LabelledSet:
 def find_validation_set(
     config: EvaluateConfig, run: Run, settings: FinetuneConfig
 ) -> tuple[FinetuneConfig, LabelledSet]:
-    """The settings and the set to measure on: --data, or the set that the run was trained on.
+    """The settings and the set to measure on: --data, or the data of the run.
 
     Raises:
-        FileNotFoundError: there are none. ValueError: a file cannot be used, or the classes are not the run's.
+        FileNotFoundError: there are no held-out images.
+        ValueError: a file cannot be used, or the classes are not those of the run.
     """
     if config.data is None:
         return settings, validation_set_of(run, settings)
@@ -178,17 +179,15 @@ def find_validation_set(
     known = tuple(run.record["class_names"])
     found = replace(find_set(config.data, settings.task, config.class_names), train=())
     if not found.val:
-        raise FileNotFoundError(
-            f"{config.data}: found {found.layout} without held-out images; there is nothing to measure on"
-        )
-    declared = found.class_names  # a folder without names of its own shows only how many classes it needs
+        raise FileNotFoundError(f"{config.data}: found {found.layout} without held-out images, expected at least one")
+    declared = found.class_names  # empty if the folder has no class names; the labels then only give a minimum number
     if not declared and settings.task == "segment":
         found = _read_like(found, run)
     found = check_pairs(found, settings)
     if (declared and declared != known) or len(found.class_names) > len(known):
         raise ValueError(
-            f"{config.data}: classes: found {_few(found.class_names)}, the run {run.folder} knows "
-            f"{_few(known)}; evaluate it on data with its own, or name them by --class-names"
+            f"{config.data}: classes: found {_few(found.class_names)}, expected those of the run {run.folder}: "
+            f"{_few(known)}; use data with the classes of the run, or name them with --class-names"
         )
     return settings, replace(found, class_names=known)
 

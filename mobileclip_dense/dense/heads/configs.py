@@ -1,4 +1,4 @@
-"""What the configs of all mmsegmentation heads have in common, and the way from a head's name to its configs."""
+"""The parts that the configs of all mmsegmentation heads share, and the configs of a head by its name."""
 
 import os
 import pkgutil
@@ -15,7 +15,7 @@ DROPOUT = 0.1
 
 
 def head_configs(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
-    """decode_head and, where the head has them, neck and auxiliary_head of an mmseg segmentor on `encoder`."""
+    """The configs of an mmseg segmentor on `encoder`: decode_head and, if the head uses them, neck, auxiliary_head."""
     configs: dict[str, dict[str, Any]] = pkgutil.resolve_name(HEADS[config.head].builder)(config, encoder, num_classes)
     return configs
 
@@ -23,10 +23,10 @@ def head_configs(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> 
 def decode_head_config(
     config: FinetuneConfig, encoder: Encoder, num_classes: int, *, segment: str | None = None, depth: str | None = None
 ) -> dict[str, Any]:
-    """A head on all maps of `encoder`; its own settings are added by its builder.
+    """The settings that all heads on the maps of `encoder` share. The head's builder adds its own.
 
     Args:
-        segment, depth: the head's type in mmseg's registry for each task.
+        segment, depth: the type of the head in mmseg's registry, for each task.
     """
     head = dict(
         type=segment if config.task == "segment" else depth,
@@ -41,11 +41,11 @@ def decode_head_config(
 
 
 def cross_entropy_config(weight: float) -> dict[str, Any]:
-    """Mean over the pixels that are not ignored, times `weight`."""
+    """Cross entropy: the mean over the pixels that are not ignored, times `weight`."""
     return dict(type="CrossEntropyLoss", avg_non_ignore=True, loss_weight=weight)
 
 
 def _norm_config() -> dict[str, Any]:
-    """BatchNorm over all processes where several train, each on its GPU; its parameters have the same names."""
+    """SyncBN if several GPU processes train, otherwise BN. The names of their parameters are the same."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available()
     return dict(type="SyncBN" if several else "BN", requires_grad=True)

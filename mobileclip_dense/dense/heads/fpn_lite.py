@@ -1,4 +1,4 @@
-"""A feature-pyramid head for phones: SemanticFPN (Kirillov 2019) without what costs most and tells least."""
+"""A feature-pyramid head for phones: SemanticFPN (Kirillov 2019) without its most expensive, least useful layers."""
 
 from typing import Any
 
@@ -19,15 +19,18 @@ from mobileclip_dense.models.encoders import Encoder
 class LiteFPNHead(BaseDecodeHead):
     """Pyramid -> class scores, in one pass from the coarsest map to the finest.
 
-    Each map is brought to `channels` by a 1x1 convolution; a running sum starts at the coarsest and is refined by a
-    residual separable 3x3 convolution, upsampled and added to the next map, until the finest. There, where SemanticFPN
-    has most of its multiply-accumulates, nothing is left but the addition, a ReLU and the classifier; and one map is
-    upsampled per level instead of two. It consists of convolutions, additions, ReLU and bilinear upsampling only, every
-    BatchNorm behind a convolution, every ReLU behind a convolution or an addition, where runtimes fuse it.
+    A 1x1 convolution projects each map to `channels`. A running sum starts with the coarsest map. At each level, a
+    residual separable 3x3 convolution refines the sum, which is then upsampled and added to the next finer map. At the
+    finest map, where SemanticFPN has most of its multiply-accumulates, there are only the addition, a ReLU and the
+    classifier. One map is upsampled per level instead of two.
+
+    The head has only convolutions, additions, ReLU and bilinear upsampling. Every BatchNorm follows a convolution, and
+    every ReLU a convolution or an addition, so that runtimes can fuse them.
 
     Args:
-        in_channels: channels of the maps, finest first. channels: of the running sum.
-        kwargs: as for mmseg's `BaseDecodeHead`.
+        in_channels: channels of the maps, finest first.
+        channels: channels of the running sum.
+        kwargs: arguments of mmseg's `BaseDecodeHead`.
     """
 
     def __init__(self, in_channels: list[int], channels: int, **kwargs: Any):
@@ -56,16 +59,16 @@ class LiteFPNHead(BaseDecodeHead):
 
 @MODELS.register_module()
 class LiteFPNDepthHead(MetricDepthHead, LiteFPNHead):
-    """The same for depth in metres."""
+    """The FPN-lite head for depth in metres."""
 
 
 def build_fpn_lite(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
-    """The head on all maps, without a neck."""
+    """The config of the FPN-lite head on all maps, without a neck."""
     head = decode_head_config(config, encoder, num_classes, segment="LiteFPNHead", depth="LiteFPNDepthHead")
     return dict(decode_head=head | dict(channels=config.head_channels, dropout_ratio=DROPOUT))
 
 
 def prunable_convolutions(head: LiteFPNHead) -> list[nn.Conv2d]:
-    """The running sum, with every convolution (one set of channels for all)."""
+    """The convolutions whose outputs can be pruned: one, because all convolutions share the channels of the sum."""
     lateral: Any = head.laterals[0]
     return [lateral.conv]

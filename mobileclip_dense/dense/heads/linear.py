@@ -1,4 +1,4 @@
-"""The linear probe of a feature pyramid: how much a straight line can read from it."""
+"""The linear probe: one linear layer on the feature pyramid, to measure the quality of the features."""
 
 from typing import Any
 
@@ -17,14 +17,15 @@ from mobileclip_dense.models.encoders import Encoder
 
 @MODELS.register_module()
 class LinearHead(BaseDecodeHead):
-    """One linear layer on all maps, upsampled to the finest and joined, each channel normalized before.
+    """One linear layer on all maps, each channel normalized, upsampled to the finest map and concatenated.
 
-    Computed map by map: a 1x1 convolution and bilinear upsampling commute, so the sum of the upsampled scores of the
-    maps is the linear layer on the joined maps, which would have to be much larger. BatchNorm has no affine part: the
-    layer behind it has one.
+    It is computed map by map: a 1x1 convolution and bilinear upsampling commute, so the sum of the upsampled scores
+    equals the linear layer on the much larger concatenated maps. BatchNorm is not affine, because the linear layer
+    after it is.
 
     Args:
-        in_channels: channels of the maps, finest first. kwargs: as for mmseg's `BaseDecodeHead`.
+        in_channels: channels of the maps, finest first.
+        kwargs: arguments of mmseg's `BaseDecodeHead`.
     """
 
     def __init__(self, in_channels: list[int], **kwargs: Any):
@@ -32,7 +33,7 @@ class LinearHead(BaseDecodeHead):
             in_channels, sum(in_channels), input_transform="multiple_select", dropout_ratio=0,
             init_cfg=dict(type="Normal", std=0.01, layer="Conv2d"), **kwargs,
         )  # fmt: skip
-        del self.conv_seg  # these are the classifier; the bias is needed once
+        del self.conv_seg  # replaced by `probes`, of which only the first has a bias
         self.probes = nn.ModuleList(
             nn.Sequential(
                 build_norm_layer({**self.norm_cfg, "affine": False}, width)[1],
@@ -53,11 +54,11 @@ class LinearHead(BaseDecodeHead):
 
 @MODELS.register_module()
 class LinearDepthHead(MetricDepthHead, LinearHead):
-    """The same for depth in metres."""
+    """The linear probe for depth in metres."""
 
 
 def build_linear(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
-    """The probe on all maps."""
+    """The config of the linear probe on all maps."""
     return dict(
         decode_head=decode_head_config(config, encoder, num_classes, segment="LinearHead", depth="LinearDepthHead")
     )

@@ -1,4 +1,4 @@
-"""Depth in mmsegmentation: heads that predict metres."""
+"""The base class of depth heads, which predict metres."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ from mmseg.structures import SegDataSample
 
 
 class MetricDepthHead(BaseDecodeHead):
-    """To be inherited before a head with one output x: max_depth * sigmoid(x), in metres.
+    """Turns the one output x of a head into max_depth * sigmoid(x), in metres. List it before the head's base class.
 
     Args:
-        max_depth: the largest depth it can predict, metres. kwargs: as for the head.
+        max_depth: the largest depth that the head can predict, metres.
+        kwargs: arguments of the head.
     """
 
     def __init__(self, max_depth: float, **kwargs: Any):
@@ -25,11 +26,11 @@ class MetricDepthHead(BaseDecodeHead):
         return depth
 
     def loss_by_feat(self, depth: torch.Tensor, batch_data_samples: list[SegDataSample]) -> dict[str, torch.Tensor]:
-        """Mean loss of the images that have a reading in (0, max_depth], over such pixels; 0 where no image has one."""
+        """The mean loss over images with readings in (0, max_depth], of those pixels; 0 if no image has any."""
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])
         truth = torch.where(truth > self.max_depth, 0, truth)
         depth = resize(depth.float(), size=truth.shape[2:], mode="bilinear", align_corners=self.align_corners)
-        # An image without any reading has loss and gradient 0; it must not dilute the mean of the others either.
+        # An image without readings has zero loss and gradient, and must not count in the mean either.
         num_with_reading = (truth > 0).flatten(1).any(dim=1).sum()
         loss = self.loss_decode(depth, truth, avg_factor=num_with_reading)
         return {self.loss_decode.loss_name: loss}

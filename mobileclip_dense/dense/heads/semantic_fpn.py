@@ -1,4 +1,4 @@
-"""SemanticFPN (Kirillov et al., Panoptic Feature Pyramid Networks, 2019): mmsegmentation's, and for depth."""
+"""SemanticFPN (Kirillov et al., Panoptic Feature Pyramid Networks, 2019): mmsegmentation's head, and one for depth."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class FPNDepthHead(MetricDepthHead, FPNHead):
 
 
 def build_semantic_fpn(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
-    """A feature pyramid network and SemanticFPN's head on its maps."""
+    """The configs of a feature pyramid network (neck) and of SemanticFPN's head on its maps."""
     channels = list(encoder.channels)
     neck = dict(type="FPN", in_channels=channels, out_channels=config.neck_channels, num_outs=len(channels))
     head = decode_head_config(config, encoder, num_classes, segment="FPNHead", depth="FPNDepthHead")
@@ -28,7 +28,7 @@ def build_semantic_fpn(config: FinetuneConfig, encoder: Encoder, num_classes: in
 
 
 def prunable_convolutions(head: FPNHead) -> list[nn.Conv2d]:
-    """The sum of the scale heads (one set of channels for all), and the channels between their convolutions."""
-    # Convolution, upsampling, ...; the last convolution is part of the sum.
+    """The convolutions whose outputs can be pruned: one for the sum of all scale heads, and those inside them."""
+    # A scale head alternates convolution and upsampling. The output of its last convolution is part of the sum.
     between = [block.conv for scale_head in head.scale_heads[2:] for block in list(scale_head)[:-2:2]]
     return [head.scale_heads[0][0].conv, *between]

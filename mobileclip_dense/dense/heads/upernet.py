@@ -1,4 +1,4 @@
-"""UPerNet (Xiao et al. 2018), mmsegmentation's."""
+"""mmsegmentation's UPerNet head (Xiao et al. 2018)."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _AUXILIARY_STRIDE = 16
 
 
 def build_upernet(config: FinetuneConfig, encoder: Encoder, num_classes: int) -> dict[str, dict[str, Any]]:
-    """As mmseg's configs/_base_/models/upernet_swin.py, with its auxiliary head."""
+    """The head and the auxiliary head of mmseg's configs/_base_/models/upernet_swin.py."""
     head = decode_head_config(config, encoder, num_classes, segment="UPerHead")
     head |= dict(channels=config.head_channels, dropout_ratio=DROPOUT)
     index = encoder.strides.index(_AUXILIARY_STRIDE)

@@ -1,4 +1,4 @@
-"""mmengine checkpoints that are replaced by rename, and read with `torch.load(weights_only=True)`."""
+"""mmengine checkpoints that are written atomically and can be read with `torch.load(weights_only=True)`."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ FIELDS = ("meta", "state_dict", "optimizer", "param_schedulers", "message_hub", 
 
 @HOOKS.register_module()
 class PlainCheckpoint(Hook):
-    """Removes the log from a checkpoint: mmengine 0.10.7 pickles its buffers' methods, and then cannot resume.
+    """Removes the log from a checkpoint: mmengine 0.10.7 pickles methods in it, and then cannot resume.
 
-    Allow-listing them would mean allow-listing `getattr`, which is as good as no check. Weights, optimizer, schedule
-    and iteration are tensors and plain values and stay.
+    Loading them would mean allow-listing `getattr`, which would defeat `weights_only`. Weights, optimizer, schedule and
+    iteration are tensors and plain values; the checkpoint keeps them.
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -28,20 +28,20 @@ class PlainCheckpoint(Hook):
 
 
 class LastCheckpoint(PlainCheckpoint):
-    """The newest checkpoint of a run, replaced by rename, and the one before it.
+    """Saves the newest checkpoint of a run atomically, and keeps the one before it.
 
-    mmengine's own hook deletes the last one before it writes the next into its place, so that a kill or a full disk in
-    between leaves none; and it notes an absolute path, so that a copied run resumes from where it was copied.
+    mmengine's own hook deletes the old checkpoint before it writes the new one, so that a killed process or a full disk
+    leaves none. It also stores an absolute path, so that a copied run would resume from the original folder.
     """
 
-    priority = "VERY_LOW"  # once the moving average has the step
+    priority = "VERY_LOW"  # runs after the hook of the moving average
 
     def __init__(self, config: FinetuneConfig):
         self.path = checkpoint_file(config.out)
         self.every = config.checkpoint_every * config.accumulate
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Save the first process's state. The processes differ in BatchNorm's statistics alone."""
+        """Save the state of the first process. Processes differ only in their BatchNorm statistics."""
         due = self.every_n_train_iters(runner, self.every) or self.is_last_train_iter(runner)
         if due and is_main_process():
             with staged_checkpoint(self.path) as staging:
@@ -52,18 +52,22 @@ class LastCheckpoint(PlainCheckpoint):
         checkpoint["num_processes"] = runner.world_size
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the checkpoint is of another number of processes, whose shares of the images differ, or
-        of another model, of which mmengine would load the matching weights alone."""
+        """Verify that the checkpoint fits this run.
+
+        Raises:
+            ValueError: it was written by another number of processes, which would divide the images differently; or its
+                weights do not fit the model (mmengine would load only the matching ones).
+        """
         written = checkpoint["num_processes"]
         if written != runner.world_size:
             raise ValueError(
-                f"{self.path}: written by {written} processes, found {runner.world_size}; resume with as "
-                "many, or start over with --force"
+                f"{self.path}: num_processes: found {runner.world_size} processes, expected {written} as in the "
+                "checkpoint; resume with that number, or start over with --force"
             )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         unfit = [name for names in differences(model, checkpoint["state_dict"]) for name in names]
         if unfit:
             raise ValueError(
-                f"{self.path}: checkpoint: {len(unfit)} keys do not fit this run's model "
-                f"({', '.join(unfit[:3])}); start over with --force"
+                f"{self.path}: checkpoint: found {len(unfit)} keys that do not fit this run's model "
+                f"({', '.join(unfit[:3])}), expected the weights of this model; start over with --force"
             )

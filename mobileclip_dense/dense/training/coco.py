@@ -1,4 +1,4 @@
-"""COCO as an mmengine data set with torchvision's transforms."""
+"""COCO as an mmengine data set, with torchvision's transforms."""
 
 from typing import Any
 
@@ -21,10 +21,12 @@ from mobileclip_dense.dense.detector import detector_config
 
 @DATASETS.register_module()
 class CocoObjects(BaseDataset):
-    """A split of a checked data set; a sample is {"inputs", "data_samples"}, what `pack` gives.
+    """A split of a COCO data set. A sample is {"inputs", "data_samples"}, see `pack`.
 
     Args:
-        coco: see `check_coco`. split: train or val. transforms: what an example goes through, see `read_example`.
+        coco: see `check_coco`.
+        split: train or val.
+        transforms: applied to each example of `read_example`.
     """
 
     def __init__(self, coco: CocoSet, split: Split, transforms: v2.Transform):
@@ -32,7 +34,7 @@ class CocoObjects(BaseDataset):
         super().__init__(metainfo={"classes": coco.class_names}, pipeline=[read_example, transforms, pack])
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Path, id, size and objects of every image, without crowds."""
+        """The path, id, size and objects of every image, without crowds."""
         labels = {number: label for label, number in enumerate(self.coco.category_ids, start=1)}
         folder = self.coco.image_folder(self.split)
         return [
@@ -51,10 +53,11 @@ class CocoObjects(BaseDataset):
 
 
 def read_example(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of `CocoObjects` -> what torchvision's transforms take.
+    """Read an entry of `CocoObjects` into an example for torchvision's transforms.
 
-    image uint8 [3,H,W]; boxes float [N,4], corners x, y, x, y inside the image; masks uint8 [N,H,W]; labels int64 [N],
-    1..num_classes; image_id.
+    Returns:
+        image: uint8 [3,H,W]; boxes: float [N,4], corners x, y, x, y inside the image; masks: uint8 [N,H,W];
+        labels: int64 [N], 1..num_classes; image_id.
     """
     height, width = entry["size_px"]
     labels, boxes, segmentations = zip(*entry["objects"], strict=True) if entry["objects"] else ((), (), ())
@@ -75,11 +78,11 @@ def read_example(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_transforms(config: FinetuneConfig) -> v2.Transform:
-    """Random size, crop, mirroring and, with `colour_jitter`, colours; the result has `crop_size_px`."""
+    """Random scale, crop, horizontal flip and, with `colour_jitter`, colours. The result has `crop_size_px`."""
     short_px = min(config.crop_size_px)
     smallest, largest = (max(1, round(factor * short_px)) for factor in config.scale_range)
     largest_crop = max(config.crop_size_px)
-    # Where the picture does not fill the crop, it is padded as the model pads: with what normalization makes zero.
+    # Images smaller than the crop are padded with the mean, which normalization turns into zero, as the model pads.
     mean = tuple(255 * value for value in ENCODERS[config.encoder].normalization.mean)
     jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
     return v2.Compose(
@@ -95,7 +98,7 @@ def train_transforms(config: FinetuneConfig) -> v2.Transform:
 
 
 class RandomShortSide(v2.RandomShortestSize):
-    """torchvision's, but no side becomes shorter than one pixel; `max_size` bounds what 1x1000 pixels would become."""
+    """torchvision's `RandomShortestSize`, with sides of at least one pixel, for images of extreme aspect ratio."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Height and width, of at least one pixel."""
@@ -104,20 +107,20 @@ class RandomShortSide(v2.RandomShortestSize):
 
 
 def val_transforms() -> v2.Transform:
-    """The unchanged image: the model resizes it, and its detections back."""
+    """Only a conversion to float: the model resizes the images and scales its detections back."""
     return v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 
 
 def fit_boxes(example: dict[str, Any]) -> dict[str, Any]:
-    """Boxes around the visible parts of cropped objects; objects thinner than a pixel are removed.
+    """Fit boxes to the visible parts of cropped objects, and remove objects thinner than a pixel.
 
-    Clipping a box at the crop would leave parts in which the object is not visible.
+    Clipping the boxes at the crop would leave boxes larger than the visible part.
     """
     masks, boxes = example["masks"], example["boxes"]
-    seen = masks.bool().flatten(1).any(1)  # of bytes, any would give bytes
+    seen = masks.bool().flatten(1).any(1)  # on uint8, `any` would return uint8
     masks, boxes, labels = masks[seen], boxes[seen], example["labels"][seen]
     around = masks_to_boxes(masks)  # from the centre of the first pixel to that of the last
-    # A pixel of play keeps a box that the crop has not touched as exact as it was annotated.
+    # The margin of one pixel leaves annotated boxes unchanged if the crop does not touch them.
     boxes = torch.cat([boxes[:, :2].maximum(around[:, :2] - 1), boxes[:, 2:].minimum(around[:, 2:] + 2)], 1)
     large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
     return {**example, "boxes": boxes[large], "masks": masks[large], "labels": labels[large]}
@@ -133,12 +136,12 @@ def pack(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Batches as lists: sizes of images and numbers of objects differ."""
+    """Collate samples into lists, because the sizes of images and the numbers of objects differ."""
     return {name: [sample[name] for sample in samples] for name in ("inputs", "data_samples")}
 
 
 def loader_config(config: FinetuneConfig, coco: CocoSet, split: Split) -> dict[str, Any]:
-    """The training or the validation loader of mmengine's Runner."""
+    """The settings of a data loader for mmengine's Runner."""
     training = split == "train"
     return dict(
         batch_size=config.batch_size // config.accumulate if training else 1,
@@ -155,9 +158,11 @@ def loader_config(config: FinetuneConfig, coco: CocoSet, split: Split) -> dict[s
 
 
 def detection_config(config: FinetuneConfig, coco: CocoSet) -> dict[str, Any]:
-    """Settings of mmengine's Runner for detection: model, train_dataloader, val_dataloader and val_evaluator.
+    """The settings of mmengine's Runner for detection: model, train_dataloader, val_dataloader and val_evaluator.
 
-    `coco`: see `check_coco`.
+    Args:
+        config: settings of the run.
+        coco: see `check_coco`.
     """
     return dict(
         model=detector_config(config, len(coco.class_names)),

@@ -1,4 +1,4 @@
-"""Explicit pairs of image and label as an mmsegmentation data set."""
+"""An mmsegmentation data set of explicit pairs of image and label."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ class PairDataset(BaseSegDataset):
     """`dict(type="PairDataset", pairs=[("a.jpg", "a.png")], task="segment", metainfo=..., pipeline=...)`.
 
     Args:
-        pairs: paths of image and label; the order stays.
+        pairs: paths of image and label, in the order of the data set.
         task: segment (labels are class indices) or depth (labels are depth maps).
-        kwargs: as for mmseg's `BaseSegDataset`.
+        kwargs: arguments of mmseg's `BaseSegDataset`.
     """
 
     def __init__(self, pairs: list[tuple[str, str]], task: str, **kwargs: Any):
@@ -22,5 +22,5 @@ class PairDataset(BaseSegDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One entry per pair, as the transforms of `training.loading` expect it."""
+        """An entry for each pair, in the form that the transforms of `training.loading` expect."""
         return [{"img_path": image, self.label_key: label, "seg_fields": []} for image, label in self.pairs]

@@ -1,4 +1,4 @@
-"""Extensions of mmengine's Runner: processes on CPUs, bf16 on any device, resuming without loading seen images."""
+"""Extensions of mmengine's Runner: CPU processes, bf16 on any device, resuming without loading seen images again."""
 
 import contextlib
 import os
@@ -24,14 +24,14 @@ from mobileclip_dense.pages.progress import TrackedProgress
 from mobileclip_dense.run.training_log import append_metrics, drop_metrics_after
 
 _LOG_EVERY = 10
-_TIMEOUT = timedelta(hours=2)  # the others wait while the first process opens every file of a data set
+_TIMEOUT = timedelta(hours=2)  # the other processes wait while the first opens every file of the data set
 
 
 def join_processes() -> str:
-    """Join the processes that torchrun started, if any: nccl on GPUs, gloo on CPUs, which mmengine does not support.
+    """Join the process group if torchrun started this process: nccl on GPUs, gloo on CPUs (unsupported by mmengine).
 
     Returns:
-        mmengine's name of the launcher: pytorch or none.
+        mmengine's name of the launcher: pytorch, or none without torchrun.
     """
     if "RANK" not in os.environ:
         return "none"
@@ -44,29 +44,29 @@ def join_processes() -> str:
 
 
 def place_model(model: nn.Module) -> nn.Module:
-    """The model on this process's device, in the fastest memory format, wrapped for several processes if there are."""
+    """Move the model to this process's device and its fastest memory format, and wrap it if there are processes."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     placed: nn.Module = model.to(device, memory_format=memory_format_on(device))  # type: ignore[call-overload]
     if not torch.distributed.is_initialized():
         return placed
-    device_ids = [device.index] if device.type == "cuda" else None  # mmengine names one on a CPU too, which fails
+    device_ids = [device.index] if device.type == "cuda" else None  # on CPUs, mmengine's own choice would fail
     return MMDistributedDataParallel(placed, device_ids=device_ids, broadcast_buffers=False)
 
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Autocast to bfloat16 on any device; its range is float32's, so no loss is scaled. mmengine's wants a GPU."""
+    """Autocast to bfloat16 on any device, without loss scaling; mmengine's autocast wrapper needs a GPU."""
 
     @contextlib.contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Context of the forward pass and the loss."""
+        """The context of the forward pass and the loss."""
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
 
 
 class _SkippingIterator:
-    """An iterator whose first items are None: mmengine takes and drops them when it resumes."""
+    """An iterator with `num` leading None items, which mmengine drops when it resumes."""
 
     def __init__(self, batches: Any, num: int):
         self.batches, self.left = batches, num
@@ -80,13 +80,13 @@ class _SkippingIterator:
 
 @LOOPS.register_module()
 class ResumingTrainLoop(IterBasedTrainLoop):
-    """mmengine's loop, except that a resumed run skips seen images by index instead of loading them."""
+    """mmengine's loop, but a resumed run skips the seen images by index instead of loading them."""
 
     def run(self) -> nn.Module:
         """Train, see `IterBasedTrainLoop.run`."""
         if self._iter > 0:
             sampler = self.dataloader.sampler
-            sampler.indices = sampler._indices_of_rank()  # the loader has fetched from it in advance
+            sampler.indices = sampler._indices_of_rank()  # a fresh iterator: the loader has prefetched from the old one
             deque(islice(sampler.indices, self._iter * self.dataloader.batch_size), maxlen=0)
             self.dataloader_iterator = _SkippingIterator(_InfiniteDataloaderIterator(self.dataloader), self._iter)
         model: nn.Module = super().run()
@@ -94,9 +94,9 @@ class ResumingTrainLoop(IterBasedTrainLoop):
 
 
 class StepAverage(EMAHook):
-    """mmengine's moving average, BatchNorm's statistics included, taken after each step of the optimizer.
+    """mmengine's moving average of weights and BatchNorm statistics, updated after each optimizer step.
 
-    Its own interval counts micro-batches from the first one, and so takes the weights before a step.
+    mmengine's own interval counts micro-batches from the first, and would take the weights before the step.
     """
 
     def __init__(self, config: FinetuneConfig):
@@ -109,14 +109,14 @@ class StepAverage(EMAHook):
 
 
 def compile_settings(config: FinetuneConfig) -> bool | dict[str, Any]:
-    """Options for torch.compile. Channels-last convolutions that it compiles crash on CPUs in torch 2.11."""
+    """Options for torch.compile. In torch 2.11, compiled channels-last convolutions crash on CPUs."""
     if not config.compile or torch.cuda.is_available():
         return config.compile
     return {"options": {"layout_optimization": False}}
 
 
 class RunLog(Hook):
-    """Progress and metrics.jsonl; steps are those of the optimizer."""
+    """Progress and metrics.jsonl. Steps are optimizer steps."""
 
     def __init__(self, config: FinetuneConfig):
         self.config = config
@@ -132,14 +132,19 @@ class RunLog(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Count, and log every tenth step; a loss that is not finite ends the run."""
+        """Update the progress bar, and log every tenth step.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
         assert outputs is not None
         step, micro = divmod(runner.iter + 1, self.config.accumulate)
         if micro:
             return
         loss = float(outputs["loss"].detach())
         if not torch.isfinite(torch.tensor(loss)):
-            raise ValueError(f"{self.config.out}: loss: found {loss} at step {step}; lower --learning-rate")
+            raise ValueError(f"{self.config.out}: loss: found {loss} at step {step}, expected a finite number; "
+                             "lower --learning-rate")  # fmt: skip
         self.progress.advance()
         if step % _LOG_EVERY == 0 and is_main_process():
             rate = max(group["lr"] for group in runner.optim_wrapper.param_groups)

@@ -1,6 +1,6 @@
-"""Loading transforms for mmsegmentation's pipelines that read files as the scan of the data did.
+"""Loading transforms for mmsegmentation's pipelines. They read files exactly as the scan of the data does.
 
-mmsegmentation's own loaders use OpenCV and Pillow directly, and accept other files than `labelled.scan`.
+mmsegmentation's own loaders use OpenCV and Pillow directly and accept different files than `labelled.scan`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from mobileclip_dense.data.labelled.annotations import read_class_labels, read_d
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """`img_path` -> `img` uint8 [H,W,3] in BGR, mmcv's order of channels; `img_shape`, `ori_shape`."""
+    """`img_path` -> `img` uint8 [H,W,3] in BGR (as in mmcv), `img_shape` and `ori_shape`."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises FileNotFoundError, ValueError: see `load_image`."""
@@ -27,7 +27,7 @@ class LoadImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadClassLabels(BaseTransform):
-    """`seg_map_path` -> `gt_seg_map` uint8 [H,W], IGNORE_INDEX where there is no class.
+    """`seg_map_path` -> `gt_seg_map` uint8 [H,W], IGNORE_INDEX for unlabelled pixels.
 
     Args:
         reduce_zero_label, ignored_label: see `read_class_labels`.
@@ -44,10 +44,10 @@ class LoadClassLabels(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadDepth(BaseTransform):
-    """`depth_map_path` -> `gt_depth_map` float32 [H,W] in metres, 0 where there is no reading.
+    """`depth_map_path` -> `gt_depth_map` float32 [H,W] in metres, 0 for pixels without a reading.
 
     Args:
-        units_per_m: of the stored 16-bit values.
+        units_per_m: units of the stored 16-bit values per metre.
     """
 
     def __init__(self, units_per_m: float = 1000.0):

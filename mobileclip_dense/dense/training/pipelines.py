@@ -1,4 +1,4 @@
-"""Data pipelines for segmentation and depth as mmsegmentation's config dictionaries."""
+"""mmsegmentation configs of the data pipelines for segmentation and depth."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from mobileclip_dense.data.labelled.labelled_set import LabelledSet
 
 
 def dataloader_config(config: FinetuneConfig, folder: LabelledSet, *, training: bool) -> dict[str, Any]:
-    """The training or the validation loader of mmengine's Runner."""
+    """The settings of the training or validation loader for mmengine's Runner."""
     dataset: dict[str, Any] = dict(
         type="PairDataset",
         pairs=[(str(image), str(label)) for image, label in (folder.train if training else folder.val)],
@@ -36,12 +36,12 @@ def _annotation(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
 
 
 def _short_side(config: FinetuneConfig) -> tuple[int, int]:
-    """mmcv's scale that resizes the short side to the crop's and leaves the long side free."""
+    """mmcv's `scale` that resizes the short side to that of the crop; the bound of the long side is large."""
     return (4 * max(config.crop_size_px), min(config.crop_size_px))
 
 
 def _train_pipeline(config: FinetuneConfig, folder: LabelledSet) -> list[dict[str, Any]]:
-    # Depth is not rescaled: a larger picture of the same scene would be a nearer scene.
+    # Depth is not rescaled, because an enlarged picture of a scene looks like a nearer scene.
     rescale = [dict(type="RandomResize", scale=_short_side(config), ratio_range=config.scale_range,
                     resize_type="ResizeAnyShape")]  # fmt: skip
     return [

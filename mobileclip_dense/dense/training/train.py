@@ -40,7 +40,7 @@ LABELLED_DETAILS = ("layout", "reduce_zero_label", "ignored_label", "num_skipped
 def finetune(config: FinetuneConfig) -> None:
     """Train or resume the run `config.out`, and evaluate it on the held-out images.
 
-    Under torchrun every process trains on its share of each batch; the first one alone writes.
+    Under torchrun, each process trains on its share of each batch, and only the first process writes files.
 
     Raises:
         FileNotFoundError, ValueError: the data, the weights or the settings cannot be used.
@@ -50,7 +50,7 @@ def finetune(config: FinetuneConfig) -> None:
     launcher = join_processes()
     _check_micro_batch(config)
     if config.init is not None:
-        read_encoder_source(config.init)  # a wrong path should not wait for the scan of the data
+        read_encoder_source(config.init)  # fail on a wrong path before the data is scanned
     pruned = pruned_start(config)
     check = check_coco if config.task == "detect" else check_set
     folder = run_in_first_process(lambda: check(config))
@@ -74,47 +74,47 @@ def finetune(config: FinetuneConfig) -> None:
 
 
 def run_in_first_process(function: Any) -> Any:
-    """The result of `function()` in the first process, sent to all others."""
+    """Call `function()` in the first process and return its result in all processes."""
     result = [function() if is_main_process() else None]
     broadcast_object_list(result)
     return result[0]
 
 
 def resume_settings(config: FinetuneConfig) -> dict[str, Any]:
-    """Settings of mmengine's Runner for resuming; the first process looks for a checkpoint."""
+    """The settings of mmengine's Runner for resuming. Only the first process looks for a checkpoint."""
     checkpoint = checkpoint_file(config.out)
     resume = run_in_first_process(checkpoint.exists)
     return {"resume": resume, "load_from": str(checkpoint) if resume else None}
 
 
 def _check_micro_batch(config: FinetuneConfig) -> None:
-    """Check the micro-batch of heads that pool to one pixel: BatchNorm of a single image has no variance there.
+    """Verify the micro-batch size of heads that pool to one pixel, where one image has no variance for BatchNorm.
 
     Raises:
-        ValueError: a single process, or several without GPUs, would train it so.
+        ValueError: micro-batches have one image and BatchNorm is not synced over GPU processes.
     """
     synced = get_world_size() > 1 and torch.cuda.is_available()
     if HEADS[config.head].pools_to_one_pixel and config.batch_size == config.accumulate and not synced:
-        raise ValueError(f"batch_size: found {config.batch_size} in micro-batches of one, expected at least two images "
-                         f"in each for {config.head}, which pools to one pixel; raise --batch-size, or lower "
+        raise ValueError(f"batch_size: found {config.batch_size} in micro-batches of one image, expected at least two "
+                         f"images in each, because {config.head} pools to one pixel; raise --batch-size or lower "
                          "--accumulate")  # fmt: skip
 
 
 def fresh_model(settings: dict[str, Any]) -> nn.Module:
-    """The model of a config dictionary, before mmengine loads or draws its weights."""
-    register_all_modules()  # mmengine looks for SegDataPreProcessor and others in the scope that this sets
+    """The model of a config dictionary, before mmengine initializes its weights."""
+    register_all_modules()  # sets mmengine's default scope, in which SegDataPreProcessor and others are registered
     model: nn.Module = MODELS.build(settings)
     return model
 
 
 def finalize_weights(runner: Runner) -> None:
-    """Put the final weights into the model: their moving average if there is one, and BatchNorm's statistics averaged
-    over the processes, each of which has those of its own images."""
+    """Set the final weights of the model: the moving average if there is one, and BatchNorm statistics averaged over
+    the processes, which have different ones."""
     average = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
     final = runner.model if average is None else average.ema_model.module
     all_reduce_params(final.buffers(), op="mean")
     if average is not None:
-        average.src_model.load_state_dict(final.state_dict())  # not moved: mmengine swaps the two to evaluate
+        average.src_model.load_state_dict(final.state_dict())  # copied, because mmengine swaps the two for evaluation
 
 
 def _finish(
@@ -148,7 +148,7 @@ def _finish(
 
 
 def evaluate_model(model: EncoderDecoder, config: FinetuneConfig, folder: LabelledSet) -> dict[str, float]:
-    """The figures of `finetune` for an existing model on all held-out images."""
+    """Measure an existing model on all held-out images, with the figures of `finetune`."""
     with tempfile.TemporaryDirectory() as unused:
         return _measure(Runner(**runner_config(config, folder) | {"model": model, "work_dir": unused}))
 
@@ -157,34 +157,34 @@ def _measure(runner: Runner) -> dict[str, float]:
     figures = {name: float(value) for name, value in runner.val_loop.run().items()}
     undefined = [name for name, value in figures.items() if not math.isfinite(value)]
     if undefined:
-        raise ValueError(f"{', '.join(undefined)}: found no finite number on the held-out images, expected figures; "
-                         "the weights are of no use, lower --learning-rate")  # fmt: skip
+        raise ValueError(f"{', '.join(undefined)}: found a value that is not finite on the held-out images, expected "
+                         "finite figures; lower --learning-rate and train again")  # fmt: skip
     return figures
 
 
 def held_out_names(folder: LabelledSet | CocoSet) -> list[str]:
-    """Names of the held-out images; `evaluate` and `prune` check by them that the images are the same."""
+    """The names of the held-out images, by which `evaluate` and `prune` verify that the images are the same."""
     if isinstance(folder, LabelledSet):
         return [pair.image.name for pair in folder.val]
     return [image["file_name"] for image, _ in read_images(folder, "val")]
 
 
 def pruned_start(config: FinetuneConfig) -> Run | None:
-    """The run `config.init` if it was pruned: training then starts from its encoder, neck and head.
+    """The run `config.init` if it is pruned, otherwise None. Training starts from the run's encoder, neck and head.
 
     Raises:
-        ValueError: it is, and of another task, encoder or size of neck or head than `config`.
+        ValueError: the pruned run has another task, encoder, head, or width of neck or head than `config`.
     """
     if config.init is None or not (Path(config.init) / "run.json").is_file():
-        return None  # fresh, published, or a folder of `convert-weights`
+        return None  # no weights, published weights, or a folder of `convert-weights`
     run = load_run(Path(config.init))
     if run.structure is None:
         return None
     for field in ("task", "encoder", "head", "neck_channels", "head_channels"):
         found, expected = getattr(run.config, field), getattr(config, field)
         if found != expected:
-            raise ValueError(f"{config.init}: {field}: found a pruned run with {found}, the recipe has {expected}; "
-                             "a pruned run is fine-tuned with the recipe and flags it was trained with")  # fmt: skip
+            raise ValueError(f"{config.init}: {field}: found a pruned run with {found}, expected {expected} as in the "
+                             "recipe; fine-tune it with the recipe and flags it was trained with")  # fmt: skip
     return run
 
 
@@ -192,20 +192,20 @@ def _model_of(pruned: Run, config: FinetuneConfig, folder: LabelledSet | CocoSet
     """The pruned model, ready for mmengine.
 
     Raises:
-        ValueError: it knows other classes than the data.
+        ValueError: the run and the data have different classes.
     """
     found, expected = pruned.record["class_names"], list(folder.class_names)
     if found != expected:
         raise ValueError(f"{config.init}: classes: found a pruned run with {len(found)} ({', '.join(found[:3])}, …), "
-                         f"{config.data} has {len(expected)} ({', '.join(expected[:3])}, …); fine-tune it on "
-                         "the classes it was trained on")  # fmt: skip
+                         f"expected the {len(expected)} of {config.data} ({', '.join(expected[:3])}, …); fine-tune it "
+                         "on the classes it was trained on")  # fmt: skip
     model = build_from_run(config, pruned)
-    model.is_init = True  # mmengine draws weights for whatever is not
+    model.is_init = True  # otherwise mmengine would initialize the weights again
     return model
 
 
 def _labelled_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, Any]:
-    """Settings of mmengine's Runner for segmentation and depth."""
+    """The settings of mmengine's Runner for segmentation and depth."""
     evaluator: dict[str, Any] = dict(type="IoUScore")
     if config.task == "depth":
         evaluator = dict(type="DepthErrors", max_depth_m=config.max_depth_m)
@@ -218,12 +218,12 @@ def _labelled_config(config: FinetuneConfig, folder: LabelledSet) -> dict[str, A
 
 
 def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict[str, Any]:
-    """Settings of mmengine's Runner, which counts micro-batches where `config` counts steps."""
+    """The settings of mmengine's Runner. It counts micro-batches, while `config` counts optimizer steps."""
     num_batches = config.max_iters * config.accumulate
     return dict(
         **(detection_config(config, folder) if isinstance(folder, CocoSet) else _labelled_config(config, folder)),
         work_dir=str(config.out / "checkpoints"),
-        # Never within the loop: mmengine would also evaluate at its end, which `finetune` does with averaged weights.
+        # No evaluation in the loop: `finetune` evaluates at the end, with the averaged weights.
         train_cfg=dict(type="ResumingTrainLoop", max_iters=num_batches, val_begin=num_batches + 1),
         val_cfg=dict(type="ValLoop"),
         optim_wrapper=optim_wrapper_config(config),
@@ -241,7 +241,7 @@ def runner_config(config: FinetuneConfig, folder: LabelledSet | CocoSet) -> dict
 
 
 def optim_wrapper_config(config: FinetuneConfig) -> dict[str, Any]:
-    """Settings of AdamW, gradient accumulation and precision."""
+    """The settings of AdamW, gradient accumulation and precision."""
     return dict(
         type="BFloat16OptimWrapper" if config.precision == "bf16-mixed" else "OptimWrapper",
         accumulative_counts=config.accumulate,
@@ -254,7 +254,7 @@ def optim_wrapper_config(config: FinetuneConfig) -> dict[str, Any]:
 def _schedule(config: FinetuneConfig) -> list[dict[str, Any]]:
     num_batches, warmup = config.max_iters * config.accumulate, config.warmup_iters * config.accumulate
     decay = dict(type="PolyLR", power=config.poly_power, eta_min=0.0, by_epoch=False, begin=warmup, end=num_batches)
-    if warmup < 2:  # mmengine's would begin at a thousandth of the rate and stay there
+    if warmup < 2:  # mmengine's LinearLR would stay at its start factor of 1/1000
         return [decay]
     return [dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=warmup), decay]
 

@@ -1,4 +1,4 @@
-"""Smaller Core ML programs through coremltools.optimize: palettes, int8 weights, int8 weights and activations."""
+"""Compression of Core ML programs by coremltools.optimize: palettes, int8 weights, int8 weights and activations."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +23,9 @@ hide_bars_in_logs(_post_training_quantization)
 
 
 def palettize(model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]) -> ct.models.MLModel:
-    """An fp16 program with the values of each weight tensor replaced by 2^N of their k-means centres, N as in p4."""
-    # From 10 000 values on coremltools clusters exactly (kmeans1d); below that it would need scikit-learn, and there
-    # is little to save.
+    """Replace the values of each weight tensor of an fp16 program by 2^N k-means centres; N is 4 for precision p4."""
+    # From 10 000 values, coremltools clusters exactly (kmeans1d). For smaller tensors it would need scikit-learn, and
+    # they are too small to matter.
     palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision.name[1:]), weight_threshold=10_000)
     return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
 
@@ -33,17 +33,17 @@ def palettize(model: ct.models.MLModel, precision: Precision, images: npt.NDArra
 def quantize_weights(
     model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]
 ) -> ct.models.MLModel:
-    """An fp16 program with int8 weights, symmetric, per channel."""
+    """Quantize the weights of an fp16 program to int8, symmetric, per channel."""
     return cto.linear_quantize_weights(model, _linear())
 
 
 def quantize_weights_and_activations(
     model: ct.models.MLModel, precision: Precision, images: npt.NDArray[np.uint8]
 ) -> ct.models.MLModel:
-    """`quantize_weights`, and int8 activations around convolutions, linear layers and additions.
+    """Quantize weights as `quantize_weights` does, and the activations of convolutions, linear layers and additions.
 
     Args:
-        images: to calibrate on, uint8 [N,H,W,3].
+        images: calibration images, uint8 [N,H,W,3].
     """
     return cto.linear_quantize_weights(_quantize_activations(model, _linear(), images), _linear())
 
@@ -55,17 +55,16 @@ def _linear() -> cto.OptimizationConfig:
 def _quantize_activations(
     model: ct.models.MLModel, config: cto.OptimizationConfig, images: npt.NDArray[np.uint8]
 ) -> ct.models.MLModel:
-    """What coremltools' linear_quantize_activations does, with ranges measured here.
+    """Quantize activations as coremltools' linear_quantize_activations does, but with ranges from the MIL executor.
 
-    Its own calibration calls Core ML, which only a Mac has. These ranges come from the MIL executor; the graph passes
-    are coremltools' own.
+    coremltools' own calibration runs Core ML, which is only available on a Mac. The graph passes are coremltools'.
     """
     with TemporaryDirectory() as scratch:
         package = Path(scratch) / "float.mlpackage"
         model.save(str(package))
         program = load_program(package)
     statistics = {name: {"rmin": low, "rmax": high} for name, (low, high) in value_ranges(program, images).items()}
-    # coremltools 9.0 cannot quantize an operation whose result is an output of the program: that one stays float.
+    # coremltools 9.0 cannot quantize an operation that computes an output of the program, so it stays float.
     for output in program.function.outputs:
         config.set_op_name(output.op.name, None)
     passes = [PASS_REGISTRY[f"compression::insert_{place}_quantize_dequantize_pair"] for place in ("prefix", "suffix")]

@@ -1,4 +1,4 @@
-"""A fused network as a Core ML program, through coremltools."""
+"""Conversion of a fused network to a Core ML program, by coremltools."""
 
 import warnings
 from typing import Any
@@ -22,15 +22,17 @@ _SYSTEMS = {"ios15": ct.target.iOS15, "ios16": ct.target.iOS16, "ios17": ct.targ
 
 
 def convert_network(prepared: Prepared, artifact: Artifact, system: System) -> ct.models.MLModel:
-    """The ML program in float32 or float16, whichever the precision is made from; not compressed.
+    """Convert to an uncompressed ML program, in the full precision (float32 or float16) of the artifact's precision.
 
     Args:
-        artifact: input and precision. system: the oldest that loads it.
+        prepared: the fused network and its outputs.
+        artifact: input and precision.
+        system: the oldest system that can load the program.
     """
     shape = artifact.input.shape
     if artifact.input.dtype == "uint8":
         example = torch.zeros(1, 3, *shape[1:3])
-        # The network takes RGB in 0..1; Core ML hands it pixels x scale.
+        # The network takes RGB in 0..1: Core ML multiplies pixels by `scale`.
         taken: Any = ct.ImageType(name="image", shape=example.shape, scale=1 / 255, color_layout=ct.colorlayout.RGB)
     else:
         example = torch.from_numpy(prepared.golden["input"][:1].astype(np.int32))
@@ -40,7 +42,7 @@ def convert_network(prepared: Prepared, artifact: Artifact, system: System) -> c
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator is unknown to coremltools
+        torch.backends.mha.set_fastpath_enabled(False)  # coremltools does not know its fused operator
         try:
             traced = torch.jit.trace(prepared.network, example)  # type: ignore[no-untyped-call]
         finally:

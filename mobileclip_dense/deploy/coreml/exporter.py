@@ -19,37 +19,37 @@ from mobileclip_dense.deploy.prepared import Prepared
 from mobileclip_dense.deploy.samples import sample_images
 from mobileclip_dense.runtime.parity import compare_with_golden
 
-NUM_CALIBRATION = 16
+NUM_CALIBRATION = 16  # images
 
 
 class CoreMLExporter:
-    """See `deploy.driver.Exporter`.
+    """The exporter for Core ML, see `deploy.driver.Exporter`.
 
     Args:
-        profile: precisions, and the oldest system that loads the model.
+        profile: precisions, and the oldest system that can load the model.
     """
 
     runtime = "coreml"
     libraries: tuple[str, ...] = ("coremltools",)
-    num_evaluated = 50  # images take the executor seconds
+    num_evaluated = 50  # the executor takes seconds per image
 
     def __init__(self, profile: CoreMLProfile):
         self.profile, self.precisions = profile, profile.precision
 
     def describe_input(self, prepared: Prepared, precision: Precision) -> TensorSpec:
-        """What the exported model takes; shapes are fixed."""
+        """The input of the exported model. Its shape is fixed."""
         shape = (1, *prepared.golden["input"].shape[1:])
         if prepared.task == "embed-text":
             return TensorSpec(name="tokens", shape=shape, dtype="int32", meaning="CLIP tokens")
         return TensorSpec(name="image", shape=shape, dtype="uint8", meaning="RGB image, 0..255")
 
     def check(self, prepared: Prepared, draft: Artifact) -> dict[str, float]:
-        """The relative error of the network converted and run in float32: what is wrong there is no rounding.
+        """Convert and run the network in float32, and return its relative error.
 
-        An operator that is converted wrongly can hide within the tolerance of fp16.
+        A wrongly converted operator could stay within the tolerance of fp16, but not within that of fp32.
 
         Raises:
-            ValueError: above the tolerance of fp32.
+            ValueError: the error is above the tolerance of fp32.
         """
         full = dataclasses.replace(draft, precision="fp32")
         with TemporaryDirectory() as scratch:
@@ -60,12 +60,12 @@ class CoreMLExporter:
         return {"fp32_relative_error": figures["fp32_relative_error"]}
 
     def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Write the package."""
+        """Write the package. There are no figures to record."""
         self._build(prepared, draft).save(str(path))
         return {}
 
     def _build(self, prepared: Prepared, artifact: Artifact) -> ct.models.MLModel:
-        """Convert and compress; metadata and the settings of Xcode's preview included."""
+        """Convert and compress the network, and set the metadata and the settings of Xcode's preview."""
         model = convert_network(prepared, artifact, self.profile.target)
         precision = find_precision("coreml", artifact.precision)
         images = np.zeros(0, np.uint8)
@@ -83,7 +83,7 @@ class CoreMLExporter:
 
 
 def _preview(artifact: Artifact) -> dict[str, str]:
-    """What makes Xcode's preview tab draw the output."""
+    """The metadata that makes Xcode's preview tab draw the output."""
     if artifact.task == "depth":
         return {"com.apple.coreml.model.preview.type": "depthEstimation"}
     if artifact.task != "segment":
@@ -97,9 +97,9 @@ def _preview(artifact: Artifact) -> dict[str, str]:
 
 
 def to_coreml(config: ToCoreMLConfig) -> list[Path]:
-    """Write the Core ML artifacts of a run; their folders, see `export`.
+    """Write the Core ML artifacts of a run and return their folders, see `export`.
 
     Raises:
-        FileExistsError, FileNotFoundError, ValueError: see `export`; or a combination of settings does not exist.
+        FileExistsError, FileNotFoundError, ValueError: see `export`; or a combination of settings is not supported.
     """
     return export(config, CoreMLExporter(config.resolved()))

@@ -1,4 +1,4 @@
-"""What a saved .mlpackage consists of, held against its artifact."""
+"""Verification of a saved .mlpackage against its artifact record."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ _NOT_FUSED = ("batch_norm", "instance_norm")
 
 
 def verify_program(package: Path, artifact: Artifact) -> NeuralEngineReport:
-    """Read a saved .mlpackage back; what it consists of.
+    """Read a saved .mlpackage, verify it and report its operations.
 
     Raises:
-        FileNotFoundError, ValueError: it cannot be read, or inputs, outputs, metadata or operations are not those of
+        FileNotFoundError, ValueError: it cannot be read, or its inputs, outputs, metadata or operations do not fit
             `artifact`.
     """
     report = inspect_for_neural_engine(load_program(package))
@@ -37,8 +37,8 @@ def verify_program(package: Path, artifact: Artifact) -> NeuralEngineReport:
     _expect(package, "normalisations", [name for name in _NOT_FUSED if name in report.operations], [])
     witnesses = find_precision("coreml", artifact.precision).witness
     if witnesses and not any(name in report.operations for name in witnesses):
-        raise ValueError(f"{package}: {artifact.precision}: found no {' or '.join(witnesses)}, expected at least one: "
-                         f"nothing was compressed, the weights are too few; use fp16")  # fmt: skip
+        raise ValueError(f"{package}: {artifact.precision}: found no {' or '.join(witnesses)}, expected at least one; "
+                         f"the weights are too small to be compressed, use fp16")  # fmt: skip
     return report
 
 

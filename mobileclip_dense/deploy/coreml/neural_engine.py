@@ -1,7 +1,7 @@
-"""What about a Core ML program may keep it off the Neural Engine, read from the program.
+"""A report of the operations of a Core ML program that may not run on the Neural Engine.
 
-Which unit runs an operation is decided on the device, and Apple documents little of it. What is flagged here has been
-reported by people who measured it; it is a list of places to look at in Xcode's performance report, not a verdict:
+The device decides which unit runs an operation, and Apple documents little about it. The flags come from published
+measurements. They are places to check in Xcode's performance report, not a verdict:
 
     gather, dilated convolutions, recurrent layers     github.com/hollance/neural-engine, unsupported-layers
     more than four axes, or an axis above 16384        Apple, Deploying Transformers on the Apple Neural Engine, 2022;
@@ -29,7 +29,12 @@ _NOT_ON_THE_ENGINE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralEngineReport:
-    """`operations`: their number by type, constants left out. `flags`: a sentence for each place to look at."""
+    """The report.
+
+    Attributes:
+        operations: number of operations by type, without constants.
+        flags: a sentence for each operation or input to check.
+    """
 
     file_name: ClassVar[str] = "neural_engine.json"
 
@@ -53,7 +58,7 @@ def inspect_for_neural_engine(program: MilProgram) -> NeuralEngineReport:
     ]
     for operation in operations:
         output = operation.outputs[0]
-        if any(variable.op is None for variable in _variables(operation)):  # in every image model: it scales the pixels
+        if any(variable.op is None for variable in _variables(operation)):  # the scaling of pixels, in every model
             continue
         flags += [f"{operation.op_type} of {output.name}: {reason}" for reason in _reasons(operation, output)]
     return NeuralEngineReport(operations=dict(Counter(op.op_type for op in operations).most_common()), flags=flags)

@@ -1,4 +1,4 @@
-"""The upsampling before an argmax with channels last, where the argmax reads one after the other what it compares."""
+"""A graph rewrite that upsamples with channels last before an argmax, so that the argmax reads contiguous values."""
 
 import numpy as np
 import onnx
@@ -10,8 +10,8 @@ _TO_LAST = (0, 2, 3, 1)  # [B,C,H,W] -> [B,H,W,C]
 def upsample_channels_last(model: onnx.ModelProto) -> None:
     """Rewrite `Resize -> ArgMax over axis 1` as `Transpose -> Resize -> ArgMax over the last axis`, in place.
 
-    The same values are interpolated and compared. With 150 classes at 512 px, ONNX Runtime takes a sixth of the time
-    for it on one CPU core (46 of 295 ms), a quarter on two: an argmax over axis 1 jumps by a whole map at each step.
+    The result is the same. With 150 classes at 512 px, ONNX Runtime takes a sixth of the time for these nodes on one
+    CPU core (46 instead of 295 ms) and a quarter on two, because an argmax over axis 1 has a stride of a whole map.
     """
     graph = model.graph
     resizes = {node.output[0]: node for node in graph.node if node.op_type == "Resize"}

@@ -1,4 +1,4 @@
-"""What torch's exporter notes about the machine and the code that it ran on; none of it is needed to run a model."""
+"""Removal of debug information that torch's exporter stores in a model: details of the machine and of source files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,10 @@ _NOTES = ("metadata_props", "doc_string")
 
 
 def strip_debug_info(model: onnx.ModelProto) -> None:
-    """Remove, in place, notes from every part of a model: stack traces with paths of source files, names of Python
-    modules, torch's own listing of the graph. Names of nodes and tensors stay."""
+    """Remove stack traces with source paths, names of Python modules and torch's listing of the graph, in place.
+
+    The names of nodes and tensors stay. Nothing that is removed is needed to run the model.
+    """
     _strip(model)
 
 

@@ -19,11 +19,12 @@ from mobileclip_dense.runtime.parity import compare_with_golden, judge_outputs
 
 
 class OnnxExporter:
-    """See `deploy.driver.Exporter`.
+    """The exporter for ONNX, see `deploy.driver.Exporter`.
 
     Args:
         profile: precisions, input, shapes and operator set.
-        allow_accuracy_drop, allow_slower: whether int8 may cost more accuracy than is tolerated, or save no time.
+        allow_accuracy_drop: whether int8 may lose more accuracy than the tolerance.
+        allow_slower: whether int8 may be no faster than fp32.
     """
 
     runtime = "onnx"
@@ -35,10 +36,11 @@ class OnnxExporter:
         self.allow_accuracy_drop, self.allow_slower = allow_accuracy_drop, allow_slower
 
     def describe_input(self, prepared: Prepared, precision: Precision) -> TensorSpec:
-        """What the exported model takes.
+        """The input of the exported model.
 
         Raises:
-            ValueError: any size is asked of an encoder whose graph is for one, or any batch of an fp16 text tower.
+            ValueError: a flexible size for an encoder with a graph of one size, or a flexible batch for an fp16 text
+                tower.
         """
         config, flexible = prepared.run.config, self.profile.flexible
         if flexible == "size" and isinstance(config, FinetuneConfig) and ENCODERS[config.encoder].one_size:
@@ -63,14 +65,14 @@ class OnnxExporter:
         )
 
     def check(self, prepared: Prepared, draft: Artifact) -> dict[str, float]:
-        """Nothing: `convert` compares the float graph of each artifact."""
+        """No figures: `convert` compares the float graph of each artifact."""
         return {}
 
     def convert(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Write the graph; the figures of the float graph that an int8 model is made from, and what int8 costs.
+        """Write the graph. For int8, returns the figures of its float graph and the cost of int8.
 
         Raises:
-            ValueError: the float graph is too far from PyTorch, or int8 costs too much or saves no time.
+            ValueError: the float graph differs too much from PyTorch, or int8 loses too much accuracy or is no faster.
         """
         precision = find_precision("onnx", draft.precision)
         full = dataclasses.replace(draft, precision=precision.full)
@@ -86,10 +88,10 @@ class OnnxExporter:
         return figures
 
     def compress(self, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-        """Replace the full-precision model by that of the draft's precision; figures to record.
+        """Replace the full-precision model by one in the draft's precision. Returns figures to record.
 
         Raises:
-            ValueError: see what the precision registers, such as `int8.to_int8`.
+            ValueError: see the function that the precision registers, for example `int8.to_int8`.
         """
         function = find_precision("onnx", draft.precision).compress
         assert function is not None
@@ -98,10 +100,10 @@ class OnnxExporter:
 
 
 def _verify_another_shape(prepared: Prepared, draft: Artifact, model: OnnxModel) -> dict[str, float]:
-    """Compare a graph of flexible shapes with PyTorch on a shape for which it was not traced.
+    """Compare a graph of flexible shapes with PyTorch on a shape that was not traced.
 
     Raises:
-        ValueError: an output is further from PyTorch than the precision's tolerance.
+        ValueError: an output differs from PyTorch by more than the tolerance of the precision.
     """
     other = np.concatenate([prepared.golden["input"]] * 2)
     if 0 not in draft.input.flexible:
@@ -112,10 +114,10 @@ def _verify_another_shape(prepared: Prepared, draft: Artifact, model: OnnxModel)
 
 
 def to_onnx(config: ToOnnxConfig) -> list[Path]:
-    """Write the ONNX artifacts of a run; their folders, see `export`.
+    """Write the ONNX artifacts of a run and return their folders, see `export`.
 
     Raises:
-        FileExistsError, FileNotFoundError, ValueError: see `export`; or a combination of settings does not exist.
+        FileExistsError, FileNotFoundError, ValueError: see `export`; or a combination of settings is not supported.
     """
     exporter = OnnxExporter(
         config.resolved(), allow_accuracy_drop=config.allow_accuracy_drop, allow_slower=config.allow_slower

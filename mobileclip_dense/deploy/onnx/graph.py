@@ -1,4 +1,4 @@
-"""A fused network as an ONNX graph."""
+"""Export of a fused network to an ONNX graph."""
 
 import copy
 import logging
@@ -18,7 +18,7 @@ from mobileclip_dense.deploy.prepared import Prepared, as_taken
 
 
 class _InHalf(nn.Module):
-    """float32 or tokens in, float32 and class indices out, everything between in float16."""
+    """The network in float16, with inputs (float32 or tokens) and outputs (float32 or class indices) unchanged."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -30,15 +30,18 @@ class _InHalf(nn.Module):
 
 
 def export_graph(prepared: Prepared, artifact: Artifact, opset: int, path: Path) -> None:
-    """Trace the network with its preprocessing into an ONNX file, and check it.
+    """Trace the network with its preprocessing into an ONNX file, and run ONNX's checker.
 
     Args:
-        artifact: what it takes, and its precision, fp32 or fp16.
+        prepared: the network and example inputs.
+        artifact: its input, and its precision, fp32 or fp16.
+        opset: version of the operator set.
+        path: file to write.
     """
     network = _InHalf(prepared.network) if artifact.precision == "fp16" else prepared.network
     network = FromPixels(network) if artifact.input.dtype == "uint8" else network
     flexible = set(artifact.input.flexible)
-    # A batch of one would be taken for a constant.
+    # torch.export would treat a batch of one as a constant.
     example = torch.from_numpy(as_taken(prepared.golden["input"][: 2 if 0 in flexible else 1].copy(), artifact.input))
     dimensions = {
         axis: Dim("batch") if axis == 0 else prepared.stride * Dim(f"{name}_in_{prepared.stride}", min=1, max=128)

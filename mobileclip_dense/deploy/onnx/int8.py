@@ -1,4 +1,4 @@
-"""The int8 version of an exported ONNX model, as far as the tolerated accuracy allows."""
+"""The int8 version of an exported ONNX model, within the tolerated loss of accuracy."""
 
 import dataclasses
 from pathlib import Path
@@ -14,15 +14,19 @@ from mobileclip_dense.runtime.onnx_model import OnnxModel
 
 
 def to_int8(exporter: OnnxExporter, prepared: Prepared, draft: Artifact, path: Path) -> dict[str, float]:
-    """Replace a float model by its int8 version; its figures.
+    """Replace a float model by its int8 version. Returns its figures.
 
-    The whole report, node by node, goes beside the model as int8.json.
+    The full report, by node, is written to int8.json beside the model.
 
     Args:
-        exporter: says what is allowed. path: of the model.
+        exporter: the flags that allow a loss of accuracy or speed.
+        prepared: the run and its network.
+        draft: the artifact record.
+        path: the model file.
 
     Raises:
-        ValueError: it costs more accuracy than is tolerated, or is no faster, and the flag that allows it is off.
+        ValueError: the model loses more accuracy than the tolerance or is no faster, and the flag that allows it is
+            off.
     """
     cost = cost_function(prepared, OnnxModel(path), exporter.num_evaluated)
     images = sample_images(prepared.run.config, "train", NUM_CALIBRATION, prepared.size_px)

@@ -1,13 +1,13 @@
-"""Static int8 with ONNX Runtime, node by node where it is measured to pay.
+"""Static int8 quantization with ONNX Runtime, for the nodes where measurements show a gain.
 
-Quantize-dequantize pairs, weights int8 per channel, activations uint8. Which nodes? Nothing is taken from habit:
+The format is quantize-dequantize pairs, with int8 weights per channel and uint8 activations. Four steps choose nodes:
 
-    1. latency   kinds of nodes join one after the other, the best first, while the whole model gets faster by it
-    2. profile   a node whose int8 kernel is not faster than its float one stays float
-    3. error     every node is quantized alone, and what that does to the output is noted (a sensitivity sweep)
+    1. latency   kinds of nodes are added one after the other, the best first, while the whole model gets faster
+    2. profile   a node stays float if its int8 kernel is not faster than its float kernel
+    3. error     each node is quantized alone, and the error of the output is recorded (a sensitivity sweep)
     4. accuracy  while the task metric falls too far, the most sensitive nodes go back to float
 
-Calibration runs once; every trial reads its ranges from a cache.
+Calibration runs once; all trials read its ranges from a cache.
 """
 
 import dataclasses
@@ -37,17 +37,25 @@ from mobileclip_dense.runtime.parity import relative_error
 from mobileclip_dense.runtime.timing import time_in_turn
 
 NUM_CALIBRATION = 32
-_NUM_SENSITIVITY = 2  # images of the sweep
-_NUM_ROUNDS = 15  # timed runs of each model of a comparison
-_WORTHWHILE = 0.99  # a kind joins if it takes the model's time below this share
+_NUM_SENSITIVITY = 2  # images of the sensitivity sweep
+_NUM_ROUNDS = 15  # timed runs of each model in a comparison
+_MAX_TIME_SHARE = 0.99  # a kind is added if the model's time falls below this share
 _RETREAT = (0.1, 0.25, 0.5)  # shares of the quantized nodes that go back to float while accuracy falls too far
 _FASTER = "faster"  # the reason of a node that is quantized for the time that it saves
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One candidate. `float_ms`, `int8_ms`: time in its kernel, None where the profile does not show it; `error`:
-    relative error of the model's output with this node alone quantized, None where it was not tried."""
+    """A node that can be quantized.
+
+    Attributes:
+        name: name of the node.
+        kind: kind of the node, see `candidates`.
+        float_ms, int8_ms: time in its kernel, None if the profile does not have it.
+        error: relative error of the model's output with only this node quantized, None if it was not tried.
+        quantized: whether it is quantized.
+        reason: why it is quantized or not.
+    """
 
     name: str
     kind: str
@@ -60,11 +68,11 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Report:
-    """What was quantized, why, what it cost and what it gained; milliseconds are medians on `device`."""
+    """The report of a quantization: nodes, latency, size and accuracy. Milliseconds are medians on `device`."""
 
     device: str
     nodes: list[Node]
-    kinds: list[dict[str, Any]]  # in the order in which they were tried: kind, latency_ms with it, joined
+    kinds: list[dict[str, Any]]  # the trials in order: kind, latency_ms with it, whether it joined
     float_ms: float
     int8_ms: float
     float_bytes: int
@@ -72,7 +80,7 @@ class Int8Report:
     cost: Cost
 
     def figures(self) -> Cost:
-        """The figures that go into artifact.json."""
+        """The figures for artifact.json."""
         return {
             "int8_nodes": sum(node.quantized for node in self.nodes),
             "int8_speedup": self.float_ms / self.int8_ms,
@@ -81,7 +89,7 @@ class Int8Report:
         }
 
     def slowness(self) -> str | None:
-        """Why this is no faster than the float model, in words; None if it is faster."""
+        """The reason why the model is not faster than the float model, None if it is."""
         if not any(node.quantized and node.reason == _FASTER for node in self.nodes):
             return "found no node that is faster in int8, expected at least one"
         if not self.int8_ms < self.float_ms:
@@ -90,7 +98,7 @@ class Int8Report:
         return None
 
     def print(self) -> None:
-        """The report by kind of node and by reason, for the terminal."""
+        """Print the report by kind of node and by reason."""
         rows = []
         for kind in dict.fromkeys(node.kind for node in self.nodes):
             nodes = [node for node in self.nodes if node.kind == kind]
@@ -108,7 +116,7 @@ class Int8Report:
 
 
 class ImageReader(CalibrationDataReader):
-    """Hands images [N,...], as a model takes them, to ONNX Runtime's calibration one by one."""
+    """Feeds inputs [N,...] of a model to ONNX Runtime's calibration one by one."""
 
     def __init__(self, input_name: str, images: npt.NDArray[Any]):
         self.feeds = iter([{input_name: image[None]} for image in images])
@@ -118,7 +126,7 @@ class ImageReader(CalibrationDataReader):
 
 
 class _Workshop:
-    """A float model with its calibration ranges, from which int8 models of any set of nodes are made."""
+    """A float model with its calibration ranges. It builds int8 models with any set of quantized nodes."""
 
     def __init__(self, model: Path, images: npt.NDArray[Any], scratch: Path):
         self.model, self.scratch, self.images = model, scratch, images
@@ -127,14 +135,14 @@ class _Workshop:
         self.graph = onnx.load(self.prepared)
         self.candidates = candidates(self.graph)
         if not self.candidates:
-            raise ValueError(f"{model}: int8: found no convolution and no matrix product to quantize")
+            raise ValueError(f"{model}: int8: found no convolution and no matrix product to quantize; use fp32")
         self.input_name = self.graph.graph.input[0].name
 
     def build(self, nodes: list[str], out: Path) -> Path:
         """Write the model with these nodes in int8.
 
         Raises:
-            ValueError: no node is given. To ONNX Runtime an empty list means all of them.
+            ValueError: no node is given. ONNX Runtime would take an empty list as all nodes.
         """
         if not nodes:
             raise ValueError(f"{self.model}: int8: found no node to quantize, expected at least one; use fp32")
@@ -149,11 +157,12 @@ class _Workshop:
 def quantize_by_measurement(
     model: Path, images: npt.NDArray[Any], cost: Callable[[OnnxModel], Cost] | None
 ) -> Int8Report:
-    """Replace a float model by its int8 version, be it faster or not.
+    """Replace a float model by its int8 version, even if it is not faster.
 
     Args:
-        images: calibration inputs [N,...], as the model takes them.
-        cost: what a candidate costs in accuracy; None for fresh weights, which have none: steps 3 and 4 are left out.
+        model: the model file.
+        images: calibration inputs [N,...] of the model.
+        cost: measures the loss of accuracy of a candidate. None (for random weights): steps 3 and 4 are skipped.
 
     Raises:
         ValueError: the model has nothing to quantize, or there is no calibration input.
@@ -162,7 +171,7 @@ def quantize_by_measurement(
         raise ValueError(f"{model}: int8: found no calibration input, expected at least one")
     with TemporaryDirectory() as folder:
         workshop = _Workshop(model, images, Path(folder))
-        workshop.build(list(workshop.candidates), workshop.scratch / "all.onnx")  # calibrates all of them
+        workshop.build(list(workshop.candidates), workshop.scratch / "all.onnx")  # calibrates all nodes
         joined, kinds = _join_kinds(workshop)
         nodes = _judge_kernels(workshop, joined)
         if cost is None:
@@ -180,7 +189,7 @@ def quantize_by_measurement(
 
 
 def candidates(model: onnx.ModelProto) -> dict[str, str]:
-    """Name -> kind of every node that int8 kernels exist for and that holds weights."""
+    """The kind of every node that has weights and an int8 kernel, by name."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     found = {}
     for node in model.graph.node:
@@ -195,7 +204,7 @@ def candidates(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def quantized_nodes(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes whose weights a graph holds in int8."""
+    """The names of the nodes with int8 weights in a graph."""
     integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
     unpacked = {
         node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in integers
@@ -204,15 +213,15 @@ def quantized_nodes(model: onnx.ModelProto) -> set[str]:
 
 
 def _as_written(nodes: list[Node], path: Path) -> list[Node]:
-    """The nodes as they are in the written graph, whatever was asked for.
+    """The nodes as they are in the written graph: ONNX Runtime may leave chosen nodes float.
 
     Raises:
-        ValueError: a node was quantized that was not asked for.
+        ValueError: a node is quantized that was not chosen.
     """
     found = quantized_nodes(onnx.load(path))
     if extra := sorted(found - {node.name for node in nodes if node.quantized}):
         raise ValueError(f"int8: found {len(extra)} nodes quantized that were not chosen ({extra[0]}), expected none; "
-                         f"this version of ONNX Runtime does not keep to its list of nodes")  # fmt: skip
+                         f"this version of ONNX Runtime ignores the list of nodes, install another")  # fmt: skip
     left = "ONNX Runtime left it float"
     return [
         dataclasses.replace(node, quantized=False, reason=left) if node.quantized and node.name not in found else node
@@ -221,11 +230,11 @@ def _as_written(nodes: list[Node], path: Path) -> list[Node]:
 
 
 def _medians_ms(models: list[OnnxModel], taken: npt.NDArray[Any], num_runs: int) -> list[float]:
-    return [statistics.median(kept) for kept in time_in_turn([partial(model, taken) for model in models], num_runs)]
+    return [statistics.median(times) for times in time_in_turn([partial(model, taken) for model in models], num_runs)]
 
 
 def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:
-    """The kinds that make the model faster, and what was tried."""
+    """The kinds of nodes that make the model faster, and all trials."""
     joined: list[str] = []
     tried: list[dict[str, Any]] = []
     open_kinds = list(dict.fromkeys(workshop.candidates.values()))
@@ -237,7 +246,7 @@ def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:
             models.append(OnnxModel(workshop.build(nodes, workshop.scratch / f"{len(joined)}-{kind}.onnx")))
         without_ms, *times_ms = _medians_ms(models, workshop.images[:1], _NUM_ROUNDS)
         best = int(np.argmin(times_ms))
-        joins = times_ms[best] < _WORTHWHILE * without_ms
+        joins = times_ms[best] < _MAX_TIME_SHARE * without_ms
         for index, kind in enumerate(open_kinds):
             tried.append({"beside": list(joined), "kind": kind, "latency_ms": times_ms[index],
                           "without_ms": without_ms, "joined": joins and index == best})  # fmt: skip
@@ -249,14 +258,13 @@ def _join_kinds(workshop: _Workshop) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _judge_kernels(workshop: _Workshop, joined: list[str]) -> list[Node]:
-    """Every candidate with its times; those of the joined kinds are quantized, unless their own kernel is not faster.
+    """Every candidate with its times. Those of the joined kinds are quantized, unless their kernel is not faster.
 
-    Where no kind makes the model faster, the kind with most of the weights is quantized all the same, and where no
-    kernel is faster, all kernels of the joined kinds: an int8 model was asked for, and the smaller file is all that
-    there is to gain.
+    If no kind makes the model faster, the kind with most of the weights is quantized. If no kernel is faster, all nodes
+    of the joined kinds are quantized. The user asked for an int8 model, so it is at least smaller.
     """
-    in_play = joined or [_heaviest_kind(workshop)]
-    chosen = [name for name, kind in workshop.candidates.items() if kind in in_play]
+    chosen_kinds = joined or [_heaviest_kind(workshop)]
+    chosen = [name for name, kind in workshop.candidates.items() if kind in chosen_kinds]
     trial = workshop.build(chosen, workshop.scratch / "chosen.onnx")
     taken = workshop.images[:1]
     before, after = (_kernel_ms(workshop.graph, profile_ms(path, taken)) for path in (workshop.prepared, trial))
@@ -265,7 +273,7 @@ def _judge_kernels(workshop: _Workshop, joined: list[str]) -> list[Node]:
     nodes = []
     for name, kind in workshop.candidates.items():
         node = Node(name=name, kind=kind, float_ms=before.get(name), reason="does not make the model faster")
-        if kind in in_play:
+        if kind in chosen_kinds:
             reason = "smaller, not faster" if not pays else "its kernel is not faster" if name in slower else _FASTER
             quantized = not pays or name not in slower
             node = dataclasses.replace(node, int8_ms=after.get(name), quantized=quantized, reason=reason)
@@ -283,8 +291,11 @@ def _heaviest_kind(workshop: _Workshop) -> str:
 
 
 def _kernel_ms(graph: onnx.ModelProto, profile: dict[str, float]) -> dict[str, float]:
-    """Kernel times by the model's own node names. ONNX Runtime renames what it rewrites: after the output (or that of
-    the activation which it takes in), with suffixes such as _nchwc, _token_12, /MatMulAddFusion."""
+    """The kernel times by the node names of the model.
+
+    ONNX Runtime renames the nodes that it rewrites: to the name of their output (or of the output of a fused
+    activation), with suffixes like _nchwc, _token_12 or /MatMulAddFusion.
+    """
     names = {}
     activations = {node.input[0]: node.output[0] for node in graph.graph.node if node.op_type == "Relu"}
     for node in graph.graph.node:
@@ -296,7 +307,7 @@ def _kernel_ms(graph: onnx.ModelProto, profile: dict[str, float]) -> dict[str, f
 
 
 def _sweep(workshop: _Workshop, nodes: list[Node]) -> list[Node]:
-    """Quantize every chosen node alone and note the relative error of the first output."""
+    """Quantize each chosen node alone, and record the relative error of the first output."""
     taken = workshop.images[:_NUM_SENSITIVITY]
     expected = _first_output(workshop.prepared, taken)
     swept = []
@@ -316,16 +327,19 @@ def _first_output(path: Path, taken: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _retreat(
     workshop: _Workshop, nodes: list[Node], cost: Callable[[OnnxModel], Cost]
 ) -> tuple[list[Node], Path, Cost]:
-    """Build, measure the cost, and give the most sensitive nodes back to float until it is tolerable, or half are."""
+    """Build the model and measure its cost, with more and more sensitive nodes in float until it is tolerable.
+
+    At most half of the nodes go back to float.
+    """
     by_error = sorted((node for node in nodes if node.quantized), key=lambda node: -(node.error or 0.0))
     out = workshop.scratch / "int8.onnx"
     for share in (0.0, *_RETREAT):
         back = {node.name for node in by_error[: round(share * len(by_error))]}
-        kept = [
+        trial = [
             dataclasses.replace(node, quantized=False, reason="too sensitive") if node.name in back else node
             for node in nodes
         ]
-        figures = cost(OnnxModel(workshop.build([node.name for node in kept if node.quantized], out)))
+        figures = cost(OnnxModel(workshop.build([node.name for node in trial if node.quantized], out)))
         if excess(figures) is None:
             break
-    return kept, out, figures
+    return trial, out, figures

@@ -1,4 +1,4 @@
-"""MIL's operators for weights and activations stored in few bits; conventions as in `mil.operators`."""
+"""MIL's operators for compressed weights and activations, with the conventions of `mil.operators`."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def _along(x: Tensor, parameter: Tensor, axis: Tensor | None) -> Tensor:
 def quantize(
     *, input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: Tensor | None = None
 ) -> Tensor:
-    """clip(round(input / scale) + zero_point) to the range of int8 or uint8; halves go to the even neighbour."""
+    """clip(round(input / scale) + zero_point) to the range of int8 or uint8; halves are rounded to even."""
     rounded = torch.round(input / _along(input, scale, axis))
     shifted = rounded if zero_point is None else rounded + _along(input, zero_point, axis)
     return shifted.clamp(-128, 127) if output_dtype == "int8" else shifted.clamp(0, 255)
@@ -35,7 +35,7 @@ def constexpr_affine_dequantize(*, quantized_data: Tensor, zero_point: Tensor, s
 
 
 def constexpr_blockwise_shift_scale(*, data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
-    """scale * (data - offset), where an element of scale and offset serves a block of data."""
+    """scale * (data - offset), where each element of scale and offset applies to a block of data."""
     shifted = data if offset is None else data - _repeat_to(offset, data)
     return _repeat_to(scale, data) * shifted
 
@@ -49,14 +49,14 @@ def _repeat_to(blocks: Tensor, data: Tensor) -> Tensor:
 def constexpr_lut_to_dense(
     *, indices: Tensor, lut: Tensor, shape: Tensor | None = None, vector_axis: Tensor | None = None
 ) -> Tensor:
-    """Palette to weights: iOS 16's one palette with packed indices, or iOS 18's palettes by group and vectors."""
+    """Weights from palettes: iOS 16's one palette with packed indices, or iOS 18's palettes of groups and vectors."""
     if shape is not None:
         num_bits = int(math.log2(len(lut)))
         bits = (indices[:, None] >> torch.arange(8)) & 1  # [M,8], least significant first
         whole = bits.reshape(-1)[: math.prod(shape.tolist()) * num_bits].reshape(-1, num_bits)
         return lut[(whole << torch.arange(num_bits)).sum(1)].reshape(shape.tolist())
     groups = lut.shape[: indices.dim()]
-    number = torch.arange(math.prod(groups)).reshape(groups)  # which palette serves an element
+    number = torch.arange(math.prod(groups)).reshape(groups)  # the index of the palette of each group
     vectors = lut.reshape(-1, *lut.shape[-2:])[_repeat_to(number, indices), indices]  # [*indices.shape,VECTOR_SIZE]
     if vector_axis is None:
         return vectors.squeeze(-1)
@@ -65,8 +65,8 @@ def constexpr_lut_to_dense(
 
 
 def constexpr_cast(*, source_val: Tensor, output_dtype: str) -> Tensor:
-    """fp16 to fp32."""
-    del output_dtype  # repeated in the declared type of the output
+    """Conversion from fp16 to fp32."""
+    del output_dtype  # the declared type of the output is the same
     return source_val
 
 

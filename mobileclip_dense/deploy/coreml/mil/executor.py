@@ -1,6 +1,6 @@
-"""Runs the ML program of a saved .mlpackage without Core ML, operator by operator, to compare it with PyTorch.
+"""An executor that runs the ML program of a saved .mlpackage without Core ML, to compare it with PyTorch.
 
-What is executed is what is stored: the package is read back from disk, no pass is applied, nothing is folded.
+It executes the stored program operator by operator: no graph pass is applied and no constant is folded.
 """
 
 from collections import Counter
@@ -28,11 +28,13 @@ _INTEGERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """The first operator whose fp16 output is too far from the fp32 one.
+    """The first operator with an fp16 output that differs too much from its fp32 output.
 
     Attributes:
-        output: name of the output. operator: its type. relative_error: norm of the difference over the norm in fp32;
-            inf or NaN where fp16 overflowed. largest_magnitude: of the fp32 output (fp16 ends at 65504).
+        output: name of the output.
+        operator: type of the operator.
+        relative_error: norm of the difference divided by the norm in fp32; inf or NaN if fp16 overflowed.
+        largest_magnitude: largest magnitude of the fp32 output (the maximum of fp16 is 65504).
     """
 
     output: str
@@ -42,18 +44,21 @@ class Divergence:
 
 
 def run_program(program: MilProgram, inputs: Inputs, *, precision: Precision) -> dict[str, npt.NDArray[Any]]:
-    """The program's outputs by name; floats as float32, integers and truth values in their declared type.
+    """Run a program. Returns its outputs by name: floats as float32, integers and booleans in their declared type.
 
-    fp32 computes everything in float32, whatever the program declares, on the weights that are stored. fp16 rounds
-    every input and output of an operator to its declared type; inside an operator it computes in float32. That is a
-    float32 accumulator: the Neural Engine may accumulate in less, so this emulates a device, it does not replace one.
-    Compressed weights are rounded to their declared type in both, since they are unpacked before anything runs.
-    With activations in int8, look at fp32: the converter divides both sides of an addition by one side's scale, for a
-    backend that fuses them, and what lies between can overflow in fp16 here.
+    fp32 computes everything in float32 with the stored weights, regardless of the declared types. fp16 rounds every
+    input and output of an operator to its declared type and computes in float32 inside an operator. This is an
+    emulation: the Neural Engine may accumulate in less than float32. In both precisions, decompressed weights are
+    rounded to their declared type, because they are decompressed before the program runs.
+
+    Use fp32 for int8 activations. The converter divides both inputs of an addition by the scale of one of them, for
+    backends that fuse these operations. Executed one by one, the values in between can overflow in fp16.
 
     Args:
-        inputs: uint8 [1,H,W,3] RGB for a program with one input, an image; otherwise arrays by input name, images in
-            the same form. Images are given to the program as Core ML does it: [1,3,H,W], 0..255, in its colour order.
+        program: the program.
+        inputs: uint8 [1,H,W,3] RGB for a program with one image input; otherwise arrays by input name, images in the
+            same form. Images are converted as Core ML does: [1,3,H,W], 0..255, in the colour order of the program.
+        precision: fp32 or fp16.
 
     Raises:
         ValueError: an input does not fit, or an operator is used in a way that MIL does not define.
@@ -71,10 +76,10 @@ def run_program(program: MilProgram, inputs: Inputs, *, precision: Precision) ->
 
 
 def first_divergence(program: MilProgram, inputs: Inputs, bound: float) -> Divergence | None:
-    """The first operator in program order whose fp16 output is further than `bound` from fp32; None if none is.
+    """The first operator, in program order, with a relative error of fp16 to fp32 above `bound`. None: there is none.
 
-    The distance is the norm of the difference over the norm in fp32, accumulated from the start of the program. Outputs
-    that are not floats are passed over. Inputs and errors: as for `run_program`.
+    The error is the norm of the difference divided by the norm in fp32, and accumulates from the start of the program.
+    Outputs that are not floats are ignored. Inputs and errors are as in `run_program`.
     """
     pairs = zip(_execute(program, inputs, "fp16"), _execute(program, inputs, "fp32"), strict=True)
     for (operation, halves), (_, singles) in pairs:
@@ -89,7 +94,7 @@ def first_divergence(program: MilProgram, inputs: Inputs, bound: float) -> Diver
 
 
 def value_ranges(program: MilProgram, images: npt.NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value, in fp32, that the inputs and float outputs of a program take over uint8 [N,H,W,3]."""
+    """The smallest and largest fp32 value of each input and float output of a program over images uint8 [N,H,W,3]."""
     ranges: dict[str, tuple[float, float]] = dict.fromkeys(program.images, (0.0, 255.0))
     for image in images:
         for operation, outputs in _execute(program, image[None], "fp32"):
@@ -101,7 +106,7 @@ def value_ranges(program: MilProgram, images: npt.NDArray[np.uint8]) -> dict[str
 
 
 def _execute(program: MilProgram, inputs: Inputs, precision: Precision) -> Iterator[tuple[Any, list[Tensor]]]:
-    """Every operation that is no constant, with its outputs, in program order; values go after their last use."""
+    """Yield every operation except constants with its outputs, in program order. Frees values after their last use."""
     values = {
         program.function.inputs[name]: _rounded(value, program.function.inputs[name].dtype, precision)
         for name, value in _feed(program, inputs).items()
@@ -142,13 +147,13 @@ def _apply(program: MilProgram, operation: Any, arguments: dict[str, Any], preci
 
 
 def _variables(operation: Any) -> list[Any]:
-    """The inputs of an operation, those in lists too."""
+    """The inputs of an operation, including those in lists."""
     bound = [b if isinstance(b, (list, tuple)) else [b] for b in operation.inputs.values() if b is not None]
     return [variable for variables in bound for variable in variables]
 
 
 def _value(variable: Any, values: dict[Any, Tensor]) -> Tensor | str:
-    """A computed value, or a constant as stored: a string, or a tensor in the type in which operators want it."""
+    """A computed value or a stored constant: a string, or a tensor of the dtype that operators expect."""
     if variable in values:
         return values[variable]
     if isinstance(variable.val, str):
@@ -159,7 +164,7 @@ def _value(variable: Any, values: dict[Any, Tensor]) -> Tensor | str:
 
 
 def _rounded(value: Tensor, dtype: Any, precision: Precision) -> Tensor:
-    """To the declared type and back to float32, int32 or bool; fp16 only where it is asked for."""
+    """Round a value to its declared type, as float32, int32 or bool; to fp16 only in precision fp16."""
     if types.is_float(dtype):
         value = value.to(torch.float32)
         return value.to(torch.float16).to(torch.float32) if dtype == types.fp16 and precision == "fp16" else value
@@ -167,12 +172,12 @@ def _rounded(value: Tensor, dtype: Any, precision: Precision) -> Tensor:
 
 
 def _feed(program: MilProgram, inputs: Inputs) -> dict[str, Tensor]:
-    """Check the inputs and bring images into the program's form."""
+    """Verify the inputs, and convert images to the program's layout and colour order."""
     expected = program.function.inputs
     named = inputs if isinstance(inputs, Mapping) else dict.fromkeys(expected, inputs)
     if set(named) != set(expected) or (not isinstance(inputs, Mapping) and list(expected) != list(program.images)):
-        raise ValueError(f"{program.package}: inputs: found {sorted(named)}, expected {sorted(expected)}; a bare array "
-                         f"is for a program with one image input")  # fmt: skip
+        raise ValueError(f"{program.package}: inputs: found {sorted(named)}, expected {sorted(expected)}; pass a "
+                         f"single array only for a program with one image input")  # fmt: skip
     fed = {}
     for name, array in named.items():
         value = torch.from_numpy(np.array(array))  # a copy: constants are read-only

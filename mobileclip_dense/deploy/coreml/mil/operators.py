@@ -1,8 +1,8 @@
-"""The operators of Core ML's ML programs that our models consist of, as their MIL documentation defines them.
+"""The operators of Core ML's ML programs that our models use, as defined by their MIL documentation.
 
-Every function takes the operator's own parameters by their MIL names: floats as float32 tensors, integers as int32,
-truth values as bool, strings as str. Rounding to the declared type is the caller's. The documentation is the docstrings
-of `coremltools.converters.mil.mil.ops.defs`; a newer operator set adds parameters, which are optional here.
+Every function takes the parameters of the operator by their MIL names: floats as float32 tensors, integers as int32,
+booleans as bool, strings as str. The caller rounds results to the declared type. The documentation is in the docstrings
+of `coremltools.converters.mil.mil.ops.defs`. Parameters that newer operator sets add are optional here.
 """
 
 import math
@@ -37,11 +37,11 @@ def conv_transpose(
     *, x: Tensor, weight: Tensor, strides: Tensor, pad_type: str, pad: Tensor, dilations: Tensor, groups: Tensor,
     bias: Tensor | None = None, output_shape: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """[n,C_in,h,w], [C_in,C_out/groups,*K] -> [n,C_out,*d_out]: every element spread by the kernel, the edges cut off.
+    """[n,C_in,h,w], [C_in,C_out/groups,*K] -> [n,C_out,*d_out]: transposed convolution, cropped by the padding.
 
     Raises:
-        ValueError: pad_type is same, for which the documentation does not say which edge is cut; or `output_shape` is
-            not what the padding leaves.
+        ValueError: pad_type is same, for which the documentation does not define the cropped edge; or `output_shape`
+            does not fit the padding.
     """
     if pad_type == "same":
         raise ValueError("conv_transpose: pad_type: found same, expected valid or custom")
@@ -56,11 +56,11 @@ def conv_transpose(
 
 
 def _padding(pad_type: str, pad: list[int], size: list[int], kernel: list[int], stride: list[int]) -> list[list[int]]:
-    """Elements before and after, by spatial dimension.
+    """The number of padded elements before and after, for each spatial dimension.
 
-    `same` follows the size that the documentation promises, ceil(size / stride), with the odd element at the end, and
-    at the beginning in `same_lower`: TensorFlow's SAME, which the converters map to it. The formula printed besides
-    (half the kernel on both sides) agrees for odd kernels at stride 1, and PyTorch's models use no others.
+    `same` gives the documented output size, ceil(size / stride), with an odd element at the end (in `same_lower`, at
+    the beginning), like TensorFlow's SAME, which converters map to it. The documentation also gives a formula, half the
+    kernel on both sides. Both agree for odd kernels at stride 1, the only case in PyTorch's models.
     """
     if pad_type == "valid":
         return [[0, 0] for _ in size]
@@ -83,7 +83,7 @@ def matmul(*, x: Tensor, y: Tensor, transpose_x: Tensor, transpose_y: Tensor) ->
 def scaled_dot_product_attention(
     *, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
 ) -> Tensor:
-    """[B,*,L,E], [B,*,S,E], [B,*,S,EV] -> [B,*,L,EV]; a bool mask keeps where true, a float mask is added."""
+    """[B,*,L,E], [B,*,S,E], [B,*,S,EV] -> [B,*,L,EV]; a bool mask is true for kept scores, a float mask is added."""
     scores = query @ key.mT / math.sqrt(query.shape[-1])
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, -math.inf)
@@ -93,7 +93,7 @@ def scaled_dot_product_attention(
 
 
 def gelu(*, x: Tensor, mode: str) -> Tensor:
-    """EXACT (erf), TANH_APPROXIMATION or SIGMOID_APPROXIMATION."""
+    """GELU; `mode` is EXACT (erf), TANH_APPROXIMATION or SIGMOID_APPROXIMATION."""
     if mode == "SIGMOID_APPROXIMATION":
         return x * torch.sigmoid(1.702 * x)
     return F.gelu(x, approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode])
@@ -120,7 +120,7 @@ def layer_norm(
 
 
 def l2_norm(*, x: Tensor, epsilon: Tensor) -> Tensor:
-    """x over the norm of its last three dimensions, epsilon under the root."""
+    """x divided by the norm over its last three dimensions, with epsilon under the root."""
     return x / torch.sqrt(x.square().sum((-3, -2, -1), keepdim=True) + epsilon)
 
 
@@ -144,13 +144,13 @@ def reduce_l2_norm(*, x: Tensor, keep_dims: Tensor, axes: Tensor | None = None) 
 
 
 def reduce_argmax(*, x: Tensor, axis: Tensor, keep_dims: Tensor, output_dtype: str = "int32") -> Tensor:
-    """Index of the largest value; which of several equal ones is left open."""
-    del output_dtype  # repeated in the declared type of the output
+    """Index of the largest value; the choice among equal values is undefined."""
+    del output_dtype  # the declared type of the output is the same
     return x.argmax(int(axis), keepdim=bool(keep_dims))
 
 
 def reshape(*, x: Tensor, shape: Tensor) -> Tensor:
-    """-1 is whatever remains; 0 takes the size of x's dimension at the same place from the right, or 1 beyond it."""
+    """Reshape; a size of -1 is inferred, 0 copies x's size at the same position from the right (1 if there is none)."""
     sizes = shape.tolist()
     sources = [x.dim() - len(sizes) + i for i in range(len(sizes))]
     inherited = [x.shape[source] if source >= 0 else 1 for source in sources]
@@ -158,12 +158,12 @@ def reshape(*, x: Tensor, shape: Tensor) -> Tensor:
 
 
 def squeeze(*, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """Remove dimensions of size 1, all or those in `axes`; larger ones in `axes` stay."""
+    """Remove all dimensions of size 1, or those in `axes`; larger dimensions in `axes` stay."""
     return x.squeeze() if axes is None else x.squeeze(axes.tolist())
 
 
 def expand_dims(*, x: Tensor, axes: Tensor) -> Tensor:
-    """Insert dimensions of size 1; `axes` count in the result."""
+    """Insert dimensions of size 1; `axes` are positions in the result."""
     rank = x.dim() + len(axes)
     for axis in sorted(axis % rank for axis in axes.tolist()):
         x = x.unsqueeze(axis)
@@ -173,14 +173,14 @@ def expand_dims(*, x: Tensor, axes: Tensor) -> Tensor:
 def split(
     *, x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
 ) -> list[Tensor]:
-    """Into `split_sizes`, or into `num_splits` equal parts."""
+    """Split into parts of `split_sizes`, or into `num_splits` equal parts."""
     dim = int(axis)
     sizes = x.shape[dim] // int(num_splits) if split_sizes is None else split_sizes.tolist()  # type: ignore[arg-type]
     return list(torch.split(x, sizes, dim))
 
 
 def concat(*, values: list[Tensor], axis: Tensor, interleave: Tensor) -> Tensor:
-    """Joined along `axis`; interleaved: first of each, second of each, ..."""
+    """Concatenate along `axis`; interleaved: the first element of each value, the second of each, ..."""
     dim = int(axis) % values[0].dim()
     return torch.stack(values, dim + 1).flatten(dim, dim + 1) if interleave else torch.cat(values, dim)
 
@@ -189,7 +189,7 @@ def slice_by_index(
     *, x: Tensor, begin: Tensor, end: Tensor, stride: Tensor | None = None, begin_mask: Tensor | None = None,
     end_mask: Tensor | None = None, squeeze_mask: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """NumPy's x[begin:end:stride, ...]; a mask ignores begin or end, or indexes at begin and drops the dimension."""
+    """NumPy's x[begin:end:stride, ...]. Masks ignore begin or end, or index at begin and remove the dimension."""
     none = [False] * x.dim()
     no_begin, no_end, indexed = (none if m is None else m.tolist() for m in (begin_mask, end_mask, squeeze_mask))
     steps = [1] * x.dim() if stride is None else stride.tolist()
@@ -197,7 +197,7 @@ def slice_by_index(
         first if indexed[i] else slice(None if no_begin[i] else first, None if no_end[i] else last, steps[i])
         for i, (first, last) in enumerate(zip(begin.tolist(), end.tolist(), strict=True))
     )
-    return torch.as_tensor(x.numpy()[key].copy())  # PyTorch knows no negative steps
+    return torch.as_tensor(x.numpy()[key].copy())  # PyTorch has no negative steps
 
 
 def gather(
@@ -217,7 +217,7 @@ def gather(
 def gather_nd(
     *, x: Tensor, indices: Tensor, batch_dims: Tensor | int = 0, validate_indices: Tensor | None = None
 ) -> Tensor:
-    """output[i] = x[indices[i]], where the last dimension of `indices` holds a coordinate."""
+    """output[i] = x[indices[i]], where the last dimension of `indices` is a coordinate."""
     del validate_indices
     if batch_dims:
         pairs = zip(x, indices, strict=True)
@@ -226,20 +226,20 @@ def gather_nd(
 
 
 def upsample_nearest_neighbor(*, x: Tensor, scale_factor_height: Tensor, scale_factor_width: Tensor) -> Tensor:
-    """Every pixel repeated.
+    """Repeat every pixel.
 
     Raises:
-        ValueError: a factor is not whole, for which the documentation does not say which pixel is nearest.
+        ValueError: a factor is not an integer, for which the documentation does not define the nearest pixel.
     """
     for axis, factor in ((-2, float(scale_factor_height)), (-1, float(scale_factor_width))):
         if not factor.is_integer():
-            raise ValueError(f"scale factor: found {factor}, expected a whole number; MIL does not define others")
+            raise ValueError(f"scale factor: found {factor}, expected an integer; MIL does not define others")
         x = x.repeat_interleave(int(factor), axis)
     return x
 
 
 def resize_nearest_neighbor(*, x: Tensor, target_size_height: Tensor, target_size_width: Tensor) -> Tensor:
-    """Pixel i from floor(i * in / out), as PyTorch's and TensorFlow's converters mean it."""
+    """Output pixel i is input pixel floor(i * in / out), as the converters from PyTorch and TensorFlow assume."""
     for axis, size in ((-2, int(target_size_height)), (-1, int(target_size_width))):
         x = x.index_select(axis, torch.arange(size) * x.shape[axis] // size)
     return x
@@ -249,7 +249,7 @@ def upsample_bilinear(
     *, x: Tensor, scale_factor_height: Tensor, scale_factor_width: Tensor, align_corners: Tensor,
     half_pixel_centers: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Scale factors are computed again from the output size, floor(in * factor).
+    """Bilinear upsampling to the size floor(in * factor), from which the scale factors are computed again.
 
     Raises:
         ValueError: half_pixel_centers is not the opposite of align_corners; the documentation defines no other case.
@@ -276,7 +276,7 @@ def resize_bilinear(*, x: Tensor, target_size_height: Tensor, target_size_width:
 
 
 def _grid(num_in: int, num_out: int, mode: str) -> Tensor:
-    """Where along an axis the output samples the input, float64 [num_out], before clamping."""
+    """The input positions of the output samples along an axis, float64 [num_out], before clamping."""
     index = torch.arange(num_out, dtype=torch.float64)
     if mode == "UNALIGN_CORNERS":
         return (index + 0.5) * (num_in / num_out) - 0.5
@@ -313,7 +313,7 @@ OPERATORS |= COMPRESSION_OPERATORS | {
     "rsqrt": lambda *, x, epsilon: 1 / (x + epsilon).sqrt(),
     "clip": lambda *, x, alpha, beta: x.clamp(float(alpha), float(beta)),
     "identity": lambda *, x: x,
-    "cast": lambda *, x, dtype: x,  # the declared type of the output says the same
+    "cast": lambda *, x, dtype: x,  # the declared type of the output is the same
     "transpose": lambda *, x, perm: x.permute(perm.tolist()),
     "linear": lambda *, x, weight, bias=None: F.linear(x, weight, bias),
     "tile": lambda *, x, reps: x.repeat(reps.tolist()),

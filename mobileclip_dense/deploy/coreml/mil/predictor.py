@@ -1,4 +1,4 @@
-"""Core ML programs as functions, run operator by operator without Core ML."""
+"""Predictors for Core ML programs, run operator by operator without Core ML."""
 
 from pathlib import Path
 from typing import Literal
@@ -20,10 +20,10 @@ def load_program_predictor(path: Path, artifact: Artifact) -> Predictor:
 
 
 def program_predictor(program: MilProgram, artifact: Artifact) -> Predictor:
-    """The program as a function from what it takes to its outputs by name, in fp32 or emulated fp16 as declared.
+    """The program as a function from its input to its outputs by name, in fp32 or emulated fp16 as the artifact says.
 
-    Quantized activations are run in fp32: coremltools scales its quantized additions for a backend that fuses them into
-    one operation; between the operations of an emulation they overflow fp16.
+    Programs with quantized activations run in fp32: coremltools scales quantized additions for backends that fuse them,
+    and without fusion they overflow fp16.
     """
     known = find_precision("coreml", artifact.precision)
     precision: Literal["fp32", "fp16"] = "fp32" if known.full == "fp32" or known.needs_images else "fp16"

@@ -1,4 +1,4 @@
-"""Reads the ML program of a saved .mlpackage back from disk, as it is stored, and names what is wrong with it."""
+"""Reading of the stored ML program of an .mlpackage, with errors that name the damaged file."""
 
 import inspect
 import struct
@@ -15,18 +15,19 @@ from mobileclip_dense.artifact.files import read_json
 from mobileclip_dense.deploy.coreml.mil.operators import OPERATORS
 
 COLOUR_ORDERS = {"RGB": [0, 1, 2], "BGR": [2, 1, 0]}
-# Before every constant of a weight file: a sentinel, its type, its size in bytes and the offset of its values.
+# The header of every constant in a weight file: a sentinel, its type, its size in bytes and the offset of its values.
 _BLOB_HEADER = struct.Struct("<IIQQ")
 _BLOB_SENTINEL = 0xDEADBEEF
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilProgram:
-    """A readable program, of known operators only.
+    """A valid program that has only known operators.
 
     Attributes:
-        package: the .mlpackage it comes from. function: coremltools' Function: `operations` in program order, `inputs`
-            and `outputs`. images: by name of an image input, the order of its colours, RGB or BGR.
+        package: path of the .mlpackage.
+        function: coremltools' Function, with `operations` in program order, `inputs` and `outputs`.
+        images: colour order, RGB or BGR, of each image input by name.
     """
 
     package: Path
@@ -38,9 +39,9 @@ def load_program(package: Path) -> MilProgram:
     """Read a saved .mlpackage.
 
     Raises:
-        FileNotFoundError: the package or one of its files is missing (named).
-        ValueError: a file is cut short or no ML program (named), or the program has an operator, a parameter or an
-            input that cannot be executed.
+        FileNotFoundError: the package or one of its files is missing; the message names it.
+        ValueError: a file is truncated or not an ML program (the message names it), or the program has an operator, a
+            parameter or an input that cannot be executed.
     """
     specification = _read_specification(package)
     model = ct.proto.Model_pb2.Model()
@@ -74,7 +75,7 @@ def _read_specification(package: Path) -> Path:
         entries = {key: package / "Data" / entry["path"] for key, entry in values["itemInfoEntries"].items()}
         specification = entries[values["rootModelIdentifier"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{manifest}: field missing or not as expected ({error}); export the model again") from None
+        raise ValueError(f"{manifest}: found a missing or invalid field ({error}); export the model again") from None
     for path in entries.values():
         if not path.exists():
             raise FileNotFoundError(f"{path}: listed in {manifest.name} but missing; export the model again")
@@ -87,7 +88,7 @@ def _operations(program: Any) -> list[Any]:
 
 
 def _stored_values(program: Any) -> Iterator[Any]:
-    """The constants that lie in a weight file: attributes of operators, or (constexpr, iOS 18) their inputs."""
+    """The constants stored in weight files: attributes of operators, or inputs of operators (constexpr, iOS 18)."""
     for operation in _operations(program):
         arguments = [binding for argument in operation.inputs.values() for binding in argument.arguments]
         bound = [binding.value for binding in arguments if binding.WhichOneof("binding") == "value"]
@@ -97,21 +98,22 @@ def _stored_values(program: Any) -> Iterator[Any]:
 
 
 def _require_weights(program: Any, folder: Path) -> None:
-    """Every constant lies whole inside its file; coremltools' reader says neither which file nor where."""
+    """Verify that every constant is complete in its file. coremltools' own errors name neither file nor offset."""
     for blob in _stored_values(program):
         path = folder / blob.fileName.removeprefix("@model_path/")
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: the program's constants lie there, but it is missing; export it again")
+            raise FileNotFoundError(f"{path}: no such file, expected the program's constants; export the model again")
         size = path.stat().st_size
         with path.open("rb") as file:
             file.seek(blob.offset)
             header = file.read(_BLOB_HEADER.size)
         if len(header) < _BLOB_HEADER.size:
-            raise ValueError(f"{path}: found {size} bytes, expected a constant at {blob.offset}; export it again")
+            raise ValueError(f"{path}: found {size} bytes, expected a constant at {blob.offset}; export the model "
+                             "again")  # fmt: skip
         sentinel, _, length, start = _BLOB_HEADER.unpack(header)
         if sentinel != _BLOB_SENTINEL or start + length > size:
             raise ValueError(f"{path}: found {size} bytes, expected a constant at {blob.offset} that ends at "
-                             f"{start + length}; the file was altered or cut short, export it again")  # fmt: skip
+                             f"{start + length}; the file is damaged, export the model again")  # fmt: skip
 
 
 def _require_known_operators(program: Any, package: Path) -> None:
