@@ -54,7 +54,8 @@ def check_contents(wheel: Path) -> None:
     require(not wrong, f"{wheel}: found {wrong}")
     for name in ("py.typed", "samples/README.md", "models/open_clip_configs/MobileCLIP-nano.json"):
         require(f"mobileclip_dense/{name}" in sizes, f"{wheel}: {name} is missing")
-    samples = sum(size for name, size in sizes.items() if name.startswith("mobileclip_dense/samples/"))
+    parts = tuple(f"mobileclip_dense/samples/{task}/" for task in ("segment", "depth"))
+    samples = sum(size for name, size in sizes.items() if name.startswith(parts))
     require(0 < samples <= SAMPLE_BYTES, f"{wheel}: samples: found {samples} bytes, expected at most {SAMPLE_BYTES:g}")
 
 

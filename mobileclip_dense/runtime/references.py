@@ -32,7 +32,7 @@ def find_artifact(reference: str | Path) -> Path:
 
 def _find_sample(reference: str) -> Path:
     name = reference.removeprefix(_SAMPLE)
-    known = {folder.name.split("-")[1]: folder for folder in sorted(SAMPLES.glob("*.onnx"))}
+    known = {source.parent.name: source.parent for source in sorted(SAMPLES.glob("*/artifact.json"))}
     if name not in known:
         expected = " or ".join(f"{_SAMPLE}{one}" for one in known)
         raise FileNotFoundError(f"{reference}: artifact: no such sample, expected {expected}")

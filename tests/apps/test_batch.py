@@ -167,14 +167,14 @@ def test_without_any_usable_input_nothing_is_written(line: Line, tmp_path: Path,
 
 def test_a_file_in_the_place_of_the_folder_of_results_is_named(line: Line, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match=r"--out: found .*out, which is no folder"):
+    with pytest.raises(ValueError, match=r"--out: found .*out, which is a file"):
         segment(config(line, tmp_path / "out", line.photo))
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_an_artifact_for_another_task_or_runtime_is_refused(line: Line, tmp_path: Path) -> None:
     for kind, message in (("fp32.onnx", "task: found depth, expected segment; try `mobileclip-dense depth`"),
-                          ("fp16.coreml", "runtime: found coreml, expected onnx")):  # fmt: skip
+                          ("fp16.coreml", "runtime: found coreml, which runs on darwin only")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             segment(SegmentConfig(artifact=line.artifact("depth", kind), inputs=(str(line.photo),), out=tmp_path))
 

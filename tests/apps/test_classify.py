@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import mobileclip_dense.runtime.prompts
-from mobileclip_dense.apps.classify import ClassifyConfig, classify, zero_shot
+from mobileclip_dense.apps.classify import ClassifyConfig, classify
 from mobileclip_dense.artifact import preprocess
 from mobileclip_dense.artifact.artifact import load_artifact, save_artifact
 from mobileclip_dense.artifact.images import load_image
@@ -29,6 +29,7 @@ from mobileclip_dense.deploy.onnx.exporter import to_onnx
 from mobileclip_dense.deploy.tokenizer import save_tokenizer
 from mobileclip_dense.models.clip import build_clip
 from mobileclip_dense.run.folder import load_run
+from mobileclip_dense.runtime.predictions import zero_shot
 from mobileclip_dense.runtime.prompts import ClipTokenizer, embed_prompts, read_prompts
 from tests.conftest import Line
 
@@ -122,8 +123,9 @@ def test_the_probabilities_are_open_clips(line: Line, towers: Towers, tmp_path: 
 def test_the_scale_decides_how_sure_the_answer_is() -> None:
     """Cosines 0.6 and 0.8, hence logits 20 * (0.6, 0.8): e^-4 / (1 + e^-4) for the first."""
     texts = np.array([[1, 0], [0, 1]], np.float32)
-    found = zero_shot(np.array([0.6, 0.8], np.float32), texts, 20.0)
-    np.testing.assert_allclose(found, [np.exp(-4) / (1 + np.exp(-4)), 1 / (1 + np.exp(-4))], rtol=1e-6)
+    found = zero_shot(np.array([0.6, 0.8], np.float32), texts, ["a", "b"], 20.0)
+    assert found.probabilities == pytest.approx({"a": np.exp(-4) / (1 + np.exp(-4)), "b": 1 / (1 + np.exp(-4))})
+    assert found.best == "b"
 
 
 def test_the_centre_of_a_photograph_is_cropped_as_torchvision_does_it() -> None:
@@ -305,7 +307,7 @@ def test_towers_that_do_not_belong_together_or_are_too_old_are_refused(
     for image, text, words in (
         (towers[0], stranger, "--text: found a text tower of another run"),
         (towers[0], segmenter, "--text: task: found segment, expected embed-text"),
-        (old_image, towers[1], "logit_scale: not there"),
+        (old_image, towers[1], "logit_scale: found null, expected a number"),
         (towers[0], old_text, "tokenizer.json: not in this artifact"),
         (lone, None, "found no text tower of the same run beside it"),
         (segmenter, None, "task: found segment, expected embed-image; try `mobileclip-dense segment`"),
