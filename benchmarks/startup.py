@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import ResultSettings, provenance, save_result
 from mobileclip_dense.artifact.files import refuse_existing
@@ -27,7 +28,7 @@ PROGRAMS = {
 class StartupConfig(ResultSettings):
     """Measure the start of the package: processes in turn, wall time from start to end."""
 
-    out: Path = Path("startup.json")
+    out: Path = Path("results/startup.json")
     """Result file."""
     runs: int = 10
     """Timed starts of each program, after two that are not counted."""
@@ -36,7 +37,7 @@ class StartupConfig(ResultSettings):
         require_numbers(self, "runs", at_least=1)
 
 
-def measure_startup(config: StartupConfig) -> dict[str, object]:
+def measure_startup(config: StartupConfig) -> dict[str, Any]:
     """Write the result file and return its contents.
 
     Raises:

@@ -10,6 +10,7 @@ DEMO = "demo.json"
 THROUGHPUT = "demo-throughput-mci2.json"
 RIVALS = "onnx-rivals-mci2.json"
 EXECUTOR = "mil-executor-mci2.json"
+STARTUP = "startup.json"
 
 
 def whole_line(sources: Sources) -> list[str]:
@@ -107,4 +108,18 @@ def _agreement(figures: dict[str, Any]) -> list[str]:
         f"{figures['fp16_relative_error']:.1e}",
         "-" if pixels is None else f"{pixels:.2f} %",
         "-" if depth is None else f"{depth:.3f} %",
+    ]
+
+
+def startup(sources: Sources) -> list[str]:
+    """The start of the package and of its commands."""
+    result = sources.read(STARTUP)
+    rows = [[f"`{program}`", f"{wall['p50']:.0f} / {wall['p90']:.0f}"] for program, wall in result["wall_ms"].items()]
+    return [
+        "Wall time of new processes, started in turn. `python -c pass` is the interpreter alone.",
+        sources.provenance(STARTUP),
+        table(["program", "p50 / p90 ms"], rows),
+        f"`import mobileclip_dense` takes {result['import_ms']:.0f} ms beyond the interpreter: it imports no library. "
+        "Libraries are imported when a function or a command needs them.",
+        "What this does not show: the first start after an installation, which reads all files from the disk.",
     ]

@@ -25,6 +25,7 @@ SECTIONS = (
     Section("How do the segmenters compare with Swin-L?", (segmenters.COMPARISON,), segmenters.against_swin),
     Section("What does one `make demo` give?", (deployment.DEMO,), deployment.whole_line),
     Section("How much of a demo's time is the model?", (deployment.THROUGHPUT,), deployment.demo_throughput),
+    Section("How fast does the package start?", (deployment.STARTUP,), deployment.startup),
     Section("How fast is a pretraining step?", (pretraining.STEP,), pretraining.training_step),
     Section("How fast are reinforced samples loaded?", (pretraining.DATA_PATH,), pretraining.data_path),
     Section("What does reinforcing cost beside the teachers?", (pretraining.REINFORCE,), pretraining.reinforcing),
