@@ -1,4 +1,7 @@
-"""The public Python API. Each function imports what it needs when it is called."""
+"""The public Python API. Each function imports what it needs when it is called.
+
+Names that are imported `as` themselves belong to the API; `mobileclip_dense.__all__` lists all names.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,12 +9,19 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from mobileclip_dense.artifact.targets import TARGETS
-from mobileclip_dense.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from mobileclip_dense.config import EvaluateConfig as EvaluateConfig
+from mobileclip_dense.config import FinetuneConfig as FinetuneConfig
+from mobileclip_dense.config import PretrainConfig as PretrainConfig
 from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.config.heads import HEADS
 from mobileclip_dense.extras import needing_extra
-from mobileclip_dense.runtime.model import Model, load_artifact_model
-from mobileclip_dense.runtime.predictions import Depth, Detections, Embedding, Labels, Segmentation
+from mobileclip_dense.runtime.model import Model as Model
+from mobileclip_dense.runtime.model import load_artifact_model
+from mobileclip_dense.runtime.predictions import Depth as Depth
+from mobileclip_dense.runtime.predictions import Detections as Detections
+from mobileclip_dense.runtime.predictions import Embedding as Embedding
+from mobileclip_dense.runtime.predictions import Labels as Labels
+from mobileclip_dense.runtime.predictions import Segmentation as Segmentation
 from mobileclip_dense.runtime.references import find_artifact
 
 if TYPE_CHECKING:
@@ -20,31 +30,6 @@ if TYPE_CHECKING:
 
     from mobileclip_dense.models.encoders import Encoder
     from mobileclip_dense.run.folder import Run
-
-__all__ = [
-    "Depth",
-    "Detections",
-    "Embedding",
-    "EvaluateConfig",
-    "FinetuneConfig",
-    "Labels",
-    "Model",
-    "PretrainConfig",
-    "Segmentation",
-    "create_clip",
-    "create_config",
-    "create_encoder",
-    "evaluate",
-    "export",
-    "finetune",
-    "fuse",
-    "list_encoders",
-    "list_heads",
-    "list_recipes",
-    "load",
-    "pretrain",
-    "verify",
-]
 
 
 def load(path: str | Path, *, device: str = "cpu", threads: int | None = None) -> Model:
@@ -72,6 +57,8 @@ def load(path: str | Path, *, device: str = "cpu", threads: int | None = None) -
         FileNotFoundError, OSError, ValueError: nothing usable is there, or the device is not available.
         MissingExtra: a run needs the extra `train`; a Core ML artifact needs `export`.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: found {threads}, expected at least 1")
     folder = find_artifact(path)
     if not (folder / "config.json").is_file():
         with needing_extra(f"{path}", "export"):

@@ -239,6 +239,8 @@ def test_lists_come_from_the_registries() -> None:
 def test_a_missing_folder_and_device_are_refused_in_words(line: Line) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: artifact: no such folder"):
         mcd.load("nowhere")
+    with pytest.raises(ValueError, match="threads: found 0, expected at least 1"):
+        mcd.load(line.artifact("segment", "fp32.onnx"), threads=0)
     with pytest.raises(ValueError, match="--provider: found tpu, expected one of"):
         mcd.load(line.artifact("segment", "fp32.onnx"), device="tpu")
     with pytest.raises(ValueError, match="device: found 'tpu', which torch does not offer here"):
