@@ -104,7 +104,7 @@ def _find(folder: Path, weights_sha256: str, precision: str) -> Path:
         if load_onnx_artifact(path)[0].parent["weights_sha256"] == weights_sha256:
             return path
     raise FileNotFoundError(
-        f"{folder}: found no {precision} embed-image artifact of that run; export it first with "
+        f"{folder}: found no {precision} embed-image artifact of the run, expected one; export it with "
         f"`mobileclip-dense export onnx RUN --precision fp32 int8`"
     )
 

@@ -61,10 +61,14 @@ class BatchConfig:
     """Replace results that exist."""
 
     def __post_init__(self) -> None:
-        if self.artifact is None:
-            raise ValueError("ARTIFACT: found none, expected a folder, sample:NAME or hf-hub:ORG/NAME")
         require_numbers(self, "max_frames", at_least=1)
         require_numbers(self, "threads", at_least=1, at_most=MAX_PARALLEL)
+        self.require_artifact()
+
+    def require_artifact(self) -> None:
+        """Raise ValueError if no artifact is given."""
+        if self.artifact is None:
+            raise ValueError("ARTIFACT: found none, expected a folder, sample:NAME or hf-hub:ORG/NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,12 @@ class SampleConfig(BatchConfig):
     sample: bool = False
     """Run the sample artifact on the two sample scenes that come with the package, in place of ARTIFACT and INPUT."""
 
-    def __post_init__(self) -> None:
-        if self.sample and (self.artifact is not None or self.inputs):
-            raise ValueError("--sample: found ARTIFACT beside it, expected --sample alone or ARTIFACT INPUT ...")
+    def require_artifact(self) -> None:
+        """Raise ValueError unless either an artifact or the sample is asked for."""
         if not self.sample:
-            super().__post_init__()
+            super().require_artifact()
+        elif self.artifact is not None or self.inputs:
+            raise ValueError("--sample: found ARTIFACT beside it, expected --sample alone or ARTIFACT INPUT ...")
 
     def with_sample(self: Config, name: str) -> Config:
         """The same settings, with `sample:NAME` and the sample scenes where `sample` is set."""

@@ -112,7 +112,7 @@ def test_missing_files_and_models_are_named(tmp_path: Path) -> None:
 def test_a_file_of_another_form_is_named(tmp_path: Path, value: dict[str, Any]) -> None:
     write_made_up_result(tmp_path)
     write_json(tmp_path / "odd.json", value)
-    with pytest.raises(ValueError, match=r"odd\.json: runs, exports: not in the format of `python -m benchmarks"):
+    with pytest.raises(ValueError, match=r"odd\.json: runs, exports: not in the format of `mobileclip-dense report"):
         read_comparison((tmp_path,), 512)
     (tmp_path / "odd.json").unlink()
 

@@ -120,7 +120,7 @@ def test_each_compute_unit_gets_a_result_of_the_schema_and_a_plan(
 
 
 def test_linux_is_refused_in_words(artifact: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected macOS.*export\.verify.*xcode_report"):
+    with pytest.raises(ValueError, match=r"expected macOS.*mobileclip-dense verify.*xcode_report"):
         measure_on_device(CoreMLDeviceConfig(artifacts=(artifact,), out=tmp_path / "r"))
     assert not (tmp_path / "r").exists()
 

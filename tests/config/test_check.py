@@ -16,7 +16,6 @@ from benchmarks import (
     data_path,
     demo_throughput,
     dense_training,
-    latency,
     onnx_rivals,
     reinforce,
     training_memory,
@@ -25,9 +24,11 @@ from benchmarks import (
 from benchmarks.caption_quality import caption_quality
 from benchmarks.compare import compare
 from benchmarks.coreml_device import measure as coreml_device
+from benchmarks.startup import StartupConfig
 from mobileclip_dense import config
 from mobileclip_dense.apps.classify import ClassifyConfig
 from mobileclip_dense.apps.depth import DepthConfig
+from mobileclip_dense.apps.latency import LatencyConfig
 from mobileclip_dense.apps.segment import SegmentConfig
 
 SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("Config") and name != "Config"] + [
@@ -37,7 +38,7 @@ SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("C
     data_path.DataPathConfig,
     demo_throughput.ThroughputConfig,
     dense_training.DenseTrainingConfig,
-    latency.LatencyConfig,
+    LatencyConfig,
     onnx_rivals.RivalsConfig,
     reinforce.ThroughputConfig,
     training_memory.TrainingMemoryConfig,
@@ -45,6 +46,7 @@ SETTINGS = [getattr(config, name) for name in config.__all__ if name.endswith("C
     SegmentConfig,
     DepthConfig,
     ClassifyConfig,
+    StartupConfig,
     WebConfig,
 ]
 WRONG: dict[type, tuple[float, ...]] = {
@@ -92,7 +94,7 @@ def test_every_number_out_of_range_is_refused_by_its_flag(settings: type[Any], f
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        (latency.LatencyConfig, "threads"),
+        (LatencyConfig, "threads"),
         (compare.CompareConfig, "threads"),
         (demo_throughput.ThroughputConfig, "threads"),
         (onnx_rivals.RivalsConfig, "threads"),

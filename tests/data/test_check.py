@@ -197,5 +197,5 @@ def test_a_sample_without_training_images_is_fit_for_evaluation(
 
 
 def test_the_word_check_is_needed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(monkeypatch, "chekc", "coco", "x") == 1
-    assert "found chekc, expected `mobileclip-dense data check NAME PATH`" in capsys.readouterr().err
+    assert check(monkeypatch, "chekc", "coco", "x") == 2
+    assert "mobileclip-dense data: found 'chekc', expected one of check" in capsys.readouterr().err

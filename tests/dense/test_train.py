@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(line: Line, tmp_path: Path, ta
     assert not (out / "run.json").exists()
     resumed = run_module(*command)
     assert "resuming" in resumed.stdout
-    first = re.search(r"(\d+)/30 \[", resumed.stderr)  # of the progress bar
+    first = re.search(r"continuing at step (\d+)\n", resumed.stdout)
     assert first is not None and int(first[1]) >= 3
     assert [entry["step"] for entry in read_metrics(out)] == [10, 20, 30]
 

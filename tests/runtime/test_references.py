@@ -119,8 +119,10 @@ def test_the_sample_flag_draws_both_scenes(task: str, tmp_path: Path) -> None:
 
 
 def test_the_sample_flag_stands_alone(tmp_path: Path) -> None:
-    done = run_module("mobileclip_dense", "segment", "--sample", "x", check=False, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "--sample: found ARTIFACT beside it, expected --sample alone" in done.stderr
-    none = run_module("mobileclip_dense", "segment", check=False, cwd=tmp_path)
-    assert "ARTIFACT: found none, expected a folder, sample:NAME or hf-hub:ORG/NAME" in none.stderr
+    for arguments, message in (
+        (("--sample", "x"), "--sample: found ARTIFACT beside it, expected --sample alone"),
+        ((), "ARTIFACT: found none, expected a folder, sample:NAME or hf-hub:ORG/NAME"),
+    ):
+        done = run_module("mobileclip_dense", "segment", *arguments, check=False, cwd=tmp_path)
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.replace("│", " ").split())

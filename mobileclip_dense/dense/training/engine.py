@@ -125,6 +125,8 @@ class RunLog(Hook):
         step = runner.iter // self.config.accumulate
         if is_main_process():
             drop_metrics_after(self.config.out, step)
+            if step:
+                print(f"{self.config.out}: continuing at step {step}")
         self.progress = TrackedProgress(
             f"finetune {self.config.task}", self.config.max_iters, initial=step, shown=is_main_process()
         )
