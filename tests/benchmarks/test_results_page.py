@@ -33,6 +33,7 @@ FIGURES: dict[str, tuple[str | int, ...]] = {
     "onnx-rivals-mci2.json": ("latency_ms", "ours int8", "p90"),
     "reinforce-vitb32.json": ("share_of_teachers_percent",),
     "reinforced-nano.json": ("runs", "clip-two", "metrics", "image_to_text_recall_at_1"),
+    "startup.json": ("import_ms",),
     "training-memory-mci2.json": ("rows", 4, "pairs_per_s"),
     "training-rival-mci0.json": ("s_per_step_median", "open_clip"),
 }

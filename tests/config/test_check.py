@@ -26,6 +26,7 @@ from benchmarks.compare import compare
 from benchmarks.coreml_device import measure as coreml_device
 from benchmarks.startup import StartupConfig
 from mobileclip_dense import config
+from mobileclip_dense.apps.batch import BatchConfig
 from mobileclip_dense.apps.classify import ClassifyConfig
 from mobileclip_dense.apps.depth import DepthConfig
 from mobileclip_dense.apps.latency import LatencyConfig
@@ -67,7 +68,8 @@ def required(settings: type[Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(settings)
     names = [field.name for field in dataclasses.fields(settings) if field.default is dataclasses.MISSING]
     values: dict[Any, Any] = {Path: Path("x"), tuple[Path, ...]: (Path("x"),), tuple[str, ...]: ("x",)}
-    return {name: Path(name) if hints[name] is Path else values.get(hints[name], "segment") for name in names}
+    given = {name: Path(name) if hints[name] is Path else values.get(hints[name], "segment") for name in names}
+    return given | ({"artifact": "x"} if issubclass(settings, BatchConfig) else {})  # that or --sample
 
 
 def numbers() -> list[Any]:
