@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
@@ -61,11 +61,18 @@ def run_named(name: str, arguments: Sequence[str]) -> None:
     with needing_extra(prog, command.extra or "all"):
         settings = _parse(prog, command, arguments)
         action = resolve_name(command.action)
-        if "torch" in sys.modules:
-            from mobileclip_dense.processes import leave_processes  # before the command joins any
+        leave_processes = _leaving_processes()
         action(settings)
-    if "torch" in sys.modules:
-        leave_processes()
+    leave_processes()
+
+
+def _leaving_processes() -> Callable[[], None]:
+    """`leave_processes`, which must be imported before a command joins processes; without torch none are joined."""
+    if "torch" not in sys.modules:
+        return lambda: None
+    from mobileclip_dense.processes import leave_processes
+
+    return leave_processes
 
 
 def _parse(prog: str, command: Command, arguments: Sequence[str]) -> Any:

@@ -143,9 +143,9 @@ def test_verify_notices_weights_of_another_training(line: Line, tmp_path: Path) 
 
 
 def test_verify_measures_the_metric_and_bisects(line: Line) -> None:
-    package = line.artifact("segment", "fp16.coreml")
+    package = line.artifact("segment", "fp16.coreml")  # in an interpreter of its own, which imports torch late
     done = run_module("mobileclip_dense", "verify", package, "--data", line.scenes / "ade",
-                      "--zero-is-other", "--max-images", 2, "--bisect", "1e-9")  # fmt: skip
+                      "--zero-is-other", "--max-images", 2, "--bisect", "1e-9", OMP_NUM_THREADS="1")  # fmt: skip
     assert "miou_percent" in done.stdout
     assert "leaves fp32 first" in done.stdout
     onnx = run_module("mobileclip_dense", "verify", line.artifact("depth", "fp32.onnx"), "--data", line.scenes / "nyu")
