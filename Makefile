@@ -32,7 +32,7 @@ PORT ?= 8000
 web: .venv/installed
 	$(VENV)/python -m apps.web --artifacts $(ARTIFACTS) --port $(PORT)
 
-# Lint, types and unit tests of the page; then the page in chromium, against what Python says: 2 minutes on 2 cores.
+# Lint, types and unit tests of the page; then the page in chromium, against what Python says: 5 minutes on 2 cores.
 test-web: .venv/installed chromium
 	npm --prefix apps/web ci --silent
 	npm --prefix apps/web run --silent lint
