@@ -3,6 +3,7 @@
 Names that are imported `as` themselves belong to the API; `mobileclip_dense.__all__` lists all names.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,6 +13,7 @@ from mobileclip_dense.artifact.targets import TARGETS
 from mobileclip_dense.config import EvaluateConfig as EvaluateConfig
 from mobileclip_dense.config import FinetuneConfig as FinetuneConfig
 from mobileclip_dense.config import PretrainConfig as PretrainConfig
+from mobileclip_dense.config import typed_values
 from mobileclip_dense.config.encoders import ENCODERS
 from mobileclip_dense.config.heads import HEADS
 from mobileclip_dense.extras import needing_extra
@@ -177,18 +179,13 @@ def create_clip(name: str, weights: str | Path | None = None) -> "CLIP | CustomT
     """
     with needing_extra("create_clip", "train"):
         from mobileclip_dense.models.clip import build_clip, clip_name
+        from mobileclip_dense.models.sources import published_tag
         from mobileclip_dense.models.weights import load_clip_weights
-    tag = str(weights) if weights is not None and _is_tag(clip_name(name), str(weights)) else None
+    tag = None if weights is None else published_tag(clip_name(name), weights)
     clip = build_clip(name, tag=tag)[0]
     if weights is not None:
         load_clip_weights(clip, weights, model=name)
     return clip
-
-
-def _is_tag(model: str, weights: str) -> bool:
-    from open_clip.pretrained import list_pretrained_tags_by_model
-
-    return weights in list_pretrained_tags_by_model(model) and not Path(weights).exists()
 
 
 def fuse(module: "nn.Module") -> "nn.Module":
@@ -303,16 +300,12 @@ def _recipes() -> dict[str, Any]:
 
 
 def _with_settings(config: Any, recipe: str, settings: dict[str, Any]) -> Any:
-    import dataclasses
-
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    if unknown := sorted(set(settings) - set(fields)):
+    if unknown := sorted(set(settings) - {field.name for field in dataclasses.fields(config)}):
         raise ValueError(f"{recipe}: found unknown settings {', '.join(unknown)}, expected fields of "
                          f"{type(config).__name__}")  # fmt: skip
     if missing := [name for name in ("data", "out") if name not in settings]:
         raise ValueError(f"{recipe}: found no {' and no '.join(missing)}, expected a value for each")
-    given = {name: Path(value) if fields[name].type in (Path, Path | None) and value is not None else value
-             for name, value in settings.items()}  # fmt: skip
+    given = typed_values(type(config), settings)
     if isinstance(config, PretrainConfig) and isinstance(given["data"], str | Path):
         given["data"] = (str(given["data"]),)
     return dataclasses.replace(config, **given)

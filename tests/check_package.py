@@ -103,23 +103,10 @@ def check_constraints() -> None:
     uv = Path(sys.executable).with_name("uv")
     for python in PYTHONS:
         for platform in PLATFORMS:
-            run(
-                uv,
-                "pip",
-                "compile",
-                "--quiet",
-                "--all-extras",
-                "--only-binary",
-                ":all:",
-                "--python-version",
-                python,
-                "--python-platform",
-                platform,
-                "-c",
-                "constraints.txt",
-                "pyproject.toml",
-                MACOSX_DEPLOYMENT_TARGET="14.0",
-            )  # fmt: skip  (the oldest that ONNX Runtime has wheels for)
+            target = ("--python-version", python, "--python-platform", platform)
+            flags = ("--quiet", "--all-extras", "--only-binary", ":all:", "-c", "constraints.txt")
+            # macOS 14 is the oldest for which ONNX Runtime has wheels.
+            run(uv, "pip", "compile", *flags, *target, "pyproject.toml", MACOSX_DEPLOYMENT_TARGET="14.0")
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def test_prompts_are_refused_by_models_without_a_text_tower(line: Line) -> None:
             mcd.load(folder).predict(line.photo, prompts=["a cube", "a ball"])
 
 
-def test_towers_give_embeddings_and_probabilities(line: Line, tmp_path: Path) -> None:
+def test_towers_give_embeddings_and_probabilities(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = ["a red cube", "a blue ball", "a tree"]
     folders = mcd.export(line.clip, out=tmp_path)
     image_tower = next(folder for folder in folders if "embed-image" in folder.name)
@@ -139,6 +139,10 @@ def test_towers_give_embeddings_and_probabilities(line: Line, tmp_path: Path) ->
         assert found.best == max(found.probabilities, key=lambda prompt: found.probabilities[prompt])
     assert labels[0].probabilities == pytest.approx(labels[1].probabilities, abs=1e-4)  # type: ignore[union-attr]
     text_tower = next(folder for folder in folders if "embed-text" in folder.name)
+    with monkeypatch.context() as patched:  # the same prompts are not embedded again
+        patched.setattr("mobileclip_dense.runtime.model.embed_prompts", None)
+        patched.setattr("mobileclip_dense.runtime.model.find_text_tower", None)
+        assert theirs.predict(line.photo, prompts=prompts) == labels[1]
     with pytest.raises(ValueError, match="task: found embed-text, expected a model of images"):
         mcd.load(text_tower)
 

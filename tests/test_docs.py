@@ -1,6 +1,5 @@
 """README and docs: commands and code run at the smallest size, other commands are parsed, and the site builds."""
 
-import hashlib
 import re
 import runpy
 import shlex
@@ -171,11 +170,3 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     for name in CHAPTERS:
         assert (tmp_path / "site" / f"{name}.html").exists()
     assert "mobileclip_dense.load" in (tmp_path / "site" / "python-api.html").read_text()
-
-
-def test_the_hash_of_every_result_file_is_listed() -> None:
-    """So that a figure, its file and the command that made it stay together."""
-    folder = REPOSITORY / "benchmarks" / "results"
-    table = (folder / "README.md").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^\| \[([\w-]+\.json)\]\(\1\) \| `([0-9a-f]{16})` \| .+ \|$", table, re.MULTILINE))
-    assert listed == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in folder.glob("*.json")}

@@ -23,7 +23,6 @@ from mobileclip_dense.apps.inputs import Input, find_inputs
 from mobileclip_dense.apps.pipeline import Times, overlap
 from mobileclip_dense.apps.summary import Summary, format_summary
 from mobileclip_dense.apps.video import Frames, open_frames, show, staged_video
-from mobileclip_dense.artifact.artifact import Artifact
 from mobileclip_dense.artifact.files import refuse_existing, staged_file, write_json
 from mobileclip_dense.artifact.images import load_image
 from mobileclip_dense.config.check import MAX_PARALLEL, require_numbers
@@ -106,20 +105,7 @@ class Demo:
     describe: Callable[[dict[str, float]], str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoModel:
-    """A loaded artifact and its folder."""
-
-    folder: Path
-    loaded: LoadedModel
-
-    @property
-    def artifact(self) -> Artifact:
-        """The artifact's description."""
-        return self.loaded.artifact
-
-
-def load_for(config: BatchConfig, task: str) -> DemoModel:
+def load_for(config: BatchConfig, task: str) -> LoadedModel:
     """Load the artifact of a demo.
 
     Raises:
@@ -127,17 +113,16 @@ def load_for(config: BatchConfig, task: str) -> DemoModel:
             task.
     """
     assert config.artifact is not None
-    folder = find_artifact(config.artifact)
-    loaded = load_model(folder, num_threads=config.threads, device=config.provider)
+    loaded = load_model(find_artifact(config.artifact), num_threads=config.threads, device=config.provider)
     found = loaded.artifact.task
     if found != task:
         commands = {"segment": "segment", "depth": "depth", "embed-image": "classify"}
         hint = f"; try `mobileclip-dense {commands[found]}`" if found in commands else ""
         raise ValueError(f"{config.artifact}: task: found {found}, expected {task}{hint}")
-    return DemoModel(folder=folder, loaded=loaded)
+    return loaded
 
 
-def run_batch(config: BatchConfig, demo: Demo, model: DemoModel) -> dict[str, Any]:
+def run_batch(config: BatchConfig, demo: Demo, model: LoadedModel) -> dict[str, Any]:
     """Process all inputs and write their files; write, print and return the summary (see `Summary.as_json`).
 
     Raises:
@@ -155,13 +140,13 @@ def run_batch(config: BatchConfig, demo: Demo, model: DemoModel) -> dict[str, An
     if config.out.exists() and not config.out.is_dir():
         raise ValueError(f"--out: found {config.out}, which is a file, expected a folder or a new name")
     model_s = _warm_up(model)
-    summary = Summary(demo.name, demo.result_name, model.folder, model.loaded)
+    summary = Summary(demo.name, demo.result_name, model)
     for argument, problem in problems.items():
         summary.fail(argument, problem)
-    _run_images([one for one in inputs if one.kind == "image"], config, demo, model.loaded.predict, summary)
+    _run_images([one for one in inputs if one.kind == "image"], config, demo, model.predict, summary)
     for one in inputs:
         if one.kind != "image":
-            _run_stream(one, config, demo, model.loaded.predict, summary, model_s)
+            _run_stream(one, config, demo, model.predict, summary, model_s)
     record = summary.as_json()
     write_json(path, record)
     print(format_summary(record, demo.result_name, demo.describe))
@@ -173,12 +158,12 @@ def run_batch(config: BatchConfig, demo: Demo, model: DemoModel) -> dict[str, An
     return record
 
 
-def _warm_up(model: DemoModel) -> float:
+def _warm_up(model: LoadedModel) -> float:
     """Seconds for one run of the model, after a first run that allocates its memory."""
     blank = np.zeros((1, *model.artifact.input_size_px, 3), np.uint8)
-    model.loaded.predict(blank)
+    model.predict(blank)
     began = time.perf_counter()
-    model.loaded.predict(blank)
+    model.predict(blank)
     return time.perf_counter() - began
 
 

@@ -58,7 +58,7 @@ def _new_drawing(artifact: Artifact, moving: bool) -> Callable[[Pixels, Outputs]
     def draw(image: Pixels, outputs: Outputs) -> Drawn:
         found = dense_prediction(artifact, image, outputs)
         assert isinstance(found, Segmentation)
-        shares, classes = found.shares, found.class_map.astype(np.uint8)
+        shares, classes = found.shares, found.class_map.astype(np.uint8, copy=False)
         legend = [(name, colours[name], share) for name, share in shares.items() if share >= _SMALLEST_SHARE]
         return Drawn(
             picture=add_legend(found.overlay(), legend, _ROWS_IN_VIDEO if moving else None),

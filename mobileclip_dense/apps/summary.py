@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +40,8 @@ class Summary:
         done: the processed inputs. failures: `input` and `error` of each of the others.
     """
 
-    def __init__(self, task: str, result_name: str, artifact: Path, model: LoadedModel):
-        self._task, self._result_name, self._artifact, self._model = task, result_name, artifact, model
+    def __init__(self, task: str, result_name: str, model: LoadedModel):
+        self._task, self._result_name, self._model = task, result_name, model
         self.done: list[Done] = []
         self.failures: list[dict[str, str]] = []
         self._times: list[Times] = []
@@ -69,8 +68,8 @@ class Summary:
         return {
             "schema_version": SUMMARY_SCHEMA_VERSION,
             "task": self._task,
-            "artifact": self._artifact.name,
-            "artifact_sha256": artifact_sha256(self._artifact),
+            "artifact": self._model.folder.name,
+            "artifact_sha256": artifact_sha256(self._model.folder),
             "device": device_name(),
             "provider": self._model.backend.split()[-1],
             "threads": self._model.num_threads,

@@ -32,6 +32,7 @@ __all__ = [
     "VerifyConfig",
     "config_from_json",
     "config_to_json",
+    "typed_values",
 ]
 
 Config = PretrainConfig | FinetuneConfig
@@ -75,12 +76,18 @@ def config_from_json(values: dict[str, Any], source: Path) -> Config:
     given = {name: value for name, value in values.items() if name != "command"}
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{source}: unknown fields {', '.join(unknown)}; was it written by another version?")
-    for name, value in given.items():
-        if known[name].type in (Path, Path | None) and value is not None:
-            given[name] = Path(value)
-        elif isinstance(value, list):
-            given[name] = tuple(value)
     try:
-        return kind(**given)
+        return kind(**typed_values(kind, given))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def typed_values(kind: type[Config], values: dict[str, Any]) -> dict[str, Any]:
+    """Values of fields of a config, with text as `Path` where the field is one, and lists as tuples."""
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    return {
+        name: Path(value) if types[name] in (Path, Path | None) and value is not None
+        else tuple(value) if isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }  # fmt: skip

@@ -48,7 +48,7 @@ def _load_towers(run: Run, config: PretrainConfig, device: torch.device) -> Arti
     image, text = prepare_towers(run, config, blank, [""])
     network = text.network.to(device)
 
-    def embed(prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed(prompts: tuple[str, ...]) -> npt.NDArray[np.float32]:
         assert text.tokenizer is not None
         tokens = text.tokenizer(list(prompts)).numpy()
         return predict(network, tokens, text.outputs, device)[text.outputs[0]]
@@ -61,6 +61,7 @@ def _on_device(prepared: Prepared, device: torch.device) -> LoadedModel:
     described = describe(prepared, runtime="torch", precision="fp32", taken=taken, libraries=())
     network = prepared.network.to(device)
     return LoadedModel(
+        folder=prepared.run.folder,
         artifact=described,
         predict=lambda images: predict(network, images, prepared.outputs, device),
         backend=f"torch {device}",

@@ -7,7 +7,6 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
-from open_clip.pretrained import list_pretrained_tags_by_model
 from safetensors.torch import save
 
 from mobileclip_dense.artifact.files import write_json
@@ -23,6 +22,7 @@ from mobileclip_dense.models.clip import (
     preprocessing_of,
 )
 from mobileclip_dense.models.expand import is_fused
+from mobileclip_dense.models.sources import published_tag
 from mobileclip_dense.models.weights import ForeignWeights, fill_clip, read_clip_weights
 from mobileclip_dense.run.folder import load_run
 
@@ -45,7 +45,7 @@ def convert_weights(config: ConvertWeightsConfig) -> None:
     name, source = clip_name(config.model), Path(config.source)
     inputs = {"the source": source}
     claim_folder(config.out, CONVERTED, force=config.force, inputs=inputs)
-    tag = config.source if config.source in list_pretrained_tags_by_model(name) and not source.exists() else None
+    tag = published_tag(name, config.source)
     size_px = _image_size_of(source) if (source / "run.json").is_file() else None
     clip, tokenizer, _ = build_clip(name, size_px, tag=tag)
     foreign = read_clip_weights(clip, config.source, model=config.model)

@@ -116,6 +116,12 @@ def read_clip_source(source: str | Path, name: str) -> tuple[State, str]:
                             f"{', '.join(tags) or 'there are none'}")  # fmt: skip
 
 
+def published_tag(name: str, source: str | Path) -> str | None:
+    """The source, if it is a tag of open_clip's published weights of `name` and not a file or folder."""
+    is_tag = str(source) in list_pretrained_tags_by_model(name) and not Path(source).exists()
+    return str(source) if is_tag else None
+
+
 def _fetch_tag(name: str, tag: str) -> Path:
     published, known = get_pretrained_cfg(name, tag), open_clip_config(name)["model_cfg"]
     if published.get("quick_gelu", False) != known.get("quick_gelu", False):

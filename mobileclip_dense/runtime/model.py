@@ -1,6 +1,7 @@
 """A model that is ready to predict, whether it was loaded from an artifact or from a run."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from mobileclip_dense.runtime.prompts import embed_prompts, find_text_tower, rea
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 Prediction = Segmentation | Depth | Detections | Embedding | Labels
-EmbedPrompts = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+EmbedPrompts = Callable[[tuple[str, ...]], npt.NDArray[np.float32]]
 _SMALL = 256  # classes that fit uint8
 
 
@@ -55,7 +56,9 @@ class ArtifactModel:
     def __init__(self, loaded: LoadedModel, embed: EmbedPrompts | None = None):
         self.artifact: Artifact = loaded.artifact
         self.task, self.class_names = loaded.artifact.task, loaded.artifact.class_names
-        self._predict, self._embed = loaded.predict, embed
+        self._predict = loaded.predict
+        # Images usually share their prompts, which need to be embedded only once.
+        self._embed = None if embed is None else lru_cache(maxsize=8)(embed)
 
     def predict(self, image: ImageLike, prompts: Sequence[str] | None = None) -> Prediction:
         """See `Model.predict`."""
@@ -75,7 +78,7 @@ class ArtifactModel:
         if self._embed is None or self.artifact.logit_scale is None:
             raise ValueError(f"{self.artifact.name}: prompts: found some, but this model has no text tower")
         checked = read_prompts(prompts, None)
-        return zero_shot(vector, self._embed(checked), checked, self.artifact.logit_scale)
+        return zero_shot(vector, self._embed(tuple(checked)), checked, self.artifact.logit_scale)
 
 
 def dense_prediction(
@@ -123,7 +126,7 @@ def load_artifact_model(folder: Path, *, num_threads: int | None = None, device:
         raise ValueError(f"{folder}: task: found embed-text, expected a model of images; load the image tower, which "
                          f"finds this one for its prompts")  # fmt: skip
 
-    def embed(prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed(prompts: tuple[str, ...]) -> npt.NDArray[np.float32]:
         tower = find_text_tower(folder, loaded.artifact, None)
         return embed_prompts(tower, prompts, ("{}",), cache_folder(), num_threads)
 

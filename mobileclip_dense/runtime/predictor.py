@@ -36,10 +36,12 @@ class LoadedModel:
     """An artifact, or a run described like one, with its model in a runtime.
 
     Attributes:
-        predict: the model. backend: runtime and device, such as "onnxruntime CPUExecutionProvider".
+        folder: of the artifact or the run. predict: the model.
+        backend: runtime and device, such as "onnxruntime CPUExecutionProvider".
         num_threads: threads of ONNX Runtime; None: chosen by the runtime.
     """
 
+    folder: Path
     artifact: Artifact
     predict: Predictor
     backend: str
@@ -77,9 +79,9 @@ def load_model(folder: Path, *, num_threads: int | None = None, device: str = "c
 
         model = OnnxModel(folder / artifact.model_file, num_threads, find_provider(device))
         backend = f"onnxruntime {model.session.get_providers()[0]}"
-        return LoadedModel(artifact=artifact, predict=model, backend=backend, num_threads=num_threads)
+        return LoadedModel(folder=folder, artifact=artifact, predict=model, backend=backend, num_threads=num_threads)
     predict = resolve_name(target.model)(folder / artifact.model_file, artifact)
-    return LoadedModel(artifact=artifact, predict=predict, backend=artifact.runtime)
+    return LoadedModel(folder=folder, artifact=artifact, predict=predict, backend=artifact.runtime)
 
 
 def inspect_model(folder: Path, artifact: Artifact) -> Report | None:
